@@ -1,0 +1,34 @@
+"""Opening a model, whatever it is stored as."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from bitnet_lut.checkpoint_base import Checkpoint
+from bitnet_lut.checkpoint_gguf import GGUFCheckpoint
+from bitnet_lut.checkpoint_hf import HFCheckpoint
+from bitnet_lut.formats import i2_s
+from bitnet_lut.formats.tiles import Shape, Tile
+
+__all__ = ["Checkpoint", "open_checkpoint"]
+
+
+def open_checkpoint(
+    source: str | os.PathLike[str] | bytes | memoryview,
+    *,
+    i2_s_layout: i2_s.Layout = "128x32",
+    tiles: Mapping[Shape, Tile] | None = None,
+) -> Checkpoint:
+    """Open a GGUF file, its bytes, or the folder of a Hugging Face checkpoint.
+
+    i2_s_layout: of I2_S tensors, which files do not tell; see ``formats.i2_s``.
+    tiles: {(rows, cols): (BM, BK, bm)} of TL1 and TL2 tensors, which files do not tell, where
+        they are not those of bitnet.cpp's own list; see ``formats.tiles``.
+
+    Metadata and the tensor table are read and checked; tensors are read when they are asked for.
+    Raises FormatError if the file is damaged, contradicts itself or is not supported, and OSError
+    if it cannot be read.
+    """
+    if not isinstance(source, bytes | memoryview) and Path(source).is_dir():
+        return HFCheckpoint(source)
+    return GGUFCheckpoint(source, i2_s_layout=i2_s_layout, tiles=tiles)

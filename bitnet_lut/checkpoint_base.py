@@ -1,0 +1,129 @@
+"""What every model file offers: a config, and its matrices and vectors by their GGUF names."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnet_lut.config import ModelConfig, tensor_shapes
+from bitnet_lut.errors import FormatError
+from bitnet_lut.formats import i2_s
+from bitnet_lut.formats.gguf import MetadataValue
+from bitnet_lut.formats.ternary import Bytes, Ternary, absmean, from_scaled
+from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+
+# The matrices of a block that BitNet makes ternary: blk.N.<linear>.weight.
+LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+
+# Architectures whose linear layers are ternary even where a file holds them as plain floats.
+TERNARY_ARCHITECTURES = ("bitnet-b1.58", "bitnet")
+
+
+class Checkpoint(ABC):
+    """A model file or folder, checked to hold every tensor that its config asks for.
+
+    name: the path, or "<bytes>"; opens every error message.
+    kind: "gguf" or "hf".
+    nbytes: bytes of each tensor in the file, by its GGUF name.
+    metadata: the metadata of a GGUF file, with its vocabulary; empty for a folder.
+    folder: where a folder's tokenizer.json is; None for a GGUF file.
+    """
+
+    name: str
+    config: ModelConfig
+    kind: Literal["gguf", "hf"]
+    nbytes: Mapping[str, int]
+    metadata: Mapping[str, MetadataValue]
+    folder: Path | None
+
+    @abstractmethod
+    def matrix(self, name: str) -> TernaryMatrix | DenseMatrix:
+        """Read a matrix by its GGUF name, as "blk.0.attn_q.weight"; may view the mapped file.
+
+        Raises FormatError, naming file and tensor, if its data is damaged.
+        """
+
+    @abstractmethod
+    def vector(self, name: str) -> NDArray[np.float32]:
+        """Read a norm or bias by its GGUF name into a new float32 array."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Forget the file; it stays mapped until the last array that views it is gone."""
+
+    def __enter__(self) -> Self:
+        """The checkpoint itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def _check_shapes(self, found: Mapping[str, tuple[int, ...]]) -> None:
+        """FormatError unless the tensors are those of the config's graph.
+
+        A tensor of a block that the graph does not use would change the result if it were left out,
+        so it is refused; others are ignored.
+        """
+        needed = tensor_shapes(self.config)
+        for name, shape in needed.items():
+            if name not in found:
+                raise FormatError(f"{self.name}: tensor {name!r} is missing")
+            if found[name] != shape:
+                raise FormatError(
+                    f"{self.name}: tensor {name!r} has shape {found[name]}, not {shape} "
+                    "as the metadata says"
+                )
+        known = needed.keys() | {scale_name(name) for name in needed if is_linear(name)}
+        for name in found:
+            if name.startswith("blk.") and name not in known:
+                raise FormatError(
+                    f"{self.name}: tensor {name[:80]!r} has no place in the graph of architecture "
+                    f"{self.config.architecture} as it is implemented"
+                )
+
+    @contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """Open the text of a FormatError with file and tensor."""
+        try:
+            yield
+        except FormatError as error:
+            raise FormatError(f"{self.name}: tensor {name!r}: {error}") from None
+
+
+def is_linear(name: str) -> bool:
+    """Whether a tensor is a matrix that BitNet makes ternary: "blk.N.<linear>.weight"."""
+    parts = name.split(".")
+    return len(parts) == 4 and parts[0] == "blk" and parts[2] in LINEARS and parts[3] == "weight"
+
+
+def scale_name(name: str) -> str:
+    """Name the separate scale of a linear layer: "blk.N.<linear>.scale"."""
+    return f"{name.removesuffix('weight')}scale"
+
+
+def ternary_matrix(ternary: Ternary) -> TernaryMatrix:
+    """Pack weights and scale as the engine takes them."""
+    weights, scale = ternary
+    return TernaryMatrix(*weights.shape, i2_s.pack_rows(weights), scale)
+
+
+def ternarise(weights: NDArray[np.float32]) -> TernaryMatrix:
+    """Take apart weights that are a ternary matrix times a scale; quantise any others."""
+    return ternary_matrix(from_scaled(weights) or absmean(weights))
+
+
+def dense_matrix(type: str, data: Bytes, rows: int, cols: int) -> DenseMatrix:
+    """View the bytes of a matrix, or copy them if they do not start at a multiple of 4 bytes."""
+    aligned = data if data.ctypes.data % 4 == 0 else data.copy()
+    return DenseMatrix(type, rows, cols, aligned.reshape(rows, -1))

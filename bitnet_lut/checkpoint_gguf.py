@@ -1,0 +1,183 @@
+"""GGUF files as checkpoints: which codec reads which tensor."""
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnet_lut.checkpoint_base import (
+    TERNARY_ARCHITECTURES,
+    Checkpoint,
+    dense_matrix,
+    is_linear,
+    scale_name,
+    ternarise,
+    ternary_matrix,
+)
+from bitnet_lut.config import config_from_gguf, tensor_shapes
+from bitnet_lut.errors import FormatError
+from bitnet_lut.formats import ggml, i2_s, iq1_bn, iq2_bn, tl1, tl2, tq1_0, tq2_0
+from bitnet_lut.formats.gguf import GGUFFile, TensorInfo
+from bitnet_lut.formats.ternary import Bytes, check_scales
+from bitnet_lut.formats.tiles import Shape, Tile
+from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+
+_FLOATS = ("f32", "f16", "bf16")
+_KEPT = (*_FLOATS, "q8_0", "q4_0", "q6_k")  # what the engine computes with
+_WIDENED = ("q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k")  # read as f32
+_TILED = {"tl1": tl1.unpack, "tl2": tl2.unpack}
+_BLOCKED = {
+    "tq1_0": tq1_0.unpack,
+    "tq2_0": tq2_0.unpack,
+    "iq1_bn": iq1_bn.unpack,
+    "iq2_bn": iq2_bn.unpack,
+}
+_TERNARY_BYTES = {
+    "i2_s": i2_s.nbytes,
+    "tl1": tl1.nbytes,
+    "tl2": tl2.nbytes,
+    "tq1_0": tq1_0.nbytes,
+    "tq2_0": tq2_0.nbytes,
+    "iq1_bn": iq1_bn.nbytes,
+    "iq2_bn": iq2_bn.nbytes,
+}
+# What a type id may mean that bitnet.cpp and llama.cpp use for different types; the size decides.
+_CLASHES = {36: ("i2_s",), 38: ("tl1",), 39: ("tl2", "mxfp4"), 42: ("tl2",)}
+
+
+class GGUFCheckpoint(Checkpoint):
+    """A GGUF file as a checkpoint."""
+
+    kind = "gguf"
+    folder = None
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | bytes | memoryview,
+        *,
+        i2_s_layout: i2_s.Layout = "128x32",
+        tiles: Mapping[Shape, Tile] | None = None,
+    ) -> None:
+        """Map a file and check its metadata and tensor table; see ``open_checkpoint``."""
+        self._file = GGUFFile(source)
+        self._layout = i2_s_layout
+        self._tiles = tiles or {}
+        self.name = self._file.name
+        self.metadata = self._file.metadata
+        self.config = config_from_gguf(self._file)
+        self._check_shapes({name: info.shape for name, info in self._file.tensors.items()})
+        types, nbytes = {}, {}
+        for name in tensor_shapes(self.config):
+            with self._naming(name):
+                types[name], nbytes[name] = self._resolve(self._file.tensors[name])
+        self.types = MappingProxyType(types)
+        self.nbytes = MappingProxyType(nbytes)
+        self._check_rope_factors()
+
+    def matrix(self, name: str) -> TernaryMatrix | DenseMatrix:
+        """Read a matrix by its GGUF name; it may view the mapped file."""
+        with self._naming(name):
+            rows, cols = self._file.tensors[name].shape
+            kind = self.types[name]
+            data = self._file.data(name, self.nbytes[name])
+            matrix = self._read(kind, data, rows, cols, is_linear(name))
+            if scale_name(name) not in self._file.tensors:
+                return matrix
+            if isinstance(matrix, DenseMatrix):
+                raise FormatError(f"type {kind} with the separate scale {scale_name(name)!r}")
+            scale = check_scales(matrix.scale * self._read_f32(scale_name(name), (1,)))
+            return TernaryMatrix(rows, cols, matrix.packed, scale)
+
+    def vector(self, name: str) -> NDArray[np.float32]:
+        """Read a norm or bias by its GGUF name into a new float32 array."""
+        (size,) = self._file.tensors[name].shape
+        data = self._file.data(name, self.nbytes[name])
+        return ggml.dequantize(self.types[name], data[None], size)[0]
+
+    def close(self) -> None:
+        """Forget the file; it stays mapped until the last array that views it is gone."""
+        self._file.close()
+
+    def _read(
+        self, kind: str, data: Bytes, rows: int, cols: int, linear: bool
+    ) -> TernaryMatrix | DenseMatrix:
+        """Bring a matrix of any type into a form that the engine computes with."""
+        if kind == "i2_s":
+            packed, scale = i2_s.read_rows(data, rows, cols, layout=self._layout)
+            return TernaryMatrix(rows, cols, packed, scale)
+        if kind in _TILED:
+            tile = self._tiles.get((rows, cols))
+            return ternary_matrix(_TILED[kind](data, rows, cols, tile=tile))
+        if kind in _BLOCKED:
+            return ternary_matrix(_BLOCKED[kind](data, rows, cols))
+        if linear and kind in _FLOATS and self.config.architecture in TERNARY_ARCHITECTURES:
+            return ternarise(ggml.dequantize(kind, data.reshape(rows, -1), cols))
+        if kind in _KEPT:
+            return dense_matrix(kind, data, rows, cols)
+        widened = ggml.dequantize(kind, data.reshape(rows, -1), cols)
+        return dense_matrix("f32", widened.reshape(-1).view(np.uint8), rows, cols)
+
+    def _resolve(self, info: TensorInfo) -> tuple[str, int]:
+        """Type and bytes of a tensor of the graph; FormatError where they do not suit it."""
+        kind = self._type(info)
+        if kind in _TERNARY_BYTES:
+            allowed = is_linear(info.name)
+        else:
+            allowed = kind in (_FLOATS if len(info.shape) == 1 else (*_KEPT, *_WIDENED))
+        if not allowed:
+            raise FormatError(f"type {info.type_id} ({kind}) is not supported for this tensor")
+        nbytes = _nbytes(kind, info.shape)
+        if nbytes > info.span:
+            raise FormatError(
+                f"type {kind} of shape {info.shape} takes {nbytes} bytes, "
+                f"but at offset {info.offset} there are {info.span}: truncated or overlapping"
+            )
+        return kind, nbytes
+
+    def _type(self, info: TensorInfo) -> str:
+        """Name of a tensor's type; where its id is ambiguous, that whose size fits exactly."""
+        if info.type_id not in _CLASHES:
+            if info.type_id not in ggml.GGML_TYPES:
+                raise FormatError(f"type {info.type_id} is unknown")
+            return ggml.GGML_TYPES[info.type_id].name
+        if len(info.shape) != 2:
+            raise FormatError(f"type {info.type_id} holds matrices, not shape {info.shape}")
+        sizes: dict[str, int] = {}
+        for kind in _CLASHES[info.type_id]:
+            if kind in _TERNARY_BYTES or info.shape[1] % 32 == 0:
+                sizes[kind] = _nbytes(kind, info.shape)
+        fitting = [k for k, size in sizes.items() if 0 <= info.span - size < self._file.alignment]
+        if len(fitting) == 1:
+            return fitting[0]
+        needs = " or ".join(f"{size} bytes as {kind}" for kind, size in sizes.items())
+        raise FormatError(
+            f"type {info.type_id} of shape {info.shape} takes {needs}, but at offset {info.offset} "
+            f"there are {info.span}: damaged, or another program's type"
+        )
+
+    def _check_rope_factors(self) -> None:
+        name = "rope_freqs.weight"
+        if name not in self._file.tensors:
+            return
+        with self._naming(name):
+            factors = self._read_f32(name, (self.config.rope_dim // 2,))
+            if np.any(factors != 1):
+                raise FormatError(f"scaled RoPE (factors up to {factors.max()}) is not supported")
+
+    def _read_f32(self, name: str, shape: tuple[int]) -> NDArray[np.float32]:
+        """Read a float32 vector that is not part of every graph."""
+        info = self._file.tensors[name]
+        if info.shape != shape or info.type_id != 0:
+            raise FormatError(
+                f"{name!r} has shape {info.shape} and type {info.type_id}, not {shape} and 0 (f32)"
+            )
+        return self._file.data(name, 4 * shape[0]).view("<f4").astype(np.float32)
+
+
+def _nbytes(kind: str, shape: tuple[int, ...]) -> int:
+    if kind in _TERNARY_BYTES:
+        return _TERNARY_BYTES[kind](*shape)
+    rows = shape[0] if len(shape) == 2 else 1
+    return rows * ggml.row_bytes(kind, shape[-1])

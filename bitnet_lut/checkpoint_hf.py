@@ -1,0 +1,176 @@
+"""Hugging Face folders as checkpoints: config.json and safetensors files."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnet_lut.checkpoint_base import (
+    TERNARY_ARCHITECTURES,
+    Checkpoint,
+    dense_matrix,
+    is_linear,
+    scale_name,
+    ternarise,
+    ternary_matrix,
+)
+from bitnet_lut.config import config_from_hf, tensor_shapes
+from bitnet_lut.errors import FormatError
+from bitnet_lut.formats import hf
+from bitnet_lut.formats.safetensors import (
+    SafetensorsFile,
+    SafetensorsInfo,
+    open_folder,
+    parse_json,
+)
+from bitnet_lut.formats.ternary import Scale, check_scales
+from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+
+_FLOATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+
+# GGUF names of tensors, by their Hugging Face names outside and inside model.layers.N.
+_MODEL_NAMES = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+_LAYER_NAMES = {
+    "input_layernorm.weight": "attn_norm.weight",
+    "self_attn.attn_sub_norm.weight": "attn_sub_norm.weight",
+    "self_attn.inner_attn_ln.weight": "attn_sub_norm.weight",
+    "post_attention_layernorm.weight": "ffn_norm.weight",
+    "mlp.ffn_sub_norm.weight": "ffn_sub_norm.weight",
+    "mlp.ffn_layernorm.weight": "ffn_sub_norm.weight",
+}
+_LINEAR_NAMES = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_LINEAR_PARTS = {"weight": "weight", "weight_scale": "scale", "bias": "bias"}
+_IGNORED = "self_attn.rotary_emb.inv_freq"  # computed from the config
+_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+
+
+class HFCheckpoint(Checkpoint):
+    """The folder of a Hugging Face checkpoint; its q and k rows are not permuted."""
+
+    kind = "hf"
+    metadata = MappingProxyType({})
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Map the files of a folder and check config.json and the tensors' shapes and dtypes."""
+        self.folder: Path = Path(folder)
+        self.name = str(self.folder)
+        path = self.folder / "config.json"
+        if not path.is_file():
+            raise FormatError(f"{self.name}: neither a GGUF file nor a folder with config.json")
+        settings = parse_json(path.read_bytes(), str(path))
+        self.config = config_from_hf(settings, str(path))
+        self._quantization = _quantization(settings, str(path))
+        self._places = {_gguf_name(name): (f, name) for name, f in open_folder(folder).items()}
+        self._check_shapes({name: self._shape(name) for name in self._places})
+        for name, shape in tensor_shapes(self.config).items():
+            with self._naming(name):
+                self._check_dtype(name, len(shape))
+        self.nbytes = MappingProxyType(
+            {name: self._info(name).nbytes for name in tensor_shapes(self.config)}
+        )
+
+    def matrix(self, name: str) -> TernaryMatrix | DenseMatrix:
+        """Read a matrix by its GGUF name; it may view a mapped file."""
+        file, hf_name = self._places[name]
+        rows, cols = self._shape(name)
+        dtype = self._info(name).dtype
+        with self._naming(name):
+            if dtype == "U8":
+                return ternary_matrix((hf.unpack(file.array(hf_name), rows), self._scale(name)))
+            if is_linear(name) and self._is_ternary():
+                return ternarise(file.array(hf_name).astype(np.float32, copy=False))
+            return dense_matrix(_FLOATS[dtype], file.raw(hf_name), rows, cols)
+
+    def vector(self, name: str) -> NDArray[np.float32]:
+        """Read a norm or bias by its GGUF name into a new float32 array."""
+        file, hf_name = self._places[name]
+        return file.array(hf_name).astype(np.float32)
+
+    def close(self) -> None:
+        """Forget the files; they stay mapped until the last array that views them is gone."""
+        self._places.clear()
+
+    def _info(self, name: str) -> SafetensorsInfo:
+        file, hf_name = self._places[name]
+        return file.tensors[hf_name]
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor when it is unpacked."""
+        info = self._info(name)
+        if info.dtype == "U8" and is_linear(name) and len(info.shape) == 2:
+            return 4 * info.shape[0], info.shape[1]
+        return info.shape
+
+    def _is_ternary(self) -> bool:
+        """Whether linear layers held as floats are the masters of ternary ones."""
+        return self._quantization is not None or self.config.architecture in TERNARY_ARCHITECTURES
+
+    def _check_dtype(self, name: str, n_dims: int) -> None:
+        dtype = self._info(name).dtype
+        packed = dtype == "U8" and n_dims == 2 and is_linear(name)
+        if not packed and dtype not in _FLOATS:
+            raise FormatError(f"dtype {dtype} is not supported for this tensor")
+        if packed and self._quantization is None:
+            raise FormatError("packed weights, but config.json has no quantization_config")
+        if packed != (scale_name(name) in self._places):
+            there = "missing beside packed" if packed else f"there beside {dtype}"
+            raise FormatError(f"weight_scale is {there} weights")
+
+    def _scale(self, name: str) -> Scale:
+        """Scale of packed weights: weight_scale or, of "bitlinear" layers, its inverse."""
+        file, hf_name = self._places[scale_name(name)]
+        stored = file.array(hf_name)
+        if stored.size != 1:
+            raise FormatError(f"weight_scale has shape {stored.shape}, not (1,)")
+        scale = stored.reshape(1).astype(np.float32)
+        if self._quantization == "bitlinear":
+            with np.errstate(divide="ignore"):
+                scale = np.float32(1) / scale
+        return check_scales(scale)
+
+
+def _gguf_name(name: str) -> str:
+    """GGUF name of a tensor; unknown ones keep their name, below "blk.N." if of a layer."""
+    match = _LAYER.fullmatch(name)
+    if match is None:
+        return _MODEL_NAMES.get(name, name)
+    layer, part = match.groups()
+    linear, _, kind = part.rpartition(".")
+    if part == _IGNORED:
+        return name
+    if linear in _LINEAR_NAMES and kind in _LINEAR_PARTS:
+        return f"blk.{layer}.{_LINEAR_NAMES[linear]}.{_LINEAR_PARTS[kind]}"
+    return f"blk.{layer}.{_LAYER_NAMES.get(part, part)}"
+
+
+def _quantization(settings: Mapping[str, Any], source: str) -> str | None:
+    """Class of the ternary layers, "bitlinear" or "autobitlinear"; None where none is stated."""
+    stated = settings.get("quantization_config")
+    if stated is None:
+        return None
+    where = f"{source}: quantization_config"
+    if not isinstance(stated, dict) or stated.get("quant_method") != "bitnet":
+        raise FormatError(f"{where}: only quant_method bitnet is supported")
+    if set(stated.get("modules_to_not_convert") or ()) - {"lm_head"}:
+        raise FormatError(f"{where}: modules_to_not_convert is supported for lm_head only")
+    linear_class = stated.get("linear_class", "bitlinear")
+    if linear_class not in ("bitlinear", "autobitlinear"):
+        raise FormatError(f"{where}: linear_class {str(linear_class)[:80]!r} is not supported")
+    return str(linear_class)

@@ -1,0 +1,1 @@
+"""Model files: containers (GGUF, safetensors) and one NumPy codec per weight format."""

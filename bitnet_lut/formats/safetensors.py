@@ -1,0 +1,183 @@
+"""Reading safetensors files, and folders of them as Hugging Face checkpoints are stored.
+
+A file is a little-endian uint64 header size, a JSON header and the tensor data::
+
+    {"name": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}, ...}
+
+Offsets are relative to the end of the header, and the tensors fill the data without gaps.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnet_lut.errors import FormatError
+from bitnet_lut.formats.ggml import bf16_to_f32
+
+# NumPy's type of each dtype; those it lacks are read as unsigned integers of the same size.
+_DTYPES = {
+    "BOOL": "?",
+    "U8": "u1",
+    "I8": "i1",
+    "F8_E4M3": "u1",
+    "F8_E5M2": "u1",
+    "U16": "<u2",
+    "I16": "<i2",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "U32": "<u4",
+    "I32": "<i4",
+    "F32": "<f4",
+    "U64": "<u8",
+    "I64": "<i8",
+    "F64": "<f8",
+}
+_MAX_HEADER = 100_000_000  # as in the safetensors library
+_MAX_DIMS = 8
+_SHARD_NAME = re.compile(r"[\w.-]+\.safetensors")
+
+
+@dataclass(frozen=True)
+class SafetensorsInfo:
+    """One tensor: its dtype ("BF16", "F32", "U8" ...), shape, and place in the file, in bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+class SafetensorsFile:
+    """The tensor table of a safetensors file, and its tensors, mapped read-only.
+
+    name: the path; opens every error message.
+    tensors: in the order of the data.
+    """
+
+    name: str
+    tensors: Mapping[str, SafetensorsInfo]
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Map a file and check its header; FormatError if it is damaged, OSError if not there."""
+        self.name = os.fspath(path)
+        size = Path(path).stat().st_size
+        if size < 8:
+            raise FormatError(f"{self.name}: {size} bytes are not a safetensors file")
+        self._data: NDArray[np.uint8] = np.asarray(np.memmap(path, np.uint8, mode="r"))
+        header_bytes = int(self._data[:8].view("<u8")[0])
+        if header_bytes > min(size - 8, _MAX_HEADER):
+            raise FormatError(
+                f"{self.name}: a header of {header_bytes} bytes does not fit in a file of {size}: "
+                "damaged, or not a safetensors file"
+            )
+        start = 8 + header_bytes
+        header = parse_json(self._data[8:start].tobytes(), f"{self.name}: the header")
+        header.pop("__metadata__", None)
+        table = [(name, self._info(name, entry, start)) for name, entry in header.items()]
+        self.tensors = dict(sorted(table, key=lambda item: item[1].offset))
+        self._check_gaps(start)
+
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """Return the bytes of a tensor: a read-only uint8 view, 1-D."""
+        info = self.tensors[name]
+        return self._data[info.offset : info.offset + info.nbytes]
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return a tensor in its shape: BF16 widened to float32, others a read-only view."""
+        info = self.tensors[name]
+        values = self.raw(name).view(_DTYPES[info.dtype]).reshape(info.shape)
+        return bf16_to_f32(values) if info.dtype == "BF16" else values
+
+    def _info(self, name: str, entry: Any, start: int) -> SafetensorsInfo:
+        """Check one entry of the header, but for its place among the others."""
+        fields = entry if isinstance(entry, dict) else {}
+        dtype, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
+        what = f"{self.name}: tensor {name[:80]!r}"
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
+            raise FormatError(f"{what} has an unsupported dtype {str(dtype)[:80]!r}")
+        if not _are_counts(shape) or len(shape) > _MAX_DIMS:
+            raise FormatError(f"{what} has a bad shape {str(shape)[:80]}")
+        if not _are_counts(offsets) or len(offsets) != 2:
+            raise FormatError(f"{what} has bad data_offsets {str(offsets)[:80]}")
+        begin, end = offsets
+        nbytes = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+        if end - begin != nbytes:
+            raise FormatError(
+                f"{what} of dtype {dtype} and shape {shape} takes {nbytes} bytes, "
+                f"but its data_offsets are {offsets}"
+            )
+        return SafetensorsInfo(dtype, tuple(shape), start + begin, nbytes)
+
+    def _check_gaps(self, start: int) -> None:
+        for name, info in self.tensors.items():
+            if info.offset != start:
+                raise FormatError(
+                    f"{self.name}: tensor {name[:80]!r} starts at byte {info.offset}, "
+                    f"but the one before it ends at {start}"
+                )
+            start += info.nbytes
+        if start != self._data.size:
+            raise FormatError(
+                f"{self.name}: tensors end at byte {start} of a file of {self._data.size}: "
+                "truncated or damaged"
+            )
+
+
+def open_folder(folder: str | os.PathLike[str]) -> dict[str, SafetensorsFile]:
+    """Map the file of every tensor of a checkpoint: model.safetensors, or the shards of its index.
+
+    Raises FormatError if neither is there, or the index names a file outside the folder or a tensor
+    that is not in its file.
+    """
+    path = Path(folder)
+    if (path / "model.safetensors").is_file():
+        single = SafetensorsFile(path / "model.safetensors")
+        return dict.fromkeys(single.tensors, single)
+    index = path / "model.safetensors.index.json"
+    if not index.is_file():
+        raise FormatError(f"{path}: neither model.safetensors nor {index.name} is there")
+    weight_map = parse_json(index.read_bytes(), str(index)).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise FormatError(f"{index}: weight_map is missing")
+    shards: dict[str, SafetensorsFile] = {}
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not _SHARD_NAME.fullmatch(shard):
+            raise FormatError(f"{index}: {str(shard)[:80]!r} is not the name of a safetensors file")
+        if shard not in shards:
+            if not (path / shard).is_file():
+                raise FormatError(f"{path}: {shard}, which {index.name} names, is missing")
+            shards[shard] = SafetensorsFile(path / shard)
+        if name not in shards[shard].tensors:
+            raise FormatError(f"{path / shard}: tensor {name[:80]!r} of {index.name} is missing")
+    return {name: shards[shard] for name, shard in weight_map.items()}
+
+
+def parse_json(text: bytes, what: str) -> dict[str, Any]:
+    """Parse a JSON object; FormatError, opened by what, if it is none or repeats a key."""
+    try:
+        value = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{what} is not valid JSON: {str(error)[:200]}") from None
+    if not isinstance(value, dict):
+        raise FormatError(f"{what} is not a JSON object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(k for k in keys if keys.count(k) > 1)[:80]!r} appears twice")
+    return result
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, list) and all(type(v) is int and 0 <= v < 2**63 for v in values)

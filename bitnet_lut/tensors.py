@@ -1,0 +1,47 @@
+"""The two kinds of weight matrix every file format is read into."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DenseMatrix", "TernaryMatrix"]
+
+
+@dataclass(frozen=True, eq=False)
+class TernaryMatrix:
+    """Ternary weights with a scale: ``weight = ternary * scale``.
+
+    packed: uint8 (rows, ceil(cols / 128) * 32), C-contiguous, the canonical I2_S layout with every
+    row padded to whole blocks of 128 columns by zeros (code 1). May view a mapped file.
+    scale: float32 of shape (1,) for the whole tensor, or (rows,).
+    """
+
+    rows: int
+    cols: int
+    packed: NDArray[np.uint8]
+    scale: NDArray[np.float32]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed weights and their scales."""
+        return self.packed.nbytes + self.scale.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class DenseMatrix:
+    """Weights that are not ternary, in one of the ggml types of ``formats.ggml``.
+
+    type: "f32", "f16", "bf16", "q8_0", "q4_0" or "q6_k".
+    data: uint8 (rows, bytes per row), C-contiguous. May view a mapped file.
+    """
+
+    type: str
+    rows: int
+    cols: int
+    data: NDArray[np.uint8]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights."""
+        return self.data.nbytes

@@ -1,0 +1,284 @@
+"""Vocabularies from GGUF metadata, built on the tokenizers library.
+
+Byte-level BPE ("gpt2"): tokens spell bytes in GPT-2's alphabet; the merges are listed, best first.
+SentencePiece ("llama"): tokens spell text with U+2581 for a space; of all merges possible the one
+into the token of the highest score goes first. Special tokens and the space before a text follow
+llama.cpp in both.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from reprlib import repr as quote
+from typing import TypeVar
+
+import numpy as np
+from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Encoder
+
+from bitnet_lut.errors import FormatError
+
+__all__ = [
+    "PRE_TOKENIZERS",
+    "PreTokenizer",
+    "Vocabulary",
+    "byte_level_piece",
+    "end_ids",
+    "from_gguf",
+    "sentencepiece_encoder",
+    "sentencepiece_piece",
+]
+
+# What a token is, in GGUF as in SentencePiece.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+
+# These end a generation in any vocabulary that has them, as in llama.cpp.
+_END_TEXTS = (
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eom_id|>",
+)
+_SPACE = "\u2581"
+_LONGEST_PIECE = 512  # characters of a SentencePiece token: bounds the search for merges
+_BYTE_TEXT = re.compile("<0x([0-9A-F]{2})>")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class PreTokenizer:
+    """How a text is cut into words; byte-level BPE then merges inside each.
+
+    passes: regexes, each cutting what the one before left; matches and gaps both become pieces.
+    ignore_merges: a word that is a token is taken whole, even where the merges lead elsewhere.
+    add_bos: whether BOS opens a text when the file does not say.
+    """
+
+    passes: tuple[str, ...]
+    ignore_merges: bool = False
+    add_bos: bool = False
+
+
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_LLAMA_BPE = PreTokenizer((_LLAMA3,), ignore_merges=True, add_bos=True)
+_FALCON = PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9]"))
+
+# By the value of tokenizer.ggml.pre; only "falcon3-bitnet.cpp" is a name of ours. Of "falcon3"
+# llama.cpp makes Llama 3's rule, bitnet.cpp the three passes of the first Falcon.
+PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
+    "llama-bpe": _LLAMA_BPE,
+    "llama3": _LLAMA_BPE,
+    "llama-v3": _LLAMA_BPE,
+    "falcon3": _LLAMA_BPE,
+    "falcon3-bitnet.cpp": _FALCON,
+    "falcon_e": _FALCON,
+    "qwen2": PreTokenizer((_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"),)),
+    "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
+}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a tokenizer is made of.
+
+    encoder: text to ids, without BOS and EOS.
+    pieces: the bytes that each id stands for.
+    special: ids that are no text of a user's: control and unknown tokens, and all ends.
+    eos_ids: every id that ends a generation, eos_id among them.
+    add_bos, add_eos: whether these go around a text by default.
+    adds_space: whether the encoder puts a space before a text, for decoding to take away.
+    pre: a key of PRE_TOKENIZERS, or empty where none is used.
+    """
+
+    encoder: Encoder
+    pieces: Sequence[bytes]
+    special: frozenset[int]
+    bos_id: int | None
+    eos_id: int | None
+    eos_ids: frozenset[int]
+    add_bos: bool
+    add_eos: bool
+    adds_space: bool
+    pre: str
+
+
+def from_gguf(metadata: Mapping[str, object], name: str, pre: str) -> Vocabulary:
+    """The vocabulary of ``tokenizer.ggml.*``; `Tokenizer.from_gguf` says what *pre* may be."""
+    fields = _Fields(metadata, name)
+    tokens = fields.tokens()
+    bos_id = fields.token_id("bos_token_id")
+    eos_id = fields.token_id("eos_token_id")
+    ids = {text: i for i, text in enumerate(tokens)}
+    eos_ids = end_ids(ids.get, [eos_id, fields.token_id("eot_token_id")])
+    # Bad conversions type the ends as normal, and then no text could hold them.
+    types = [CONTROL if i in eos_ids and t == NORMAL else t for i, t in enumerate(fields.types())]
+
+    model = fields.get("model", str)
+    adds_space = False
+    if model == "gpt2":
+        pre = _choose_pre(fields, pre, None if bos_id is None else tokens[bos_id])
+        add_bos = PRE_TOKENIZERS[pre].add_bos
+        encoder = _byte_level_encoder(fields, ids, PRE_TOKENIZERS[pre])
+        piece = byte_level_piece
+    elif model == "llama":
+        if pre != "auto":
+            raise ValueError(f"pre is {pre!r}, but {name} has a SentencePiece vocabulary")
+        pre = ""
+        add_bos = True
+        adds_space = fields.flag("add_space_prefix", True)
+        unknown_id = fields.token_id("unknown_token_id")
+        unknown = None if unknown_id is None else tokens[unknown_id]
+        encoder = sentencepiece_encoder(tokens, fields.scores(), types, unknown, adds_space, name)
+        piece = sentencepiece_piece
+    else:
+        raise FormatError(
+            f"{name}: tokenizer.ggml.model is {quote(model)}; 'gpt2' and 'llama' are supported"
+        )
+    add_special_tokens(encoder, tokens, types)
+    return Vocabulary(
+        encoder=encoder,
+        pieces=[piece(text, kind) for text, kind in zip(tokens, types, strict=True)],
+        special=eos_ids.union(i for i, t in enumerate(types) if t in (UNKNOWN, CONTROL)),
+        bos_id=bos_id,
+        eos_id=eos_id,
+        eos_ids=eos_ids,
+        add_bos=fields.adds("bos", bos_id, default=add_bos),
+        add_eos=fields.adds("eos", eos_id, default=False),
+        adds_space=adds_space,
+        pre=pre,
+    )
+
+
+def end_ids(find: Callable[[str], int | None], named: Iterable[int | None]) -> frozenset[int]:
+    """The ids that end a generation: those *named* and those that *find* knows by their text."""
+    return frozenset(i for i in [*named, *map(find, _END_TEXTS)] if i is not None)
+
+
+def add_special_tokens(encoder: Encoder, tokens: Sequence[str], types: Sequence[int]) -> None:
+    """Have *encoder* find these whole in a text, before anything else; their ids stay."""
+    pairs = list(zip(tokens, types, strict=True))
+    encoder.add_special_tokens(
+        [AddedToken(text, normalized=False) for text, t in pairs if t in (UNKNOWN, CONTROL)]
+    )
+    encoder.add_tokens([AddedToken(text, normalized=False) for text, t in pairs if t == USER_DEFINED])
+
+
+def sentencepiece_encoder(
+    tokens: Sequence[str],
+    scores: Sequence[float],
+    types: Sequence[int],
+    unknown: str | None,
+    adds_space: bool,
+    name: str,
+) -> Encoder:
+    """SentencePiece BPE as a list of merges, in the order in which it would do them.
+
+    unknown: the token for characters that are none and cannot be spelt in byte tokens.
+    """
+    ids = {
+        text: i
+        for i, (text, t) in enumerate(zip(tokens, types, strict=True))
+        if t in (NORMAL, USER_DEFINED, UNUSED)
+    }
+    merges = []
+    for text, i in ids.items():
+        if len(text) > _LONGEST_PIECE:
+            raise FormatError(
+                f"{name}: token {i} has {len(text)} characters, {_LONGEST_PIECE} are supported"
+            )
+        for cut in range(1, len(text)):
+            left, right = text[:cut], text[cut:]
+            if left in ids and right in ids:
+                merges.append((-scores[i], ids[left], ids[right], left, right))
+    merges.sort()
+    encoder = Encoder(
+        models.BPE(
+            {text: i for i, text in enumerate(tokens)},
+            [(left, right) for *_, left, right in merges],
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=BYTE in types,
+        )
+    )
+    space = normalizers.Replace(" ", _SPACE)
+    encoder.normalizer = (
+        normalizers.Sequence([normalizers.Prepend(_SPACE), space]) if adds_space else space
+    )
+    return encoder
+
+
+def sentencepiece_piece(text: str, kind: int) -> bytes:
+    """The bytes a SentencePiece token of type *kind* stands for."""
+    spelt = _BYTE_TEXT.fullmatch(text) if kind == BYTE else None
+    if spelt:
+        return bytes([int(spelt[1], 16)])
+    return (text.replace(_SPACE, " ") if kind in (NORMAL, UNUSED) else text).encode()
+
+
+def byte_level_piece(text: str, kind: int) -> bytes:
+    """The bytes a byte-level token of type *kind* stands for."""
+    if kind not in (UNKNOWN, CONTROL, USER_DEFINED):
+        try:
+            return text.translate(_BYTE_LEVEL).encode("latin-1")
+        except UnicodeEncodeError:
+            pass  # not all in the alphabet, so it is plain text
+    return text.encode()
+
+
+def _alphabet() -> dict[int, int]:
+    """GPT-2's alphabet: a printable byte is its own character, the others follow from U+0100."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = dict.fromkeys(others, 0xFFFF)  # no byte is written so; 0xFFFF is not Latin-1
+    alphabet.update((byte, byte) for byte in printable)
+    alphabet.update((256 + i, byte) for i, byte in enumerate(others))
+    return alphabet
+
+
+_BYTE_LEVEL = _alphabet()
+
+
+def _choose_pre(fields: "_Fields", pre: str, bos: str | None) -> str:
+    """The key of PRE_TOKENIZERS that *pre* or the file asks for."""
+    known = ", ".join(PRE_TOKENIZERS)
+    if pre != "auto":
+        if pre not in PRE_TOKENIZERS:
+            raise ValueError(f"pre is {pre!r}: it must be auto or one of {known}")
+        return pre
+    if not fields.has("pre"):
+        # BitNet b1.58 2B4T has Llama 3's tokenizer, and a GGUF file that forgets to say so.
+        return "llama-bpe" if bos == "<|begin_of_text|>" else "default"
+    pre = fields.get("pre", str)
+    if pre not in PRE_TOKENIZERS:
+        raise FormatError(
+            f"{fields.name}: tokenizer.ggml.pre is {quote(pre)}, which is not supported; "
+            f"pre= overrides it with one of {known}"
+        )
+    return pre
+
+
+def _byte_level_encoder(fields: "_Fields", ids: dict[str, int], rule: PreTokenizer) -> Encoder:
+    texts = fields.get("merges", list)
+    merges = [(left, right) for left, _, right in (text.partition(" ") for text in texts)]
+    try:
+        model = models.BPE(ids, merges, ignore_merges=rule.ignore_merges)
+    except Exception:  # the library has no narrower one
+        for i, (left, right) in enumerate(merges):
+            for part in (left, right, left + right):
+                if part not in ids:
+                    raise fields.error(
+                        "merges", f"{i} is {quote(texts[i])}, but {quote(part)} is no token"
+                    ) from None
+        raise
+    encoder = Encoder(model)
+    cuts = [pre_tokenizers.Split(Regex(regex), "isolated") for regex in rule.passes]
+    spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    encoder.pre_tokenizer = pre_tokenizers.Sequence([*cuts, spell])
+    return encoder

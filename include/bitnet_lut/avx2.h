@@ -1,0 +1,160 @@
+/* AVX2 with F16C: 256-bit integer dot by vpmaddubsw. Contracts are in scalar.h. */
+#ifndef BL_AVX2_H
+#define BL_AVX2_H
+
+#define BL_TIER avx2
+#define BL_TIER_NEEDS (BL_CPU_AVX2 | BL_CPU_F16C)
+BL_TARGET("avx2,f16c")
+
+typedef struct { __m256 low, high; } bl_f32x16_avx2;
+#define bl_f32x16 bl_f32x16_avx2
+
+BL_INLINE bl_f32x16 BL_FN(pair)(__m256 low, __m256 high) { bl_f32x16 v = {low, high}; return v; }
+BL_INLINE bl_f32x16 BL_FN(zero)(void) { return BL_FN(pair)(_mm256_setzero_ps(), _mm256_setzero_ps()); }
+BL_INLINE bl_f32x16 BL_FN(set1)(float x) { return BL_FN(pair)(_mm256_set1_ps(x), _mm256_set1_ps(x)); }
+BL_INLINE bl_f32x16 BL_FN(load)(const float *p) { return BL_FN(pair)(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+BL_INLINE void BL_FN(store)(float *p, bl_f32x16 v)
+{
+    _mm256_storeu_ps(p, v.low);
+    _mm256_storeu_ps(p + 8, v.high);
+}
+BL_INLINE bl_f32x16 BL_FN(load_f16)(const uint8_t *p)
+{
+    return BL_FN(pair)(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
+                       _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 16))));
+}
+BL_INLINE __m256 BL_FN(bf16x8)(const uint8_t *p)
+{
+    const __m256i u32x8 = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(u32x8, 16));
+}
+BL_INLINE bl_f32x16 BL_FN(load_bf16)(const uint8_t *p) { return BL_FN(pair)(BL_FN(bf16x8)(p), BL_FN(bf16x8)(p + 16)); }
+BL_INLINE __m256 BL_FN(i8x8)(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+BL_INLINE bl_f32x16 BL_FN(load_i8)(const int8_t *p) { return BL_FN(pair)(BL_FN(i8x8)(p), BL_FN(i8x8)(p + 8)); }
+BL_INLINE bl_f32x16 BL_FN(add)(bl_f32x16 a, bl_f32x16 b)
+{
+    return BL_FN(pair)(_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high));
+}
+BL_INLINE bl_f32x16 BL_FN(mul)(bl_f32x16 a, bl_f32x16 b)
+{
+    return BL_FN(pair)(_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high));
+}
+BL_INLINE float BL_FN(reduce)(bl_f32x16 v)
+{
+    const __m256 f32x8 = _mm256_add_ps(v.low, v.high);
+    const __m128 f32x4 = _mm_add_ps(_mm256_castps256_ps128(f32x8), _mm256_extractf128_ps(f32x8, 1));
+    const __m128 f32x2 = _mm_add_ps(f32x4, _mm_movehl_ps(f32x4, f32x4));
+    return _mm_cvtss_f32(_mm_add_ss(f32x2, _mm_movehdup_ps(f32x2)));
+}
+BL_INLINE void BL_FN(store_f16x16)(uint16_t *p, bl_f32x16 v)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(v.low, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((__m128i *)(void *)(p + 8), _mm256_cvtps_ph(v.high, _MM_FROUND_TO_NEAREST_INT));
+}
+
+static void BL_FN(i2_s_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols)
+{
+    bl_i2_s_prepare_scalar(prepared, q, cols);
+}
+
+BL_INLINE int32_t BL_FN(sum_i32x8)(__m256i v)
+{
+    const __m128i i32x4 = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    const __m128i i32x2 = _mm_add_epi32(i32x4, _mm_unpackhi_epi64(i32x4, i32x4));
+    return _mm_cvtsi128_si32(_mm_add_epi32(i32x2, _mm_shuffle_epi32(i32x2, 1)));
+}
+
+enum { BL_FN(PREFETCH) = 8192 };
+
+/* A tile of rows x tokens. Codes of a block are decoded once and meet every token; the four products of a block fit
+ * int16 (4 * 2 * 2 * 128), which is widened at once. */
+BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+                                int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
+{
+    const __m256i mask = _mm256_set1_epi8(3), ones = _mm256_set1_epi16(1);
+    __m256i sum[4][4];
+    for (int r = 0; r < rows; r++)
+        for (int t = 0; t < tokens; t++) sum[r][t] = _mm256_setzero_si256();
+    for (int64_t b = 0; b < row_bytes; b += BL_BLOCK_BYTES) {
+        for (int r = 0; r < rows; r++) {
+            const uint8_t *from = packed + r * row_bytes + b;
+            _mm_prefetch((const char *)from + BL_FN(PREFETCH), _MM_HINT_T0);
+            const __m256i bytes = _mm256_loadu_si256((const __m256i *)(const void *)from);
+            const __m256i c0 = _mm256_and_si256(_mm256_srli_epi16(bytes, 6), mask);
+            const __m256i c1 = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
+            const __m256i c2 = _mm256_and_si256(_mm256_srli_epi16(bytes, 2), mask);
+            const __m256i c3 = _mm256_and_si256(bytes, mask);
+            for (int t = 0; t < tokens; t++) {
+                const __m256i *q = (const __m256i *)(const void *)(prepared + t * token_bytes + 4 * b);
+                const __m256i p01 = _mm256_add_epi16(_mm256_maddubs_epi16(c0, _mm256_loadu_si256(q)),
+                                                     _mm256_maddubs_epi16(c1, _mm256_loadu_si256(q + 1)));
+                const __m256i p23 = _mm256_add_epi16(_mm256_maddubs_epi16(c2, _mm256_loadu_si256(q + 2)),
+                                                     _mm256_maddubs_epi16(c3, _mm256_loadu_si256(q + 3)));
+                sum[r][t] = _mm256_add_epi32(sum[r][t], _mm256_madd_epi16(_mm256_add_epi16(p01, p23), ones));
+            }
+        }
+    }
+    for (int t = 0; t < tokens; t++) {
+        bl_prepared head;
+        memcpy(&head, prepared + t * token_bytes - sizeof head, sizeof head);
+        for (int r = 0; r < rows; r++) dot[t * dot_stride + r] = BL_FN(sum_i32x8)(sum[r][t]) - head.sum;
+    }
+}
+
+static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+                             int64_t cols, int64_t lo, int64_t hi, int64_t n)
+{
+    const int64_t row_bytes = bl_i2_s_row_bytes(cols), token_bytes = bl_i2_s_prepared_bytes(cols);
+    const uint8_t *values = prepared + sizeof(bl_prepared);
+    int64_t row = lo;
+#define BL_TILE(rows, tokens)                                                                                          \
+    BL_FN(i2_s_tile)(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
+                     row_bytes, token_bytes, rows, tokens)
+    for (; row + 4 <= hi; row += 4) {
+        int64_t t = 0;
+        for (; t + 2 <= n; t += 2) BL_TILE(4, 2);
+        if (t < n) BL_TILE(4, 1);
+    }
+    for (; row < hi; row++)
+        for (int64_t t = 0; t < n; t++) BL_TILE(1, 1);
+#undef BL_TILE
+}
+
+BL_INLINE uint32_t BL_FN(max_bits)(const float *x, int64_t n)
+{
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    __m256i max_i32x8 = _mm256_setzero_si256();
+    int64_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        const __m256i bits = _mm256_loadu_si256((const __m256i *)(const void *)(x + k));
+        max_i32x8 = _mm256_max_epi32(max_i32x8, _mm256_and_si256(bits, magnitude));
+    }
+    uint32_t lanes[8], max = bl_max_bits_scalar(x + k, n - k);
+    _mm256_storeu_si256((__m256i *)(void *)lanes, max_i32x8);
+    for (int j = 0; j < 8; j++) max = lanes[j] > max ? lanes[j] : max;
+    return max;
+}
+
+BL_INLINE void BL_FN(round_i8)(int8_t *q, const float *x, int64_t n, float scale)
+{
+    const __m256 scale_f32x8 = _mm256_set1_ps(scale);
+    int64_t k = 0;
+    for (; k + 16 <= n; k += 16) {
+        const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + k), scale_f32x8));
+        const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + k + 8), scale_f32x8));
+        const __m256i i16x16 = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+        const __m128i i8x16 = _mm_packs_epi16(_mm256_castsi256_si128(i16x16), _mm256_extracti128_si256(i16x16, 1));
+        _mm_storeu_si128((__m128i *)(void *)(q + k), i8x16);
+    }
+    bl_round_i8_scalar(q + k, x + k, n - k, scale);
+}
+
+#include "ops.h"
+
+BL_TARGET_END
+#undef bl_f32x16
+#undef BL_TIER
+#endif

@@ -1,0 +1,86 @@
+/* Proof by execution that a tier gives the scalar tier's results, on shapes that reach every path of its tiles. */
+#ifndef BL_CHECK_H
+#define BL_CHECK_H
+
+#include "kernels.h"
+
+enum { BL_CHECK_COLS = 672, BL_CHECK_ROWS = 6, BL_CHECK_TOKENS = 5, BL_CHECK_BYTES = BL_CHECK_COLS * 4 };
+
+typedef struct {
+    float x[BL_CHECK_TOKENS][BL_CHECK_COLS];
+    uint8_t weights[BL_CHECK_ROWS * BL_CHECK_BYTES];
+    uint16_t keys[BL_CHECK_COLS], values[BL_CHECK_COLS];
+} bl_check_input;
+
+typedef struct {
+    float act_max[BL_CHECK_TOKENS];
+    int8_t q[BL_CHECK_TOKENS][BL_CHECK_COLS];
+    int32_t dot[BL_CHECK_TOKENS][BL_CHECK_ROWS], dot1[BL_CHECK_ROWS];
+    float dense[BL_TYPE_COUNT][BL_CHECK_TOKENS][BL_CHECK_ROWS], dense1[BL_TYPE_COUNT][BL_CHECK_ROWS];
+    float row[BL_TYPE_COUNT][BL_CHECK_COLS];
+    float norm[BL_CHECK_COLS], silu[BL_CHECK_COLS], relu2[BL_CHECK_COLS], rope[BL_CHECK_COLS], attention[2][48];
+    uint16_t half[BL_CHECK_COLS];
+} bl_check_output;
+
+static void bl_check_fill(bl_check_input *in)
+{
+    uint32_t state = 1;
+    for (int t = 0; t < BL_CHECK_TOKENS; t++)
+        for (int k = 0; k < BL_CHECK_COLS; k++) {
+            state = state * 1664525u + 1013904223u;
+            in->x[t][k] = ((float)(state >> 8) - 8388608.0f) * 0x1p-21f;
+        }
+    for (size_t i = 0; i < sizeof in->weights; i++) {
+        state = state * 1664525u + 1013904223u;
+        in->weights[i] = state >> 24 & 0x2a; /* ternary codes 0 and 2; as a float of any type, finite */
+    }
+    for (int k = 0; k < BL_CHECK_COLS; k++) {
+        in->keys[k] = bl_to_f16(in->x[0][k]);
+        in->values[k] = bl_to_f16(in->x[1][k]);
+    }
+}
+
+static void bl_check_run(const bl_tier *tier, const bl_check_input *in, bl_check_output *out)
+{
+    enum { COLS = BL_CHECK_COLS, TOKEN_BYTES = 64 + 768, ODD = BL_CHECK_COLS - 5 };
+    static const float ones[COLS] = {1.0f};
+    uint8_t prepared[BL_CHECK_TOKENS][TOKEN_BYTES];
+    float scores[COLS];
+    for (int t = 0; t < BL_CHECK_TOKENS; t++) {
+        out->act_max[t] = tier->quantise(out->q[t], in->x[t], COLS);
+        tier->i2_s_prepare(prepared[t], out->q[t], COLS);
+    }
+    tier->i2_s_gemm(out->dot[0], BL_CHECK_ROWS, in->weights, prepared[0], COLS, 0, BL_CHECK_ROWS, BL_CHECK_TOKENS);
+    tier->i2_s_gemm(out->dot1, BL_CHECK_ROWS, in->weights, prepared[1], COLS, 0, BL_CHECK_ROWS, 1);
+    for (int type = BL_F32; type < BL_TYPE_COUNT; type++) {
+        const int64_t cols = type == BL_Q6_K ? 512 : type == BL_Q8_0 || type == BL_Q4_0 ? COLS : ODD;
+        tier->dense_gemm(out->dense[type][0], BL_CHECK_ROWS, (bl_type)type, in->weights, in->x[0], COLS, cols, 0,
+                         BL_CHECK_ROWS, BL_CHECK_TOKENS);
+        tier->dense_gemm(out->dense1[type], BL_CHECK_ROWS, (bl_type)type, in->weights, in->x[2], COLS, cols, 0,
+                         BL_CHECK_ROWS, 1);
+        tier->dense_row(out->row[type], (bl_type)type, in->weights, cols);
+    }
+    tier->rms_norm(out->norm, in->x[0], ones, ODD, 1e-5f);
+    memcpy(out->silu, in->x[0], sizeof out->silu);
+    tier->silu_mul(out->silu, in->x[1], ODD);
+    memcpy(out->relu2, in->x[0], sizeof out->relu2);
+    tier->relu2_mul(out->relu2, in->x[1], ODD);
+    memcpy(out->rope, in->x[0], sizeof out->rope);
+    tier->rope(out->rope, in->x[1], in->x[2], 70, 0);
+    tier->rope(out->rope + 70, in->x[1], in->x[2], 70, 1);
+    tier->store_f16(out->half, in->x[3], COLS);
+    tier->attention(out->attention[0], in->x[0], in->keys, in->values, 1, 48, 14, 0.125f, scores);
+    tier->attention(out->attention[1], in->x[0], in->x[1], in->x[2], 0, 48, 13, 0.125f, scores);
+}
+
+/* Whether the tier gives the scalar tier's bits. Needs about 100 kB of room for two inputs and outputs. */
+static int bl_tier_agrees(const bl_tier *tier, bl_check_input *in, bl_check_output out[2])
+{
+    memset(out, 0, 2 * sizeof *out);
+    bl_check_fill(in);
+    bl_check_run(&bl_tier_scalar, in, &out[0]);
+    bl_check_run(tier, in, &out[1]);
+    return memcmp(&out[0], &out[1], sizeof *out) == 0;
+}
+
+#endif

@@ -1,0 +1,84 @@
+/* What this CPU and its operating system can run. */
+#ifndef BL_CPU_H
+#define BL_CPU_H
+
+#include <stdint.h>
+
+#include "target.h"
+
+#if BL_X86 && defined(_MSC_VER)
+#include <intrin.h>
+#elif BL_X86
+#include <cpuid.h>
+#endif
+
+enum {
+    BL_CPU_AVX2 = 1 << 0,
+    BL_CPU_F16C = 1 << 1,
+    BL_CPU_AVX512F = 1 << 2,
+    BL_CPU_AVX512BW = 1 << 3,
+    BL_CPU_AVX512DQ = 1 << 4,
+    BL_CPU_AVX512VL = 1 << 5,
+    BL_CPU_AVX512VNNI = 1 << 6,
+    BL_CPU_AVX512VBMI = 1 << 7,
+    BL_CPU_GFNI = 1 << 8,
+    BL_CPU_COUNT = 9
+};
+
+/* Names of the bits above, in order. */
+static const char *const bl_cpu_names[BL_CPU_COUNT] = {"avx2",     "f16c",     "avx512f",    "avx512bw", "avx512dq",
+                                                       "avx512vl", "avx512vnni", "avx512vbmi", "gfni"};
+
+#if BL_X86
+BL_INLINE void bl_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+#if defined(_MSC_VER)
+    __cpuidex((int *)r, (int)leaf, (int)subleaf);
+#else
+    __cpuid_count(leaf, subleaf, r[0], r[1], r[2], r[3]);
+#endif
+}
+
+/* The register state the operating system saves: 0x06 for ymm, 0xe6 for zmm. */
+BL_INLINE uint32_t bl_xgetbv(void)
+{
+#if defined(_MSC_VER)
+    return (uint32_t)_xgetbv(0);
+#else
+    uint32_t low, high;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+#endif
+}
+#endif
+
+/* Bits of the enum above that may be executed here. */
+static uint32_t bl_cpu(void)
+{
+    uint32_t found = 0;
+#if BL_X86
+    uint32_t r[4];
+    bl_cpuid(0, 0, r);
+    if (r[0] < 7) return 0;
+    bl_cpuid(1, 0, r);
+    const uint32_t leaf1_ecx = r[2];
+    if (!(leaf1_ecx & (1u << 27))) return 0; /* OSXSAVE: without it xgetbv is illegal */
+    const uint32_t saved = bl_xgetbv();
+    if ((saved & 0x06) != 0x06) return 0;
+    bl_cpuid(7, 0, r);
+    const uint32_t ebx = r[1], ecx = r[2];
+    if (ebx & (1u << 5)) found |= BL_CPU_AVX2;
+    if (leaf1_ecx & (1u << 29)) found |= BL_CPU_F16C;
+    if (ecx & (1u << 8)) found |= BL_CPU_GFNI;
+    if ((saved & 0xe6) != 0xe6) return found;
+    if (ebx & (1u << 16)) found |= BL_CPU_AVX512F;
+    if (ebx & (1u << 17)) found |= BL_CPU_AVX512DQ;
+    if (ebx & (1u << 30)) found |= BL_CPU_AVX512BW;
+    if (ebx & (1u << 31)) found |= BL_CPU_AVX512VL;
+    if (ecx & (1u << 1)) found |= BL_CPU_AVX512VBMI;
+    if (ecx & (1u << 11)) found |= BL_CPU_AVX512VNNI;
+#endif
+    return found;
+}
+
+#endif

@@ -1,0 +1,374 @@
+/* The forward pass of a decoder of the llama kind, with the sub-norms and squared ReLU of BitNet b1.58 where the model
+ * has them. No allocation, no checks, no Python: the caller owns the memory and has checked every shape and id. */
+#ifndef BL_ENGINE_H
+#define BL_ENGINE_H
+
+#include "kernels.h"
+#include "pool.h"
+
+typedef struct {
+    bl_type type;
+    int64_t rows, cols;
+    const uint8_t *data; /* (rows, bl_row_bytes(type, cols)) */
+    const float *scale;  /* ternary: (scales) */
+    int64_t scales;      /* 1, or rows */
+    const float *bias;   /* (rows), or NULL */
+} bl_matrix;
+
+typedef struct {
+    const float *attn_norm;     /* (embedding) */
+    const float *attn_sub_norm; /* (heads * head_dim), or NULL */
+    const float *ffn_norm;      /* (embedding) */
+    const float *ffn_sub_norm;  /* (ffn), or NULL */
+    bl_matrix q;                /* (heads * head_dim, embedding) */
+    bl_matrix k, v;             /* (kv_heads * head_dim, embedding) */
+    bl_matrix o;                /* (embedding, heads * head_dim) */
+    bl_matrix gate, up;         /* (ffn, embedding) */
+    bl_matrix down;             /* (embedding, ffn) */
+} bl_layer;
+
+typedef enum { BL_SILU, BL_RELU2 } bl_activation;
+
+typedef struct {
+    const bl_tier *tier;
+    int64_t layers, embedding, ffn, heads, kv_heads, head_dim, rope_dim, vocab;
+    float eps;
+    bl_activation activation;
+    int rope_interleaved;
+    const float *inverse_frequency; /* (rope_dim / 2) */
+    bl_matrix token_embedding;      /* (vocab, embedding), dense */
+    bl_matrix head;                 /* (vocab, embedding) */
+    const float *output_norm;       /* (embedding) */
+    const bl_layer *layer;          /* (layers) */
+} bl_model;
+
+/* The results a probe sees, in the order in which they appear. */
+typedef enum {
+    BL_OP_EMBEDDING, BL_OP_ATTN_NORM, BL_OP_Q, BL_OP_K, BL_OP_V, BL_OP_ATTENTION, BL_OP_ATTN_SUB_NORM,
+    BL_OP_ATTN_OUTPUT, BL_OP_FFN_NORM, BL_OP_FFN_GATE, BL_OP_FFN_UP, BL_OP_FFN_ACTIVATION, BL_OP_FFN_SUB_NORM,
+    BL_OP_FFN_DOWN, BL_OP_RESIDUAL, BL_OP_OUTPUT_NORM, BL_OP_LOGITS, BL_OP_COUNT
+} bl_op;
+
+static const char *const bl_op_names[BL_OP_COUNT] = {
+    "embedding", "attn_norm", "attn_q", "attn_k", "attn_v", "attention", "attn_sub_norm", "attn_output", "ffn_norm",
+    "ffn_gate", "ffn_up", "ffn_activation", "ffn_sub_norm", "ffn_down", "residual", "output_norm", "logits"};
+
+/* Called by one worker while the others wait, with the result of an op as (n, width). layer is -1 outside layers. */
+typedef void (*bl_probe)(void *context, int64_t layer, bl_op op, const float *data, int64_t n, int64_t width);
+
+/* Cache and scratch of one sequence. head_stride = head_dim rounded up to 16 lanes, the padding zero. */
+typedef struct {
+    int64_t context; /* positions the cache can hold */
+    int64_t batch;   /* most tokens of one bl_forward */
+    int kv_f16;
+    void *keys, *values;   /* (layers, kv_heads, context, head_stride) half or float, zero at first */
+    float *x;              /* (batch, embedding) residual stream */
+    float *input;          /* (batch, widest input) what the next matrices read */
+    uint8_t *prepared;     /* (batch, bl_i2_s_prepared_bytes(widest input)) */
+    int8_t *quantised;     /* (workers, widest input) */
+    float *act_max;        /* (batch) */
+    float *q, *k, *v;      /* (batch, heads * head_dim), (batch, kv_heads * head_dim) twice */
+    float *mixed;          /* (batch, heads * head_dim) output of the attention */
+    float *gate, *up;      /* (batch, ffn) */
+    float *out;            /* (batch, embedding) of the two matrices that add to the residual */
+    float *cosine, *sine;  /* (batch, rope_dim / 2) */
+    float *worker_scratch; /* (workers, context + 2 * head_stride) */
+} bl_state;
+
+/* One call of bl_forward. */
+typedef struct {
+    const bl_model *model;
+    bl_state *state;
+    bl_pool *pool;
+    const int32_t *tokens; /* (n) */
+    int64_t n, position;   /* position of the first token */
+    float *logits;         /* (logit_tokens, vocab): of the last logit_tokens tokens */
+    int64_t logit_tokens;
+    float *hidden;         /* (layers + 1, hidden_stride / embedding, embedding) from the first token on, or NULL */
+    int64_t hidden_stride; /* floats between layers */
+    bl_probe probe;        /* or NULL */
+    void *probe_context;
+} bl_step;
+
+BL_INLINE int64_t bl_head_stride(const bl_model *m) { return bl_round_up(m->head_dim, BL_LANES); }
+
+BL_INLINE int64_t bl_widest_input(const bl_model *m)
+{
+    const int64_t attention = m->heads * m->head_dim;
+    const int64_t widest = m->embedding > attention ? m->embedding : attention;
+    return m->ffn > widest ? m->ffn : widest;
+}
+
+/* The contiguous part of [0, total), in units of step, that this worker does. */
+BL_INLINE void bl_share(int64_t total, int64_t step, int worker, int workers, int64_t *lo, int64_t *hi)
+{
+    const int64_t units = (total + step - 1) / step;
+    *lo = units * worker / workers * step;
+    *hi = units * (worker + 1) / workers * step;
+    if (*hi > total) *hi = total;
+}
+
+/* Two barriers around the probe: the result is complete before, and not yet overwritten. */
+BL_INLINE void bl_show(const bl_step *s, int worker, int64_t layer, bl_op op, const float *data, int64_t n,
+                       int64_t width)
+{
+    if (!s->probe) return;
+    bl_pool_barrier(s->pool);
+    if (worker == 0) s->probe(s->probe_context, layer, op, data, n, width);
+    bl_pool_barrier(s->pool);
+}
+
+/* dot (in place, int32) to float: times weight scale and activation maximum over 127. */
+static void bl_rescale_rows(float *out, const bl_matrix *w, float act_max, int64_t lo, int64_t hi)
+{
+    if (w->scales == 1) {
+        const float factor = bl_rescale(w->scale[0], act_max);
+        for (int64_t row = lo; row < hi; row++) {
+            int32_t dot;
+            memcpy(&dot, out + row, sizeof dot);
+            out[row] = (float)dot * factor;
+        }
+        return;
+    }
+    for (int64_t row = lo; row < hi; row++) {
+        int32_t dot;
+        memcpy(&dot, out + row, sizeof dot);
+        out[row] = (float)dot * bl_rescale(w->scale[row], act_max);
+    }
+}
+
+/* This worker's rows of out (n, out_stride) = W input. Ternary matrices read the prepared activations, others the
+ * float ones. */
+static void bl_linear(const bl_step *s, const bl_matrix *w, float *out, int64_t out_stride, int64_t lo, int64_t hi)
+{
+    const bl_tier *tier = s->model->tier;
+    const bl_state *state = s->state;
+    if (w->type == BL_TERNARY) {
+        tier->i2_s_gemm((int32_t *)(void *)out, out_stride, w->data, state->prepared, w->cols, lo, hi, s->n);
+        for (int64_t t = 0; t < s->n; t++) bl_rescale_rows(out + t * out_stride, w, state->act_max[t], lo, hi);
+    } else {
+        tier->dense_gemm(out, out_stride, w->type, w->data, state->input, w->cols, w->cols, lo, hi, s->n);
+    }
+    if (!w->bias) return;
+    for (int64_t t = 0; t < s->n; t++)
+        for (int64_t row = lo; row < hi; row++) out[t * out_stride + row] += w->bias[row];
+}
+
+BL_INLINE void bl_linear_share(const bl_step *s, const bl_matrix *w, float *out, int worker, int workers)
+{
+    int64_t lo, hi;
+    bl_share(w->rows, BL_LANES, worker, workers, &lo, &hi);
+    bl_linear(s, w, out, w->rows, lo, hi);
+}
+
+/* This worker's tokens of input = norm(from), or from itself without a norm; quantised too if the reader is ternary. */
+static void bl_make_input(const bl_step *s, const float *from, const float *norm, const bl_matrix *reader, int worker,
+                          int workers)
+{
+    const bl_tier *tier = s->model->tier;
+    bl_state *state = s->state;
+    const int64_t width = reader->cols, token_bytes = bl_i2_s_prepared_bytes(width);
+    int8_t *q = state->quantised + worker * bl_widest_input(s->model);
+    int64_t lo, hi;
+    bl_share(s->n, 1, worker, workers, &lo, &hi);
+    for (int64_t t = lo; t < hi; t++) {
+        float *input = state->input + t * width;
+        if (norm) tier->rms_norm(input, from + t * width, norm, width, s->model->eps);
+        else memcpy(input, from + t * width, (size_t)width * sizeof(float));
+        if (reader->type != BL_TERNARY) continue;
+        state->act_max[t] = tier->quantise(q, input, width);
+        tier->i2_s_prepare(state->prepared + t * token_bytes, q, width);
+    }
+}
+
+/* This worker's tokens of x = embedding row, and the angles of their positions. */
+static void bl_embed(const bl_step *s, int worker, int workers)
+{
+    const bl_model *m = s->model;
+    const bl_matrix *table = &m->token_embedding;
+    const int64_t half = m->rope_dim / 2, row_bytes = bl_row_bytes(table->type, table->cols);
+    int64_t lo, hi;
+    bl_share(s->n, 1, worker, workers, &lo, &hi);
+    for (int64_t t = lo; t < hi; t++) {
+        m->tier->dense_row(s->state->x + t * m->embedding, table->type, table->data + s->tokens[t] * row_bytes,
+                           m->embedding);
+        for (int64_t i = 0; i < half; i++)
+            bl_sincos((float)(s->position + t) * m->inverse_frequency[i], &s->state->sine[t * half + i],
+                      &s->state->cosine[t * half + i]);
+    }
+}
+
+/* Element index in the cache of a head's row at a position. */
+BL_INLINE int64_t bl_cache_row(const bl_step *s, int64_t layer, int64_t kv_head, int64_t position)
+{
+    return ((layer * s->model->kv_heads + kv_head) * s->state->context + position) * bl_head_stride(s->model);
+}
+
+BL_INLINE void bl_store_kv(const bl_step *s, void *cache, int64_t row, const float *head)
+{
+    const int64_t stride = bl_head_stride(s->model);
+    if (s->state->kv_f16) s->model->tier->store_f16((uint16_t *)cache + row, head, stride);
+    else memcpy((float *)cache + row, head, (size_t)stride * sizeof(float));
+}
+
+/* This worker's (token, kv head) pairs: rotated keys, and values, into the cache. */
+static void bl_fill_cache(const bl_step *s, int64_t layer, int worker, int workers)
+{
+    const bl_model *m = s->model;
+    bl_state *state = s->state;
+    const int64_t half = m->rope_dim / 2, stride = bl_head_stride(m);
+    float *head = state->worker_scratch + worker * (state->context + 2 * stride) + state->context;
+    memset(head, 0, (size_t)stride * sizeof(float));
+    int64_t lo, hi;
+    bl_share(s->n * m->kv_heads, 1, worker, workers, &lo, &hi);
+    for (int64_t i = lo; i < hi; i++) {
+        const int64_t t = i / m->kv_heads, kv_head = i % m->kv_heads;
+        const int64_t row = bl_cache_row(s, layer, kv_head, s->position + t);
+        memcpy(head, state->k + i * m->head_dim, (size_t)m->head_dim * sizeof(float));
+        m->tier->rope(head, state->cosine + t * half, state->sine + t * half, m->rope_dim, m->rope_interleaved);
+        bl_store_kv(s, state->keys, row, head);
+        memcpy(head, state->v + i * m->head_dim, (size_t)m->head_dim * sizeof(float));
+        bl_store_kv(s, state->values, row, head);
+    }
+}
+
+/* This worker's (head, token) pairs of mixed = causal attention; heads that share keys come one after the other. */
+static void bl_attend(const bl_step *s, int64_t layer, int worker, int workers)
+{
+    const bl_model *m = s->model;
+    bl_state *state = s->state;
+    const int64_t half = m->rope_dim / 2, stride = bl_head_stride(m), size = state->kv_f16 ? 2 : 4;
+    float *scores = state->worker_scratch + worker * (state->context + 2 * stride);
+    float *q = scores + state->context, *out = q + stride;
+    const float scale = 1.0f / sqrtf((float)m->head_dim);
+    memset(q, 0, (size_t)stride * sizeof(float));
+    int64_t lo, hi;
+    bl_share(s->n * m->heads, 1, worker, workers, &lo, &hi);
+    for (int64_t i = lo; i < hi; i++) {
+        const int64_t head = i / s->n, t = i % s->n, at = (t * m->heads + head) * m->head_dim;
+        const int64_t row = bl_cache_row(s, layer, head / (m->heads / m->kv_heads), 0);
+        memcpy(q, state->q + at, (size_t)m->head_dim * sizeof(float));
+        m->tier->rope(q, state->cosine + t * half, state->sine + t * half, m->rope_dim, m->rope_interleaved);
+        m->tier->attention(out, q, (const uint8_t *)state->keys + row * size,
+                           (const uint8_t *)state->values + row * size, state->kv_f16, stride, s->position + t + 1,
+                           scale, scores);
+        memcpy(state->mixed + at, out, (size_t)m->head_dim * sizeof(float));
+    }
+}
+
+/* This worker's rows of x += W input. */
+static void bl_add_linear(const bl_step *s, int64_t layer, bl_op op, const bl_matrix *w, int worker, int workers)
+{
+    bl_state *state = s->state;
+    int64_t lo, hi;
+    bl_share(w->rows, BL_LANES, worker, workers, &lo, &hi);
+    bl_linear(s, w, state->out, w->rows, lo, hi);
+    bl_show(s, worker, layer, op, state->out, s->n, w->rows);
+    for (int64_t t = 0; t < s->n; t++)
+        for (int64_t row = lo; row < hi; row++) state->x[t * w->rows + row] += state->out[t * w->rows + row];
+}
+
+static void bl_attention_block(const bl_step *s, int64_t l, int worker, int workers)
+{
+    const bl_model *m = s->model;
+    const bl_layer *layer = &m->layer[l];
+    bl_state *state = s->state;
+    bl_make_input(s, state->x, layer->attn_norm, &layer->q, worker, workers);
+    bl_pool_barrier(s->pool);
+    bl_show(s, worker, l, BL_OP_ATTN_NORM, state->input, s->n, m->embedding);
+    bl_linear_share(s, &layer->q, state->q, worker, workers);
+    bl_linear_share(s, &layer->k, state->k, worker, workers);
+    bl_linear_share(s, &layer->v, state->v, worker, workers);
+    bl_pool_barrier(s->pool);
+    bl_show(s, worker, l, BL_OP_Q, state->q, s->n, layer->q.rows);
+    bl_show(s, worker, l, BL_OP_K, state->k, s->n, layer->k.rows);
+    bl_show(s, worker, l, BL_OP_V, state->v, s->n, layer->v.rows);
+    bl_fill_cache(s, l, worker, workers);
+    bl_pool_barrier(s->pool);
+    bl_attend(s, l, worker, workers);
+    bl_pool_barrier(s->pool);
+    bl_show(s, worker, l, BL_OP_ATTENTION, state->mixed, s->n, layer->o.cols);
+    bl_make_input(s, state->mixed, layer->attn_sub_norm, &layer->o, worker, workers);
+    bl_pool_barrier(s->pool);
+    bl_show(s, worker, l, BL_OP_ATTN_SUB_NORM, state->input, s->n, layer->o.cols);
+    bl_add_linear(s, l, BL_OP_ATTN_OUTPUT, &layer->o, worker, workers);
+    bl_pool_barrier(s->pool);
+}
+
+static void bl_ffn_block(const bl_step *s, int64_t l, int worker, int workers)
+{
+    const bl_model *m = s->model;
+    const bl_layer *layer = &m->layer[l];
+    bl_state *state = s->state;
+    int64_t lo, hi;
+    bl_make_input(s, state->x, layer->ffn_norm, &layer->gate, worker, workers);
+    bl_pool_barrier(s->pool);
+    bl_show(s, worker, l, BL_OP_FFN_NORM, state->input, s->n, m->embedding);
+    bl_linear_share(s, &layer->gate, state->gate, worker, workers);
+    bl_linear_share(s, &layer->up, state->up, worker, workers);
+    bl_show(s, worker, l, BL_OP_FFN_GATE, state->gate, s->n, m->ffn);
+    bl_show(s, worker, l, BL_OP_FFN_UP, state->up, s->n, m->ffn);
+    bl_share(m->ffn, BL_LANES, worker, workers, &lo, &hi); /* the rows this worker has just made */
+    for (int64_t at = lo; at < s->n * m->ffn; at += m->ffn) {
+        if (m->activation == BL_RELU2) m->tier->relu2_mul(state->gate + at, state->up + at, hi - lo);
+        else m->tier->silu_mul(state->gate + at, state->up + at, hi - lo);
+    }
+    bl_pool_barrier(s->pool);
+    bl_show(s, worker, l, BL_OP_FFN_ACTIVATION, state->gate, s->n, m->ffn);
+    bl_make_input(s, state->gate, layer->ffn_sub_norm, &layer->down, worker, workers);
+    bl_pool_barrier(s->pool);
+    bl_show(s, worker, l, BL_OP_FFN_SUB_NORM, state->input, s->n, m->ffn);
+    bl_add_linear(s, l, BL_OP_FFN_DOWN, &layer->down, worker, workers);
+    bl_pool_barrier(s->pool);
+    bl_show(s, worker, l, BL_OP_RESIDUAL, state->x, s->n, m->embedding);
+}
+
+/* logits of the last tokens = head . norm(x). */
+static void bl_output_block(const bl_step *s, int worker, int workers)
+{
+    const bl_model *m = s->model;
+    const int64_t first = s->n - s->logit_tokens;
+    bl_step last = *s;
+    last.n = s->logit_tokens;
+    bl_make_input(&last, s->state->x + first * m->embedding, m->output_norm, &m->head, worker, workers);
+    bl_pool_barrier(s->pool);
+    bl_show(s, worker, -1, BL_OP_OUTPUT_NORM, s->state->input, last.n, m->embedding);
+    bl_linear_share(&last, &m->head, s->logits, worker, workers);
+    bl_show(s, worker, -1, BL_OP_LOGITS, s->logits, last.n, m->vocab);
+}
+
+BL_INLINE void bl_keep_hidden(const bl_step *s, int64_t index, int worker, int workers)
+{
+    if (!s->hidden) return;
+    const int64_t width = s->model->embedding;
+    int64_t lo, hi;
+    bl_share(s->n, 1, worker, workers, &lo, &hi);
+    memcpy(s->hidden + index * s->hidden_stride + lo * width, s->state->x + lo * width,
+           (size_t)((hi - lo) * width) * sizeof(float));
+}
+
+static void bl_forward_worker(void *context, int worker, int workers)
+{
+    const bl_step *s = context;
+    bl_embed(s, worker, workers);
+    bl_pool_barrier(s->pool);
+    bl_show(s, worker, -1, BL_OP_EMBEDDING, s->state->x, s->n, s->model->embedding);
+    bl_keep_hidden(s, 0, worker, workers);
+    for (int64_t l = 0; l < s->model->layers; l++) {
+        bl_attention_block(s, l, worker, workers);
+        bl_ffn_block(s, l, worker, workers);
+        bl_keep_hidden(s, l + 1, worker, workers);
+    }
+    if (s->logit_tokens) bl_output_block(s, worker, workers);
+}
+
+/* Run n tokens (at most state->batch) at position .. position + n, which must lie within the context. Returns whether
+ * the last residual stream and the logits are finite. */
+static int bl_forward(bl_step *s)
+{
+    const bl_model *m = s->model;
+    bl_pool_run(s->pool, bl_forward_worker, s);
+    return m->tier->finite(s->state->x, s->n * m->embedding) && m->tier->finite(s->logits, s->logit_tokens * m->vocab);
+}
+
+#endif

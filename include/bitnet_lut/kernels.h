@@ -1,0 +1,55 @@
+/* What a tier offers, and the one table of tiers. Each tier header defines the same functions in the same order;
+ * scalar.h states their contracts. All are pure range functions: no allocation, no threads, no errors. */
+#ifndef BL_KERNELS_H
+#define BL_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cpu.h"
+#include "layout.h"
+#include "numerics.h"
+
+typedef struct {
+    const char *name;
+    uint32_t needs; /* bits of cpu.h */
+
+    /* ternary kernel i2_s: prepare one token's int8 values; dot of rows [lo, hi) with tokens [0, n) */
+    void (*i2_s_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols);
+    void (*i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t cols,
+                      int64_t lo, int64_t hi, int64_t n);
+
+    /* dense weights of any ggml type of layout.h, float activations */
+    void (*dense_gemm)(float *out, int64_t out_stride, bl_type type, const uint8_t *weights, const float *x,
+                       int64_t x_stride, int64_t cols, int64_t lo, int64_t hi, int64_t n);
+    void (*dense_row)(float *out, bl_type type, const uint8_t *row, int64_t cols);
+
+    /* the rest of a transformer */
+    float (*quantise)(int8_t *q, const float *x, int64_t n);
+    int (*finite)(const float *x, int64_t n);
+    void (*rms_norm)(float *out, const float *x, const float *weight, int64_t n, float eps);
+    void (*silu_mul)(float *gate, const float *up, int64_t n);
+    void (*relu2_mul)(float *gate, const float *up, int64_t n);
+    void (*rope)(float *x, const float *cosine, const float *sine, int64_t rope_dim, int interleaved);
+    void (*store_f16)(uint16_t *out, const float *x, int64_t n);
+    void (*attention)(float *out, const float *q, const void *keys, const void *values, int kv_f16, int64_t head_dim,
+                      int64_t length, float scale, float *scores);
+} bl_tier;
+
+#include "scalar.h"
+#if BL_X86
+#include "avx2.h"
+#include "avx512.h"
+#endif
+
+/* Best first; the last one runs everywhere. */
+static const bl_tier *const bl_tiers[] = {
+#if BL_X86
+    &bl_tier_avx512,
+    &bl_tier_avx2,
+#endif
+    &bl_tier_scalar,
+};
+enum { BL_TIER_COUNT = sizeof(bl_tiers) / sizeof(bl_tiers[0]) };
+
+#endif

@@ -1,0 +1,101 @@
+/* The arithmetic that is the same on every tier, defined once: one rounding per operation, multiply and add never
+ * fused, so that SSE2, AVX, NEON and WebAssembly give the same bits. Sums of floats run in 16 lanes (lane j takes the
+ * elements j, j + 16, ...) which are then added as a tree: j with j + 8, + 4, + 2, + 1. */
+#ifndef BL_NUMERICS_H
+#define BL_NUMERICS_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "target.h"
+
+BL_INLINE uint32_t bl_bits(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
+BL_INLINE float bl_float(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
+BL_INLINE uint16_t bl_load_u16(const uint8_t *p) { uint16_t u; memcpy(&u, p, 2); return u; }
+
+/* IEEE half to float, exact; scaling by 2^112 lets the multiplier normalise subnormals. */
+BL_INLINE float bl_from_f16(uint16_t half)
+{
+    const uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13;
+    const uint32_t sign = (uint32_t)(half & 0x8000) << 16;
+    const uint32_t scaled = bl_bits(bl_float(magnitude) * 0x1p112f);
+    return bl_float(sign | (magnitude >= 0x0f800000u ? magnitude | 0x7f800000u : scaled));
+}
+
+/* Float to IEEE half, to nearest even; overflow gives infinity, NaN stays NaN. */
+BL_INLINE uint16_t bl_to_f16(float x)
+{
+    const uint32_t bits = bl_bits(x), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000u) return (uint16_t)(sign | 0x7e00);
+    if (magnitude >= 0x477ff000u) return (uint16_t)(sign | 0x7c00);
+    if (magnitude < 0x38800000u) /* subnormal half: adding 0.5 leaves its bits at the end of the mantissa */
+        return (uint16_t)(sign | (bl_bits(bl_float(magnitude) + 0.5f) - 0x3f000000u));
+    return (uint16_t)(sign | ((magnitude - 0x38000000u + 0xfff + (magnitude >> 13 & 1)) >> 13));
+}
+
+BL_INLINE float bl_from_bf16(uint16_t upper) { return bl_float((uint32_t)upper << 16); }
+
+/* IEEE 754 rounds sqrt correctly, so every platform agrees. */
+BL_INLINE float bl_sqrt(float x)
+{
+    return sqrtf(x);
+}
+
+/* To the nearest integer, ties to even, for |x| < 2^22. */
+BL_INLINE float bl_rint(float x) { return (x + 12582912.0f) - 12582912.0f; }
+
+/* exp(x) to 2 ulp; x is clamped to [-87, 88], NaN stays NaN. Polynomial of degree 6 after Cephes. */
+BL_INLINE float bl_exp(float x)
+{
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    const float n = bl_rint(x * 1.44269504088896341f);
+    const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = (p * (r * r) + r) + 1.0f;
+    /* The magic number leaves n in the low bits: 2^n without a conversion that NaN would make undefined. */
+    const uint32_t exponent = bl_bits(n + 12582912.0f) - 0x4b400000u + 127u;
+    return p * bl_float(exponent << 23);
+}
+
+BL_INLINE float bl_silu(float x) { return x / (1.0f + bl_exp(-x)); }
+
+BL_INLINE float bl_relu2(float x)
+{
+    const float positive = x < 0.0f ? 0.0f : x; /* written so that NaN stays NaN */
+    return positive * positive;
+}
+
+/* Largest |x| that quantisation divides by; smaller rows are treated as if they reached it (b1.58 reference). */
+#define BL_ACT_MIN 1e-5f
+
+/* What an int32 dot product is multiplied by: weight scale times activation maximum over 127. */
+BL_INLINE float bl_rescale(float weight_scale, float act_max) { return weight_scale * act_max / 127.0f; }
+
+/* sin and cos of position * inverse frequency (the product rounded to float, as transformers does), evaluated in
+ * double after reduction to [-pi/4, pi/4], then rounded to float. */
+BL_INLINE void bl_sincos(float angle, float *sine, float *cosine)
+{
+    const double x = angle;
+    const double n = (x * 0.63661977236758134308 + 6755399441055744.0) - 6755399441055744.0;
+    const double r = (x - n * 1.57079632673412561417) - n * 6.07710050650619224932e-11;
+    const double z = r * r;
+    const double s = r + r * z * (-1.66666666666666324348e-01 + z * (8.33333333332248946124e-03 +
+                     z * (-1.98412698298579493134e-04 + z * (2.75573137070700676789e-06 +
+                     z * (-2.50507602534068634195e-08 + z * 1.58969099521155010221e-10)))));
+    const double c = 1.0 - 0.5 * z + z * z * (4.16666666666666019037e-02 + z * (-1.38888888888741095749e-03 +
+                     z * (2.48015872894767294178e-05 + z * (-2.75573143513906633035e-07 +
+                     z * (2.08757232129817482790e-09 + z * -1.13596475577881948265e-11)))));
+    const int quadrant = (int)((int64_t)n & 3);
+    const double sines[4] = {s, c, -s, -c};
+    *sine = (float)sines[quadrant];
+    *cosine = (float)sines[(quadrant + 1) & 3];
+}
+
+#endif

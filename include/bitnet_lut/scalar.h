@@ -1,0 +1,98 @@
+/* Plain C for any CPU: the contract of every function of a tier, and its result bit for bit. */
+#ifndef BL_SCALAR_H
+#define BL_SCALAR_H
+
+#define BL_TIER scalar
+
+/* Sixteen float lanes: the unit in which every sum of floats runs. */
+typedef struct { float lane[BL_LANES]; } bl_f32x16_scalar;
+#define bl_f32x16 bl_f32x16_scalar
+#define BL_EACH_LANE for (int j = 0; j < BL_LANES; j++)
+
+BL_INLINE bl_f32x16 BL_FN(zero)(void) { bl_f32x16 v; BL_EACH_LANE v.lane[j] = 0.0f; return v; }
+BL_INLINE bl_f32x16 BL_FN(set1)(float x) { bl_f32x16 v; BL_EACH_LANE v.lane[j] = x; return v; }
+BL_INLINE bl_f32x16 BL_FN(load)(const float *p) { bl_f32x16 v; memcpy(&v, p, sizeof v); return v; }
+BL_INLINE void BL_FN(store)(float *p, bl_f32x16 v) { memcpy(p, &v, sizeof v); }
+BL_INLINE bl_f32x16 BL_FN(load_f16)(const uint8_t *p)
+{
+    bl_f32x16 v;
+    BL_EACH_LANE v.lane[j] = bl_from_f16(bl_load_u16(p + 2 * j));
+    return v;
+}
+BL_INLINE bl_f32x16 BL_FN(load_bf16)(const uint8_t *p)
+{
+    bl_f32x16 v;
+    BL_EACH_LANE v.lane[j] = bl_from_bf16(bl_load_u16(p + 2 * j));
+    return v;
+}
+BL_INLINE bl_f32x16 BL_FN(load_i8)(const int8_t *p) { bl_f32x16 v; BL_EACH_LANE v.lane[j] = (float)p[j]; return v; }
+BL_INLINE bl_f32x16 BL_FN(add)(bl_f32x16 a, bl_f32x16 b) { BL_EACH_LANE a.lane[j] += b.lane[j]; return a; }
+BL_INLINE bl_f32x16 BL_FN(mul)(bl_f32x16 a, bl_f32x16 b) { BL_EACH_LANE a.lane[j] *= b.lane[j]; return a; }
+BL_INLINE float BL_FN(reduce)(bl_f32x16 v)
+{
+    for (int width = BL_LANES / 2; width; width /= 2)
+        for (int j = 0; j < width; j++) v.lane[j] += v.lane[j + width];
+    return v.lane[0];
+}
+BL_INLINE void BL_FN(store_f16x16)(uint16_t *p, bl_f32x16 v) { BL_EACH_LANE p[j] = bl_to_f16(v.lane[j]); }
+
+/* Arrange int8 activations q (cols) as layout.h says, zero beyond cols, and store their sum. */
+static void BL_FN(i2_s_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols)
+{
+    bl_prepared head = {0};
+    for (int64_t k = 0; k < cols; k++) head.sum += q[k];
+    memcpy(prepared, &head, sizeof head);
+    memcpy(prepared + sizeof head, q, (size_t)cols);
+    memset(prepared + sizeof head + cols, 0, (size_t)(bl_i2_s_values(cols) - cols));
+}
+
+/* dot[t * dot_stride + row] = sum over columns of ternary weight times int8 activation, exact in int32, for rows
+ * lo <= row < hi of packed (rows, bl_i2_s_row_bytes(cols)) and tokens 0 <= t < n of prepared (n,
+ * bl_i2_s_prepared_bytes(cols)). cols at most 2^22. */
+static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+                             int64_t cols, int64_t lo, int64_t hi, int64_t n)
+{
+    const int64_t row_bytes = bl_i2_s_row_bytes(cols), token_bytes = bl_i2_s_prepared_bytes(cols);
+    for (int64_t row = lo; row < hi; row++)
+        for (int64_t t = 0; t < n; t++) {
+            const uint8_t *codes = packed + row * row_bytes;
+            const uint8_t *token = prepared + t * token_bytes;
+            const int8_t *q = (const int8_t *)token + sizeof(bl_prepared);
+            bl_prepared head;
+            memcpy(&head, token, sizeof head);
+            int32_t sum = -head.sum;
+            for (int64_t b = 0; b < row_bytes; b += BL_BLOCK_BYTES, q += BL_BLOCK)
+                for (int p = 0; p < BL_BLOCK_BYTES; p++) {
+                    const int byte = codes[b + p];
+                    sum += (byte >> 6) * q[p] + (byte >> 4 & 3) * q[p + 32] + (byte >> 2 & 3) * q[p + 64] +
+                           (byte & 3) * q[p + 96];
+                }
+            dot[t * dot_stride + row] = sum;
+        }
+}
+
+/* Largest |x| as float bits compared as integers, so that NaN beats infinity beats every number. */
+BL_INLINE uint32_t BL_FN(max_bits)(const float *x, int64_t n)
+{
+    uint32_t max = 0;
+    for (int64_t k = 0; k < n; k++) {
+        const uint32_t bits = bl_bits(x[k]) & 0x7fffffff;
+        max = bits > max ? bits : max;
+    }
+    return max;
+}
+
+/* q = rint(x * 127 / m) in [-128, 127]. */
+BL_INLINE void BL_FN(round_i8)(int8_t *q, const float *x, int64_t n, float scale)
+{
+    for (int64_t k = 0; k < n; k++) {
+        const float r = bl_rint(x[k] * scale);
+        q[k] = (int8_t)(r > 127.0f ? 127.0f : r);
+    }
+}
+
+#include "ops.h"
+
+#undef bl_f32x16
+#undef BL_TIER
+#endif

@@ -1,0 +1,43 @@
+/* Target regions: code between BL_TARGET(isa) and BL_TARGET_END may use that instruction set; the rest of the
+ * translation unit stays at the ABI baseline. MSVC compiles every intrinsic anywhere and needs no region. */
+#ifndef BL_TARGET_H
+#define BL_TARGET_H
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define BL_X86 1
+#include <immintrin.h>
+#else
+#define BL_X86 0
+#endif
+
+#if defined(__AVX__) && !defined(_MSC_VER)
+#error "build for the ABI baseline (no -mavx, no -march=native): tiers are chosen at run time"
+#endif
+
+#define BL_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define BL_TARGET(isa) BL_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define BL_TARGET_END BL_PRAGMA(clang attribute pop)
+#elif defined(__GNUC__)
+#define BL_TARGET(isa) BL_PRAGMA(GCC push_options) BL_PRAGMA(GCC target(isa))
+#define BL_TARGET_END BL_PRAGMA(GCC pop_options)
+#else
+#define BL_TARGET(isa)
+#define BL_TARGET_END
+#endif
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define BL_INLINE static __forceinline
+#define BL_UNUSED
+#pragma fp_contract(off)
+#else
+#define BL_INLINE static inline __attribute__((always_inline))
+#define BL_UNUSED __attribute__((unused))
+#endif
+
+/* BL_FN(dot) is bl_dot_avx2 inside the header that defines BL_TIER as avx2. */
+#define BL_PASTE2(name, tier) bl_##name##_##tier
+#define BL_PASTE(name, tier) BL_PASTE2(name, tier)
+#define BL_FN(name) BL_PASTE(name, BL_TIER)
+
+#endif

@@ -1,0 +1,38 @@
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t
+
+
+cdef extern from "bitnet_lut/kernels.h" nogil:
+    enum: BL_CPU_COUNT
+    enum: BL_TIER_COUNT
+    const char *bl_cpu_names[]
+    uint32_t bl_cpu()
+
+    ctypedef enum bl_type:
+        BL_TERNARY, BL_F32, BL_F16, BL_BF16, BL_Q8_0, BL_Q4_0, BL_Q6_K
+
+    int64_t bl_row_bytes(bl_type type, int64_t cols)
+    int64_t bl_i2_s_row_bytes(int64_t cols)
+    int64_t bl_i2_s_prepared_bytes(int64_t cols)
+    int64_t bl_round_up(int64_t n, int64_t step)
+    float bl_rescale(float weight_scale, float act_max)
+
+    ctypedef struct bl_tier:
+        const char *name
+        uint32_t needs
+        void (*i2_s_prepare)(uint8_t *, const int8_t *, int64_t) noexcept nogil
+        void (*i2_s_gemm)(int32_t *, int64_t, const uint8_t *, const uint8_t *, int64_t, int64_t, int64_t,
+                          int64_t) noexcept nogil
+        void (*dense_gemm)(float *, int64_t, bl_type, const uint8_t *, const float *, int64_t, int64_t, int64_t,
+                           int64_t, int64_t) noexcept nogil
+        void (*dense_row)(float *, bl_type, const uint8_t *, int64_t) noexcept nogil
+        float (*quantise)(int8_t *, const float *, int64_t) noexcept nogil
+        int (*finite)(const float *, int64_t) noexcept nogil
+        void (*rms_norm)(float *, const float *, const float *, int64_t, float) noexcept nogil
+        void (*silu_mul)(float *, const float *, int64_t) noexcept nogil
+        void (*relu2_mul)(float *, const float *, int64_t) noexcept nogil
+        void (*rope)(float *, const float *, const float *, int64_t, int) noexcept nogil
+        void (*store_f16)(uint16_t *, const float *, int64_t) noexcept nogil
+        void (*attention)(float *, const float *, const void *, const void *, int, int64_t, int64_t, float,
+                          float *) noexcept nogil
+
+    const bl_tier *bl_tiers[]

@@ -1,0 +1,54 @@
+"""Build the two extension modules for the ABI baseline; tiers are target regions in the headers."""
+
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+DEBUG = bool(os.environ.get("BITNET_LUT_DEBUG"))
+
+if sys.platform == "win32":
+    compile_args = ["/O2", "/std:c11", "/experimental:c11atomics", "/fp:precise"]
+    link_args = []
+else:
+    compile_args = ["-O3", "-g0", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno"]
+    link_args = ["-pthread"]
+if DEBUG:
+    sanitize = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+    compile_args += ["-O1", "-g", *sanitize]
+    link_args += sanitize
+
+macros = [] if FREE_THREADED else [("Py_LIMITED_API", "0x030B0000")]
+headers = sorted(str(path) for path in Path("include/bitnet_lut").glob("*.h"))
+extensions = [
+    Extension(
+        f"bitnet_lut.{name}",
+        [f"pyx/{name}.pyx"],
+        include_dirs=["include"],
+        depends=headers,
+        define_macros=macros,
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+        py_limited_api=not FREE_THREADED,
+    )
+    for name in ("_kernels", "_engine")
+]
+directives = {
+    "language_level": 3,
+    "freethreading_compatible": True,
+    "embedsignature": True,
+    "boundscheck": DEBUG,
+    "wraparound": DEBUG,
+    "initializedcheck": DEBUG,
+    "cdivision": True,
+}
+setup(
+    ext_modules=cythonize(
+        extensions, include_path=["pyx"], build_dir="build", compiler_directives=directives
+    ),
+    options={} if FREE_THREADED else {"bdist_wheel": {"py_limited_api": "cp311"}},
+)

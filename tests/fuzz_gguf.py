@@ -1,0 +1,56 @@
+"""Fuzzing of the GGUF reader; not run by pytest and in need of the package ``atheris``.
+
+python tests/fuzz_gguf.py CORPUS [libFuzzer options such as -max_total_time=600]
+
+CORPUS is a folder; if it is empty, the headers of the reference data's files are put there.
+"""
+
+import contextlib
+import sys
+from pathlib import Path
+
+from golden_data import GOLDEN
+
+# Where the reader cannot say how long a header is, because the file is damaged.
+DAMAGED_HEADER = 3200
+# Stands for the tensor data, so that all mutations fall on the header.
+TENSOR_DATA = bytes(1 << 16)
+
+
+def main() -> None:
+    import atheris
+
+    with atheris.instrument_imports(include=["bitnet_lut"]):
+        from bitnet_lut.config import config_from_gguf, tensor_shapes
+        from bitnet_lut.errors import FormatError
+        from bitnet_lut.formats.gguf import GGUFFile
+
+    def seed(corpus: Path) -> None:
+        for path in GOLDEN.rglob("*.gguf") if GOLDEN else ():
+            length = DAMAGED_HEADER
+            with contextlib.suppress(FormatError):
+                length = GGUFFile(path).data_offset
+            name = "-".join(path.relative_to(GOLDEN).parts)
+            (corpus / name).write_bytes(path.read_bytes()[:length])
+
+    def open_model(data: bytes) -> None:
+        with contextlib.suppress(FormatError):
+            file = GGUFFile(data)
+            for info in file.tensors.values():
+                file.data(info.name, info.span)[::4096].sum()
+            tensor_shapes(config_from_gguf(file))
+
+    def open_short_and_long(header: bytes) -> None:
+        open_model(header)
+        open_model(header + TENSOR_DATA)
+
+    corpus = Path(sys.argv[1])
+    corpus.mkdir(parents=True, exist_ok=True)
+    if not any(corpus.iterdir()):
+        seed(corpus)
+    atheris.Setup(sys.argv, open_short_and_long)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
