@@ -115,7 +115,8 @@ def scale_name(name: str) -> str:
 def ternary_matrix(ternary: Ternary) -> TernaryMatrix:
     """Pack weights and scale as the engine takes them."""
     weights, scale = ternary
-    return TernaryMatrix(*weights.shape, i2_s.pack_rows(weights), scale)
+    rows, cols = weights.shape
+    return TernaryMatrix(rows, cols, i2_s.pack_rows(weights), scale)
 
 
 def ternarise(weights: NDArray[np.float32]) -> TernaryMatrix:

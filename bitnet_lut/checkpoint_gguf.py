@@ -94,7 +94,7 @@ class GGUFCheckpoint(Checkpoint):
         """Read a norm or bias by its GGUF name into a new float32 array."""
         (size,) = self._file.tensors[name].shape
         data = self._file.data(name, self.nbytes[name])
-        return ggml.dequantize(self.types[name], data[None], size)[0]
+        return ggml.dequantize(self.types[name], data[None], size).reshape(size)
 
     def close(self) -> None:
         """Forget the file; it stays mapped until the last array that views it is gone."""

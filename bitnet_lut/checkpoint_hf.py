@@ -88,7 +88,7 @@ class HFCheckpoint(Checkpoint):
 
     def matrix(self, name: str) -> TernaryMatrix | DenseMatrix:
         """Read a matrix by its GGUF name; it may view a mapped file."""
-        file, hf_name = self._places[name]
+        file, hf_name = self._place(name)
         rows, cols = self._shape(name)
         dtype = self._info(name).dtype
         with self._naming(name):
@@ -100,15 +100,21 @@ class HFCheckpoint(Checkpoint):
 
     def vector(self, name: str) -> NDArray[np.float32]:
         """Read a norm or bias by its GGUF name into a new float32 array."""
-        file, hf_name = self._places[name]
+        file, hf_name = self._place(name)
         return file.array(hf_name).astype(np.float32)
 
     def close(self) -> None:
         """Forget the files; they stay mapped until the last array that views them is gone."""
         self._places.clear()
 
+    def _place(self, name: str) -> tuple[SafetensorsFile, str]:
+        """File of a tensor, and its name there."""
+        if not self._places:
+            raise ValueError(f"{self.name} is closed")
+        return self._places[name]
+
     def _info(self, name: str) -> SafetensorsInfo:
-        file, hf_name = self._places[name]
+        file, hf_name = self._place(name)
         return file.tensors[hf_name]
 
     def _shape(self, name: str) -> tuple[int, ...]:
@@ -135,11 +141,11 @@ class HFCheckpoint(Checkpoint):
 
     def _scale(self, name: str) -> Scale:
         """Scale of packed weights: weight_scale or, of "bitlinear" layers, its inverse."""
-        file, hf_name = self._places[scale_name(name)]
+        file, hf_name = self._place(scale_name(name))
         stored = file.array(hf_name)
         if stored.size != 1:
             raise FormatError(f"weight_scale has shape {stored.shape}, not (1,)")
-        scale = stored.reshape(1).astype(np.float32)
+        scale = check_scales(stored.reshape(1))
         if self._quantization == "bitlinear":
             with np.errstate(divide="ignore"):
                 scale = np.float32(1) / scale
@@ -168,7 +174,7 @@ def _quantization(settings: Mapping[str, Any], source: str) -> str | None:
     where = f"{source}: quantization_config"
     if not isinstance(stated, dict) or stated.get("quant_method") != "bitnet":
         raise FormatError(f"{where}: only quant_method bitnet is supported")
-    if set(stated.get("modules_to_not_convert") or ()) - {"lm_head"}:
+    if stated.get("modules_to_not_convert") not in (None, [], ["lm_head"]):
         raise FormatError(f"{where}: modules_to_not_convert is supported for lm_head only")
     linear_class = stated.get("linear_class", "bitlinear")
     if linear_class not in ("bitlinear", "autobitlinear"):

@@ -6,11 +6,12 @@ into the token of the highest score goes first. Special tokens and the space bef
 llama.cpp in both.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import repr as quote
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
@@ -19,13 +20,16 @@ from tokenizers import Tokenizer as Encoder
 from bitnet_lut.errors import FormatError
 
 __all__ = [
+    "BYTE",
+    "CONTROL",
+    "NORMAL",
     "PRE_TOKENIZERS",
+    "SPACE",
     "PreTokenizer",
     "Vocabulary",
     "byte_level_piece",
     "end_ids",
     "from_gguf",
-    "sentencepiece_encoder",
     "sentencepiece_piece",
 ]
 
@@ -42,7 +46,7 @@ _END_TEXTS = (
     "<|end_of_text|>",
     "<|eom_id|>",
 )
-_SPACE = "\u2581"
+SPACE = "\u2581"
 _LONGEST_PIECE = 512  # characters of a SentencePiece token: bounds the search for merges
 _BYTE_TEXT = re.compile("<0x([0-9A-F]{2})>")
 _T = TypeVar("_T")
@@ -135,13 +139,13 @@ def from_gguf(metadata: Mapping[str, object], name: str, pre: str) -> Vocabulary
         adds_space = fields.flag("add_space_prefix", True)
         unknown_id = fields.token_id("unknown_token_id")
         unknown = None if unknown_id is None else tokens[unknown_id]
-        encoder = sentencepiece_encoder(tokens, fields.scores(), types, unknown, adds_space, name)
+        encoder = _sentencepiece_encoder(tokens, fields.scores(), types, unknown, adds_space, name)
         piece = sentencepiece_piece
     else:
         raise FormatError(
             f"{name}: tokenizer.ggml.model is {quote(model)}; 'gpt2' and 'llama' are supported"
         )
-    add_special_tokens(encoder, tokens, types)
+    _add_special_tokens(encoder, tokens, types)
     return Vocabulary(
         encoder=encoder,
         pieces=[piece(text, kind) for text, kind in zip(tokens, types, strict=True)],
@@ -161,16 +165,19 @@ def end_ids(find: Callable[[str], int | None], named: Iterable[int | None]) -> f
     return frozenset(i for i in [*named, *map(find, _END_TEXTS)] if i is not None)
 
 
-def add_special_tokens(encoder: Encoder, tokens: Sequence[str], types: Sequence[int]) -> None:
+def _add_special_tokens(encoder: Encoder, tokens: Sequence[str], types: Sequence[int]) -> None:
     """Have *encoder* find these whole in a text, before anything else; their ids stay."""
-    pairs = list(zip(tokens, types, strict=True))
-    encoder.add_special_tokens(
-        [AddedToken(text, normalized=False) for text, t in pairs if t in (UNKNOWN, CONTROL)]
-    )
-    encoder.add_tokens([AddedToken(text, normalized=False) for text, t in pairs if t == USER_DEFINED])
+    control, user_defined = [], []
+    for text, kind in zip(tokens, types, strict=True):
+        if kind in (UNKNOWN, CONTROL):
+            control.append(AddedToken(text, normalized=False))
+        elif kind == USER_DEFINED:
+            user_defined.append(AddedToken(text, normalized=False))
+    encoder.add_special_tokens(control)
+    encoder.add_tokens(user_defined)
 
 
-def sentencepiece_encoder(
+def _sentencepiece_encoder(
     tokens: Sequence[str],
     scores: Sequence[float],
     types: Sequence[int],
@@ -207,9 +214,9 @@ def sentencepiece_encoder(
             byte_fallback=BYTE in types,
         )
     )
-    space = normalizers.Replace(" ", _SPACE)
+    space = normalizers.Replace(" ", SPACE)
     encoder.normalizer = (
-        normalizers.Sequence([normalizers.Prepend(_SPACE), space]) if adds_space else space
+        normalizers.Sequence([normalizers.Prepend(SPACE), space]) if adds_space else space
     )
     return encoder
 
@@ -219,7 +226,7 @@ def sentencepiece_piece(text: str, kind: int) -> bytes:
     spelt = _BYTE_TEXT.fullmatch(text) if kind == BYTE else None
     if spelt:
         return bytes([int(spelt[1], 16)])
-    return (text.replace(_SPACE, " ") if kind in (NORMAL, UNUSED) else text).encode()
+    return (text.replace(SPACE, " ") if kind in (NORMAL, UNUSED) else text).encode()
 
 
 def byte_level_piece(text: str, kind: int) -> bytes:
@@ -282,3 +289,74 @@ def _byte_level_encoder(fields: "_Fields", ids: dict[str, int], rule: PreTokeniz
     spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     encoder.pre_tokenizer = pre_tokenizers.Sequence([*cuts, spell])
     return encoder
+
+
+class _Fields:
+    """The keys ``tokenizer.ggml.*`` of a file, checked as they are read."""
+
+    def __init__(self, metadata: Mapping[str, object], name: str) -> None:
+        self.name = name
+        self._metadata = metadata
+        self._count = len(self.tokens())
+
+    def error(self, key: str, problem: str) -> FormatError:
+        return FormatError(f"{self.name}: tokenizer.ggml.{key} {problem}")
+
+    def has(self, key: str) -> bool:
+        return f"tokenizer.ggml.{key}" in self._metadata
+
+    def get(self, key: str, kind: type[_T]) -> _T:
+        if not self.has(key):
+            raise self.error(key, "is missing")
+        value = self._metadata[f"tokenizer.ggml.{key}"]
+        if type(value) is not kind:
+            raise self.error(key, f"is {quote(value)}, which is no {kind.__name__}")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        return self.get(key, bool) if self.has(key) else default
+
+    def adds(self, token: str, token_id: int | None, default: bool) -> bool:
+        """Whether BOS or EOS is added, which needs one."""
+        if not self.has(f"add_{token}_token"):
+            return default and token_id is not None
+        adds = self.get(f"add_{token}_token", bool)
+        if adds and token_id is None:
+            raise self.error(f"{token}_token_id", f"is missing, but add_{token}_token is true")
+        return adds
+
+    def token_id(self, key: str) -> int | None:
+        if not self.has(key):
+            return None
+        value = self.get(key, int)
+        if not 0 <= value < self._count:
+            raise self.error(key, f"is {value}, but there are {self._count} tokens")
+        return value
+
+    def tokens(self) -> list[str]:
+        tokens: list[str] = self.get("tokens", list)
+        if not tokens:
+            raise self.error("tokens", "is empty")
+        return tokens
+
+    def types(self) -> list[int]:
+        """Of every token; all are normal where the file does not say."""
+        if not self.has("token_type"):
+            return [NORMAL] * self._count
+        return self._numbers("token_type", "iu")
+
+    def scores(self) -> list[float]:
+        scores: list[float] = self._numbers("scores", "f")
+        for i, score in enumerate(scores):
+            if math.isnan(score):
+                raise self.error("scores", f"of token {i} is NaN")
+        return scores
+
+    def _numbers(self, key: str, kinds: str) -> list[Any]:
+        values = self.get(key, np.ndarray)
+        if values.dtype.kind not in kinds:
+            raise self.error(key, f"holds {values.dtype}, which it should not")
+        if len(values) != self._count:
+            raise self.error(key, f"has {len(values)} entries for {self._count} tokens")
+        entries: list[Any] = values.tolist()
+        return entries

@@ -42,7 +42,6 @@ from ckernels cimport (
     bl_round_up,
     bl_row_bytes,
     bl_tiers,
-    bl_type,
 )
 
 cdef dict _DENSE = {
@@ -142,7 +141,8 @@ cdef class Weights:
             raise ValueError(f"{name} has shape {vector.shape}, the config asks for ({length},)")
         return self._floats(vector)
 
-    cdef int _matrix(self, bl_matrix *to, tensors, str name, int64_t rows, int64_t cols, bint dense=False) except -1:
+    cdef int _matrix(self, bl_matrix *to, tensors, str name, int64_t rows, int64_t cols,
+                     bint dense=False) except -1:
         matrix = tensors[name]
         if (matrix.rows, matrix.cols) != (rows, cols):
             raise ValueError(f"{name} is {matrix.rows} x {matrix.cols}, the config asks for {rows} x {cols}")

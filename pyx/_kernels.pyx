@@ -250,7 +250,8 @@ def attention(const float[::1] q not None, keys not None, values not None, float
     _same("length of q modulo 16", head_dim % 16, 0)
     kind = np.uint16 if half else np.float32
     if keys.dtype != kind or values.dtype != kind or keys.shape != (length, head_dim) or values.shape != keys.shape:
-        raise ValueError(f"keys {keys.dtype}{keys.shape} and values {values.dtype}{values.shape} do not fit q ({head_dim},)")
+        raise ValueError(f"keys {keys.dtype}{keys.shape} and values {values.dtype}{values.shape} do not fit q "
+                         f"({head_dim},)")
     out = np.zeros(head_dim, np.float32)
     if length == 0 or head_dim == 0:
         return out

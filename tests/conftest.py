@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 from golden_data import GOLDEN
 
+from bitnet_lut import _kernels
+
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
@@ -10,3 +12,13 @@ def golden() -> Path:
     if GOLDEN is None:
         pytest.skip("NO REFERENCE DATA: ../shared/golden is absent, so nothing is compared with it")
     return GOLDEN
+
+
+@pytest.fixture(params=_kernels.tier_names())
+def isa(request: pytest.FixtureRequest) -> str:
+    """Each tier that was compiled in, skipped where this machine cannot run it."""
+    name: str = request.param
+    missing = _kernels.missing_features(name)
+    if missing:
+        pytest.skip(f"tier {name} needs {', '.join(missing)}, which this machine lacks")
+    return name

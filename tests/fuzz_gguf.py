@@ -1,4 +1,4 @@
-"""Fuzzing of the GGUF reader; not run by pytest and in need of the package ``atheris``.
+"""Fuzzing of all that reads a GGUF file; not run by pytest and in need of the package ``atheris``.
 
 python tests/fuzz_gguf.py CORPUS [libFuzzer options such as -max_total_time=600]
 
@@ -21,9 +21,11 @@ def main() -> None:
     import atheris
 
     with atheris.instrument_imports(include=["bitnet_lut"]):
-        from bitnet_lut.config import config_from_gguf, tensor_shapes
+        from bitnet_lut.checkpoint import open_checkpoint
+        from bitnet_lut.config import tensor_shapes
         from bitnet_lut.errors import FormatError
         from bitnet_lut.formats.gguf import GGUFFile
+        from bitnet_lut.tokenizer import Tokenizer
 
     def seed(corpus: Path) -> None:
         for path in GOLDEN.rglob("*.gguf") if GOLDEN else ():
@@ -34,13 +36,19 @@ def main() -> None:
             (corpus / name).write_bytes(path.read_bytes()[:length])
 
     def open_model(data: bytes) -> None:
-        with contextlib.suppress(FormatError):
-            file = GGUFFile(data)
-            for info in file.tensors.values():
-                file.data(info.name, info.span)[::4096].sum()
-            tensor_shapes(config_from_gguf(file))
+        with contextlib.suppress(FormatError), open_checkpoint(data) as checkpoint:
+            for name, shape in tensor_shapes(checkpoint.config).items():
+                if len(shape) == 2:
+                    checkpoint.matrix(name)
+                else:
+                    checkpoint.vector(name)
 
-    def open_short_and_long(header: bytes) -> None:
+    def open_vocabulary(data: bytes) -> None:
+        with contextlib.suppress(FormatError):
+            Tokenizer.from_gguf(GGUFFile(data).metadata, name="<bytes>")
+
+    def open_all(header: bytes) -> None:
+        open_vocabulary(header)
         open_model(header)
         open_model(header + TENSOR_DATA)
 
@@ -48,7 +56,7 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     if not any(corpus.iterdir()):
         seed(corpus)
-    atheris.Setup(sys.argv, open_short_and_long)
+    atheris.Setup(sys.argv, open_all)
     atheris.Fuzz()
 
 

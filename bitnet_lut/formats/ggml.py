@@ -93,7 +93,8 @@ def dequantize(type: str, data: _Blocks, cols: int) -> _Floats:
     if data.shape != (rows, row_bytes(type, cols)):
         raise FormatError(f"{type} rows of {cols} weights do not have {data.shape[1]} bytes")
     blocks = np.ascontiguousarray(data).reshape(-1, _BY_NAME[type].block_bytes or 1)
-    return _DEQUANTIZE[type](blocks).reshape(rows, cols)
+    with np.errstate(invalid="ignore", over="ignore"):  # scales in damaged files
+        return _DEQUANTIZE[type](blocks).reshape(rows, cols)
 
 
 def quantize(type: str, weights: _Floats) -> _Blocks:
@@ -103,9 +104,8 @@ def quantize(type: str, weights: _Floats) -> _Blocks:
     rows, cols = weights.shape
     size = row_bytes(type, cols)
     values = np.ascontiguousarray(weights, np.float32)
-    return _QUANTIZE[type](values.reshape(-1, _BY_NAME[type].block_elements or 1)).reshape(
-        rows, size
-    )
+    blocks = values.reshape(-1, _BY_NAME[type].block_elements or 1)
+    return _QUANTIZE[type](blocks).reshape(rows, size)
 
 
 def bf16_to_f32(data: NDArray[np.uint16]) -> _Floats:
@@ -175,11 +175,9 @@ def _to_f16(values: _Floats) -> _Blocks:
 def _to_bf16(values: _Floats) -> _Blocks:
     """Round to nearest even; a NaN stays one by setting its top mantissa bit."""
     bits = values.view(np.uint32)
-    rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(
-        16
-    )
-    quiet = (bits >> np.uint32(16)) | np.uint32(64)
-    return np.where(np.isnan(values), quiet, rounded).astype("<u2").view(np.uint8)
+    top = bits >> np.uint32(16)
+    rounded = (bits + np.uint32(0x7FFF) + (top & np.uint32(1))) >> np.uint32(16)
+    return np.where(np.isnan(values), top | np.uint32(64), rounded).astype("<u2").view(np.uint8)
 
 
 def _inverse(scale: _Floats) -> _Floats:

@@ -49,7 +49,8 @@ def pack(ternary: Weights, scale: float, *, layout: Layout = "128x32") -> Bytes:
 
     Raises FormatError where the shape does not fill whole groups, or the scale is not finite.
     """
-    width = _group_width(*ternary.shape, layout)
+    rows, cols = ternary.shape
+    width = _group_width(rows, cols, layout)
     codes = pack_codes(to_codes(ternary).reshape(-1, 4, width), MSB_FIRST)
     return np.concatenate([codes.reshape(-1), scale_bytes(scale)])
 

@@ -35,13 +35,13 @@ def nbytes(rows: int, cols: int) -> int:
 def pack(ternary: Weights, scale: float | Scale) -> Bytes:
     """Pack int8 (rows, cols) and a scale (1,) or (rows,) to the uint8 (nbytes,) of a file."""
     rows, cols = ternary.shape
+    packed = np.empty((rows, nbytes(1, cols)), np.uint8)
     codes = to_codes(ternary).reshape(-1, 4, 16)
     blocks = np.empty((len(codes), _BLOCK_BYTES), np.uint8)
     fifth = np.zeros(len(codes), np.uint8)
     fives = codes[:, :, :15].reshape(-1, 12, 5)
     blocks[:, :12] = pack_trits([fives[:, :, i] for i in (4, 3, 2, 1, 0)])
     blocks[:, 12] = pack_trits([fifth, *(codes[:, group, 15] for group in (3, 2, 1, 0))])
-    packed = np.empty((rows, nbytes(1, cols)), np.uint8)
     packed[:, :2] = block_scales(ternary, scale, cols, "<f2")
     packed[:, 2:] = blocks.reshape(rows, -1)
     return packed.reshape(-1)

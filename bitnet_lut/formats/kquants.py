@@ -17,8 +17,8 @@ def from_q2_k(blocks: _Blocks) -> _Floats:
     """2-bit weights with 4-bit scale and minimum per 16: scales 16, quants 64, d, dmin."""
     scales = blocks[:, :16, None]
     quants = _split(blocks[:, 16:80].reshape(-1, 2, 1, 32), 2).reshape(-1, 16, 16)
-    scale = _f16(blocks, 80) * (scales & np.uint8(15))
-    minimum = _f16(blocks, 82) * (scales >> np.uint8(4))
+    scale: _Floats = np.multiply(_f16(blocks, 80), scales & np.uint8(15))
+    minimum: _Floats = np.multiply(_f16(blocks, 82), scales >> np.uint8(4))
     return (scale * quants - minimum).reshape(-1, 256)
 
 
@@ -30,7 +30,7 @@ def from_q3_k(blocks: _Blocks) -> _Floats:
     scale_low = _split(blocks[:, 96:104].reshape(-1, 1, 8), 4).reshape(-1, 16)
     scale_high = _split(blocks[:, 104:108].reshape(-1, 1, 4), 2).reshape(-1, 16)
     scales = (scale_low | scale_high << np.uint8(4)).view(np.int8) - np.int8(32)
-    scale = _f16(blocks, 108) * scales[:, :, None]
+    scale: _Floats = np.multiply(_f16(blocks, 108), scales[:, :, None])
     return (scale * quants.reshape(-1, 16, 16)).reshape(-1, 256)
 
 
@@ -42,7 +42,7 @@ def from_q4_k(blocks: _Blocks) -> _Floats:
 
 
 def from_q5_k(blocks: _Blocks) -> _Floats:
-    """5-bit weights with 6-bit scale and minimum per 32: as Q4_K, with high bits 32 before quants."""
+    """5-bit weights with 6-bit scale and minimum per 32: as Q4_K, high bits 32 before quants."""
     low = _split(blocks[:, 48:176].reshape(-1, 4, 1, 32), 4).reshape(-1, 8, 32)
     high = _split(blocks[:, 16:48].reshape(-1, 1, 32), 1)
     scale, minimum = _scales_and_minima(blocks)
@@ -59,11 +59,15 @@ def from_q6_k(blocks: _Blocks) -> _Floats:
 
 
 def to_q6_k(values: _Floats) -> _Blocks:
-    """Quantise as ggml's reference does, searching the scale of each sub-block of 16."""
+    """Quantise as ggml's reference does, searching the scale of each sub-block of 16.
+
+    A ggml compiled with fused multiply-add chooses other bytes in a block or two of a hundred.
+    """
     blocks = np.empty((len(values), 210), np.uint8)
-    for start in range(0, len(values), _BLOCKS_AT_ONCE):
-        part = slice(start, start + _BLOCKS_AT_ONCE)
-        blocks[part] = _to_q6_k(values[part])
+    with np.errstate(over="ignore", invalid="ignore"):  # weights above 1e9 have no good scale
+        for start in range(0, len(values), _BLOCKS_AT_ONCE):
+            part = slice(start, start + _BLOCKS_AT_ONCE)
+            blocks[part] = _to_q6_k(values[part])
     return blocks
 
 
@@ -136,15 +140,16 @@ def _search_scale(groups: _Floats) -> tuple[_Floats, _Floats]:
     zero = np.abs(largest) < _EPSILON
     largest[zero] = 1
     weight = groups * groups
+    moment = weight * groups
 
-    scale = inverse = best = np.zeros(groups.shape[1], np.float32)
+    scale = best = np.zeros(groups.shape[1], np.float32)
+    inverse = np.float32(-32) / largest
     for step in [0, *range(-9, 0), *range(1, 10)]:
         trial = -(np.float32(32) + np.float32(0.1) * np.float32(step)) / largest
         quants = np.rint(trial * groups)
         np.clip(quants, -32, 31, out=quants)
-        weighted = weight * quants
-        square = (weighted * quants).sum(axis=0)
-        product = (weighted * groups).sum(axis=0)
+        square = (weight * quants * quants).sum(axis=0)
+        product = (moment * quants).sum(axis=0)
         better = (square > 0) & (product * product > best * square)
         fit = product / np.where(square > 0, square, np.float32(1))
         scale = np.where(better, fit, scale)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ class SafetensorsFile:
         header = parse_json(self._data[8:start].tobytes(), f"{self.name}: the header")
         header.pop("__metadata__", None)
         table = [(name, self._info(name, entry, start)) for name, entry in header.items()]
-        self.tensors = dict(sorted(table, key=lambda item: item[1].offset))
+        self.tensors = dict(sorted(table, key=lambda item: (item[1].offset, item[1].nbytes)))
         self._check_gaps(start)
 
     def raw(self, name: str) -> NDArray[np.uint8]:
@@ -98,8 +98,10 @@ class SafetensorsFile:
 
     def _info(self, name: str, entry: Any, start: int) -> SafetensorsInfo:
         """Check one entry of the header, but for its place among the others."""
-        fields = entry if isinstance(entry, dict) else {}
-        dtype, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
+        fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
+        dtype = fields.get("dtype")
+        shape = fields.get("shape")
+        offsets = fields.get("data_offsets")
         what = f"{self.name}: tensor {name[:80]!r}"
         if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise FormatError(f"{what} has an unsupported dtype {str(dtype)[:80]!r}")
@@ -172,12 +174,13 @@ def parse_json(text: bytes, what: str) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(k for k in keys if keys.count(k) > 1)[:80]!r} appears twice")
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"{key[:80]!r} appears twice")
+        result[key] = value
     return result
 
 
-def _are_counts(values: Any) -> bool:
+def _are_counts(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(type(v) is int and 0 <= v < 2**63 for v in values)

@@ -43,7 +43,7 @@ def from_codes(codes: Bytes) -> Weights:
 
 
 def pack_codes(codes: Bytes, shifts: Sequence[int]) -> Bytes:
-    """Four codes a byte: codes (groups, 4, width), code i shifted by shifts[i] -> (groups, width)."""
+    """Put codes (groups, 4, width), code i shifted by shifts[i], into bytes (groups, width)."""
     packed = codes[:, 0] << np.uint8(shifts[0])
     for i in range(1, 4):
         packed |= codes[:, i] << np.uint8(shifts[i])
@@ -61,11 +61,14 @@ def unpack_codes(packed: Bytes, shifts: Sequence[int]) -> Bytes:
 
 
 def pack_trits(trits: Sequence[Bytes]) -> Bytes:
-    """Up to five codes a byte, trits[0] the most significant: ceil(256 / 243 of their base-3 value)."""
+    """Put up to five codes into a byte: ceil(v * 256 / 243) of v, their digits in base 3.
+
+    The first is the most significant of five digits; missing ones are 0.
+    """
     value = trits[0]
     for trit in trits[1:]:
         value = value * np.uint8(3) + trit
-    return _CEIL_256_OVER_243[value * np.uint8(3 ** (5 - len(trits)))]
+    return _CEIL_256_OVER_243.take(value * np.uint8(3 ** (5 - len(trits))))
 
 
 def unpack_trit(packed: Bytes, n: int) -> Bytes:
@@ -92,10 +95,11 @@ def need_multiple(value: int, divisor: int, what: str) -> None:
 
 def check_scales(scales: NDArray[np.floating]) -> Scale:
     """Copy scales of any shape to float32; FormatError where one is NaN, infinite or negative."""
-    result = scales.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        result = scales.astype(np.float32)
     bad = result[~(np.isfinite(result) & (result >= 0))]
     if bad.size:
-        raise FormatError(f"weight scale {bad[0]} is not a finite positive number")
+        raise FormatError(f"weight scale {bad[0]} is negative or not finite")
     return result
 
 
@@ -157,10 +161,9 @@ def absmean(weights: NDArray[np.float32]) -> Ternary:
     to float32. FormatError if a weight is NaN or infinite.
     """
     blocks = _row_blocks(weights)
-    total = sum(np.abs(weights[rows]).sum(dtype=np.float64) for rows in blocks)
+    _check_finite(weights)
+    total = sum(float(np.abs(weights[rows]).sum(dtype=np.float64)) for rows in blocks)
     scale = max(np.float32(total / weights.size), np.float32(1e-5))
-    if not np.isfinite(total):
-        raise FormatError("weights hold NaN or infinity")
     inverse = np.float32(1) / scale
     ternary = np.empty(weights.shape, np.int8)
     for rows in blocks:
@@ -173,9 +176,7 @@ def from_scaled(weights: NDArray[np.float32]) -> Ternary | None:
 
     They may be off by 2**-8 of the scale. FormatError if a weight is NaN or infinite.
     """
-    scale = np.float32(max(weights.max(), -weights.min()))
-    if not np.isfinite(scale):
-        raise FormatError("weights hold NaN or infinity")
+    scale = _check_finite(weights)
     ternary = np.zeros(weights.shape, np.int8)
     if scale == 0:
         return ternary, np.zeros(1, np.float32)
@@ -186,6 +187,15 @@ def from_scaled(weights: NDArray[np.float32]) -> Ternary | None:
             return None
         ternary[rows] = whole
     return ternary, np.array([scale], np.float32)
+
+
+def _check_finite(weights: NDArray[np.float32]) -> np.float32:
+    """Largest magnitude of weights; FormatError if one is NaN or infinite."""
+    with np.errstate(invalid="ignore"):
+        largest = np.float32(max(weights.max(), -weights.min()))
+    if not np.isfinite(largest):
+        raise FormatError("weights hold NaN or infinity")
+    return largest
 
 
 def _row_blocks(weights: NDArray[np.float32]) -> list[slice]:

@@ -1,4 +1,4 @@
-"""What TL1 and TL2, the look-up table formats of bitnet.cpp, share: tiles and groups of four weights.
+"""What TL1 and TL2, the look-up table formats of bitnet.cpp, share: tiles, and weights by fours.
 
 A tile is (BM, BK, bm): rows and columns of a tile, and rows of the part of it that a SIMD kernel
 works on. Files do not state it: a reader must know the shapes that the writer was compiled for.

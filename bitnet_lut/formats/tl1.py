@@ -65,7 +65,8 @@ def pack(ternary: Weights, scale: float, *, tile: Tile | None = None) -> Bytes:
     tile: (BM, BK, bm); None for the known one of the shape. Raises FormatError where none is known
     or it does not divide the tensor.
     """
-    axes = _axes(*ternary.shape, tile)
+    rows, cols = ternary.shape
+    axes = _axes(rows, cols, tile)
     packed = pack_quads(to_codes(ternary)).reshape(axes).transpose(_TO_FILE)
     return np.concatenate([packed.reshape(-1), scale_bytes(scale)])
 

@@ -55,6 +55,31 @@ BL_INLINE void BL_FN(store_f16x16)(uint16_t *p, bl_f32x16 v)
     _mm_storeu_si128((__m128i *)(void *)(p + 8), _mm256_cvtps_ph(v.high, _MM_FROUND_TO_NEAREST_INT));
 }
 
+BL_INLINE float BL_FN(f16)(const uint8_t *p) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bl_load_u16(p)))); }
+BL_INLINE void BL_FN(prefetch)(const uint8_t *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+
+BL_INLINE __m256i BL_FN(load_u8x32)(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+
+BL_INLINE void BL_FN(unpack_i4x32)(int8_t *q, const uint8_t *p)
+{
+    const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
+    const __m256i spread = _mm256_inserti128_si256(_mm256_castsi128_si256(bytes), _mm_srli_epi16(bytes, 4), 1);
+    const __m256i u4x32 = _mm256_and_si256(spread, _mm256_set1_epi8(15));
+    _mm256_storeu_si256((__m256i *)(void *)q, _mm256_sub_epi8(u4x32, _mm256_set1_epi8(8)));
+}
+
+BL_INLINE void BL_FN(unpack_i6x128)(int8_t *q, const uint8_t *low, const uint8_t *high)
+{
+    const __m256i nibble = _mm256_set1_epi8(15), pair = _mm256_set1_epi8(0x30), bias = _mm256_set1_epi8(32);
+    const __m256i low0 = BL_FN(load_u8x32)(low), low1 = BL_FN(load_u8x32)(low + 32), bits = BL_FN(load_u8x32)(high);
+    const __m256i fours[4] = {low0, low1, _mm256_srli_epi16(low0, 4), _mm256_srli_epi16(low1, 4)};
+    const __m256i twos[4] = {_mm256_slli_epi16(bits, 4), _mm256_slli_epi16(bits, 2), bits, _mm256_srli_epi16(bits, 2)};
+    for (int i = 0; i < 4; i++) {
+        const __m256i u6x32 = _mm256_or_si256(_mm256_and_si256(fours[i], nibble), _mm256_and_si256(twos[i], pair));
+        _mm256_storeu_si256((__m256i *)(void *)(q + 32 * i), _mm256_sub_epi8(u6x32, bias));
+    }
+}
+
 static void BL_FN(i2_s_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols)
 {
     bl_i2_s_prepare_scalar(prepared, q, cols);
@@ -66,8 +91,6 @@ BL_INLINE int32_t BL_FN(sum_i32x8)(__m256i v)
     const __m128i i32x2 = _mm_add_epi32(i32x4, _mm_unpackhi_epi64(i32x4, i32x4));
     return _mm_cvtsi128_si32(_mm_add_epi32(i32x2, _mm_shuffle_epi32(i32x2, 1)));
 }
-
-enum { BL_FN(PREFETCH) = 8192 };
 
 /* A tile of rows x tokens. Codes of a block are decoded once and meet every token; the four products of a block fit
  * int16 (4 * 2 * 2 * 128), which is widened at once. */
@@ -81,8 +104,8 @@ BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t 
     for (int64_t b = 0; b < row_bytes; b += BL_BLOCK_BYTES) {
         for (int r = 0; r < rows; r++) {
             const uint8_t *from = packed + r * row_bytes + b;
-            _mm_prefetch((const char *)from + BL_FN(PREFETCH), _MM_HINT_T0);
-            const __m256i bytes = _mm256_loadu_si256((const __m256i *)(const void *)from);
+            BL_FN(prefetch)(from + BL_AHEAD);
+            const __m256i bytes = BL_FN(load_u8x32)(from);
             const __m256i c0 = _mm256_and_si256(_mm256_srli_epi16(bytes, 6), mask);
             const __m256i c1 = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
             const __m256i c2 = _mm256_and_si256(_mm256_srli_epi16(bytes, 2), mask);

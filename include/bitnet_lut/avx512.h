@@ -42,6 +42,24 @@ BL_INLINE void BL_FN(store_f16x16)(uint16_t *p, bl_f32x16 v)
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 
+BL_INLINE float BL_FN(f16)(const uint8_t *p) { return bl_f16_avx2(p); }
+BL_INLINE void BL_FN(prefetch)(const uint8_t *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+BL_INLINE void BL_FN(unpack_i4x32)(int8_t *q, const uint8_t *p) { bl_unpack_i4x32_avx2(q, p); }
+
+BL_INLINE void BL_FN(unpack_i6x128)(int8_t *q, const uint8_t *low, const uint8_t *high)
+{
+    const __m512i nibble = _mm512_set1_epi8(15), pair = _mm512_set1_epi8(0x30), bias = _mm512_set1_epi8(32);
+    const __m512i fours = _mm512_loadu_si512(low);
+    const __m512i twos = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)high));
+    const __m512i up = _mm512_set_epi64(2, 2, 2, 2, 4, 4, 4, 4), down = _mm512_set_epi64(2, 2, 2, 2, 0, 0, 0, 0);
+    const __m512i first = _mm512_or_si512(_mm512_and_si512(fours, nibble),
+                                          _mm512_and_si512(_mm512_sllv_epi64(twos, up), pair));
+    const __m512i second = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(fours, 4), nibble),
+                                           _mm512_and_si512(_mm512_srlv_epi64(twos, down), pair));
+    _mm512_storeu_si512(q, _mm512_sub_epi8(first, bias));
+    _mm512_storeu_si512(q + 64, _mm512_sub_epi8(second, bias));
+}
+
 BL_INLINE __m512i BL_FN(load_i8x64)(const void *p) { return _mm512_loadu_si512(p); }
 
 static void BL_FN(i2_s_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols)
@@ -81,12 +99,10 @@ BL_INLINE __m512i BL_FN(dpbusd)(__m512i sum, __m512i u8x64, __m512i i8x64)
 #endif
 }
 
-enum { BL_FN(PREFETCH) = 8192 };
-
 /* 64 bytes of a row, zero (which meets zero activations) where the row has only 32 left. */
 BL_INLINE __m512i BL_FN(load_codes)(const uint8_t *row, int64_t b, int64_t row_bytes)
 {
-    _mm_prefetch((const char *)row + b + BL_FN(PREFETCH), _MM_HINT_T0);
+    BL_FN(prefetch)(row + b + BL_AHEAD);
     return row_bytes - b >= 64 ? _mm512_loadu_si512(row + b) : _mm512_maskz_loadu_epi8(0xffffffffu, row + b);
 }
 

@@ -36,6 +36,9 @@ typedef struct {
                       int64_t length, float scale, float *scores);
 } bl_tier;
 
+/* How far ahead of its use a weight is fetched: further than the hardware looks, which stops at the end of a page. */
+enum { BL_AHEAD = 16384 };
+
 #include "scalar.h"
 #if BL_X86
 #include "avx2.h"

@@ -24,7 +24,7 @@ typedef struct {
 BL_INLINE void BL_FN(unpack_q8_0)(BL_FN(chunk) *c, const uint8_t *block, int64_t columns)
 {
     for (int64_t k = 0; k < columns; k += 32, block += 34) {
-        c->scale[k / 16] = c->scale[k / 16 + 1] = bl_from_f16(bl_load_u16(block));
+        c->scale[k / 16] = c->scale[k / 16 + 1] = BL_FN(f16)(block);
         memcpy(c->q + k, block + 2, 32);
     }
 }
@@ -32,35 +32,25 @@ BL_INLINE void BL_FN(unpack_q8_0)(BL_FN(chunk) *c, const uint8_t *block, int64_t
 BL_INLINE void BL_FN(unpack_q4_0)(BL_FN(chunk) *c, const uint8_t *block, int64_t columns)
 {
     for (int64_t k = 0; k < columns; k += 32, block += 18) {
-        c->scale[k / 16] = c->scale[k / 16 + 1] = bl_from_f16(bl_load_u16(block));
-        for (int p = 0; p < 16; p++) {
-            c->q[k + p] = (int8_t)((block[2 + p] & 15) - 8);
-            c->q[k + p + 16] = (int8_t)((block[2 + p] >> 4) - 8);
-        }
+        c->scale[k / 16] = c->scale[k / 16 + 1] = BL_FN(f16)(block);
+        BL_FN(unpack_i4x32)(c->q + k, block + 2);
     }
 }
 
 /* Q6_K: low 4 bits (128 bytes), high 2 bits (64), int8 scale of every 16 (16), half scale of all 256. */
 BL_INLINE void BL_FN(unpack_q6_k)(BL_FN(chunk) *c, const uint8_t *block)
 {
-    const float d = bl_from_f16(bl_load_u16(block + 208));
-    for (int g = 0; g < 16; g++) c->scale[g] = d * (float)(int8_t)block[192 + g];
-    for (int half = 0; half < 2; half++) {
-        const uint8_t *low = block + 64 * half, *high = block + 128 + 32 * half;
-        int8_t *q = c->q + 128 * half;
-        for (int p = 0; p < 32; p++) {
-            q[p] = (int8_t)(((low[p] & 15) | (high[p] & 3) << 4) - 32);
-            q[p + 32] = (int8_t)(((low[p + 32] & 15) | (high[p] >> 2 & 3) << 4) - 32);
-            q[p + 64] = (int8_t)((low[p] >> 4 | (high[p] >> 4 & 3) << 4) - 32);
-            q[p + 96] = (int8_t)((low[p + 32] >> 4 | high[p] >> 6 << 4) - 32);
-        }
-    }
+    const bl_f32x16 d = BL_FN(set1)(BL_FN(f16)(block + 208));
+    BL_FN(store)(c->scale, BL_FN(mul)(BL_FN(load_i8)((const int8_t *)block + 192), d));
+    BL_FN(unpack_i6x128)(c->q, block, block + 128);
+    BL_FN(unpack_i6x128)(c->q + 128, block + 64, block + 160);
 }
 
 /* Make the chunk that starts at column k of a row, columns long, ready for BL_FN(weights). */
 BL_INLINE void BL_FN(open_chunk)(BL_FN(chunk) *c, bl_type type, const uint8_t *row, int64_t k, int64_t columns)
 {
     const uint8_t *source = row + bl_row_bytes(type, k);
+    for (int64_t line = 0; line < bl_row_bytes(type, columns); line += 64) BL_FN(prefetch)(source + line + BL_AHEAD);
     if (type == BL_Q8_0) BL_FN(unpack_q8_0)(c, source, columns);
     else if (type == BL_Q4_0) BL_FN(unpack_q4_0)(c, source, columns);
     else if (type == BL_Q6_K) BL_FN(unpack_q6_k)(c, source);

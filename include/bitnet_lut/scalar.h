@@ -36,6 +36,29 @@ BL_INLINE float BL_FN(reduce)(bl_f32x16 v)
 }
 BL_INLINE void BL_FN(store_f16x16)(uint16_t *p, bl_f32x16 v) { BL_EACH_LANE p[j] = bl_to_f16(v.lane[j]); }
 
+BL_INLINE float BL_FN(f16)(const uint8_t *p) { return bl_from_f16(bl_load_u16(p)); }
+BL_INLINE void BL_FN(prefetch)(const uint8_t *p) { (void)p; }
+
+/* q (32) = the low nibbles of p (16), then the high ones, minus 8. */
+BL_INLINE void BL_FN(unpack_i4x32)(int8_t *q, const uint8_t *p)
+{
+    for (int i = 0; i < 16; i++) {
+        q[i] = (int8_t)((p[i] & 15) - 8);
+        q[i + 16] = (int8_t)((p[i] >> 4) - 8);
+    }
+}
+
+/* q (128) = 4 bits of low (64) and 2 bits of high (32) each, minus 32. */
+BL_INLINE void BL_FN(unpack_i6x128)(int8_t *q, const uint8_t *low, const uint8_t *high)
+{
+    for (int p = 0; p < 32; p++) {
+        q[p] = (int8_t)(((low[p] & 15) | (high[p] & 3) << 4) - 32);
+        q[p + 32] = (int8_t)(((low[p + 32] & 15) | (high[p] >> 2 & 3) << 4) - 32);
+        q[p + 64] = (int8_t)((low[p] >> 4 | (high[p] >> 4 & 3) << 4) - 32);
+        q[p + 96] = (int8_t)((low[p + 32] >> 4 | high[p] >> 6 << 4) - 32);
+    }
+}
+
 /* Arrange int8 activations q (cols) as layout.h says, zero beyond cols, and store their sum. */
 static void BL_FN(i2_s_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols)
 {

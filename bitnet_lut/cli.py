@@ -1,0 +1,277 @@
+"""The command line: bitnet-lut run, inspect, tokenize, synth, info."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from io import TextIOWrapper
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from bitnet_lut import __version__, cpu_info, hub
+from bitnet_lut.errors import NumericsError
+from bitnet_lut.formats.gguf import GGUFFile
+from bitnet_lut.formats.tiles import Shape, Tile
+from bitnet_lut.generate import Generation
+from bitnet_lut.inspection import inspect_model
+from bitnet_lut.inspection_report import report
+from bitnet_lut.model import Model
+from bitnet_lut.sampling import Sampling
+from bitnet_lut.synth import HEADS, SHAPES, TYPES, synthesise
+from bitnet_lut.tokenizer import Tokenizer
+from bitnet_lut.vocabulary import PRE_TOKENIZERS
+
+_SAMPLING = {option.name: option.default for option in fields(Sampling)}
+_FAILURE, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141  # the last two as a shell reports the signals
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as all errors are."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_FAILURE, f"bitnet-lut: error: {message} (try {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, or 2 after an error, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):  # a model may write what the terminal cannot
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        code: int = options.command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads on; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except (OSError, ValueError, MemoryError, ImportError, NumericsError) as error:
+        print(f"bitnet-lut: error: {_one_line(error)}", file=sys.stderr)
+        return _FAILURE
+    return code
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _run(options: argparse.Namespace) -> int:
+    model = Model(
+        options.model,
+        threads=options.threads,
+        kernel=options.kernel,
+        isa=options.isa,
+        context=options.context,
+        kv=options.kv,
+        i2_s_layout=options.i2_s_layout,
+        tiles=dict(options.tiles),
+        pre_tokenizer=options.pre_tokenizer,
+    )
+    print(model.info, file=sys.stderr, flush=True)  # before the cache is allocated
+    stream = model.stream(
+        options.prompt,
+        max_tokens=options.tokens,
+        sampling=Sampling(**{name: getattr(options, name) for name in _SAMPLING}),
+        stop=options.stop,
+        ignore_eos=options.ignore_eos,
+    )
+    code = 0
+    try:
+        for piece in stream:
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    print(flush=True)
+    print(_speeds(stream.result), file=sys.stderr)
+    return code
+
+
+def _speeds(result: Generation) -> str:
+    timings = result.timings
+    if not timings.prompt_seconds:
+        return f"interrupted in the prompt of {timings.prompt_tokens} tokens"
+    return (
+        f"prompt: {timings.prompt_tokens} tokens, {timings.prompt_tokens_per_second:.1f} tokens/s; "
+        f"first token after {timings.time_to_first_token:.2f} s; "
+        f"generation: {timings.generated_tokens} tokens, "
+        f"{timings.generation_tokens_per_second:.1f} tokens/s; ended by {result.finish_reason}"
+    )
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    with _progress("tensors") as progress:
+        inspection = inspect_model(
+            _local(options.file),
+            i2_s_layout=options.i2_s_layout,
+            tiles=dict(options.tiles),
+            progress=progress,
+        )
+    for line in report(inspection):
+        print(line)
+    return 0
+
+
+def _tokenize(options: argparse.Namespace) -> int:
+    path = _local(options.file)
+    if path.is_dir():
+        tokenizer = Tokenizer.from_folder(path)
+    else:
+        with GGUFFile(path) as file:
+            tokenizer = Tokenizer.from_gguf(
+                file.metadata, name=file.name, pre=options.pre_tokenizer
+            )
+    if options.ids:
+        print(tokenizer.decode([int(id) for id in re.split(r"[\s,]+", options.text.strip())]))
+        return 0
+    for id in tokenizer.encode(options.text):
+        piece = tokenizer.piece(id)
+        try:
+            shown = repr(piece.decode())
+        except UnicodeDecodeError:
+            shown = repr(piece)
+        print(f"{id:>7}  {shown}")
+    return 0
+
+
+def _synth(options: argparse.Namespace) -> int:
+    with _progress("B") as progress:
+        synthesise(
+            options.output,
+            options.shape,
+            type=options.type,
+            head=options.head,
+            seed=options.seed,
+            progress=progress,
+        )
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    info = cpu_info()
+    print(f"bitnet_lut {__version__}")
+    print(f"isa      {info.isa}: {info.reason}")
+    print(f"threads  {info.threads}")
+    print(f"features {' '.join(info.features) or 'none'}")
+    for tier, verdict in info.tiers.items():
+        print(f"tier     {tier}: {verdict}")
+    return 0
+
+
+def _local(source: str) -> Path:
+    return hub.download(source) if hub.is_repo_id(source) else Path(source)
+
+
+@contextmanager
+def _progress(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal after a second; none where the output goes elsewhere."""
+    with tqdm(disable=None, delay=1, unit=unit, unit_scale=True, leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="bitnet-lut", description="Ternary (BitNet b1.58) models on CPUs.")
+    parser.add_argument("--version", action="version", version=f"bitnet-lut {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    source = "GGUF file, folder or Hugging Face repo id"
+
+    run = _command(commands, "run", _run, "continue a prompt")
+    run.add_argument("-m", "--model", required=True, metavar="FILE", help=source)
+    run.add_argument("prompt")
+    run.add_argument("-n", "--tokens", type=_positive, default=256, help="most to generate")
+    run.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the text")
+    run.add_argument("--ignore-eos", action="store_true", help="run on past end tokens")
+    run.add_argument("--threads", type=_positive, help="default: the cores there are")
+    run.add_argument("--context", type=_positive, help="positions to reserve memory for")
+    run.add_argument("--kv", choices=("f16", "f32"), default="f16", help="type of the KV cache")
+    run.add_argument("--isa", default="auto", help="tier of instruction sets, see info")
+    run.add_argument("--kernel", default="auto", help="kernel of the ternary layers")
+    for name, default in _SAMPLING.items():
+        flag = f"--{name.replace('_', '-')}"
+        kind = int if name in ("top_k", "seed") else float
+        run.add_argument(flag, type=kind, default=default, help=f"default {default}")
+    _add_reading_options(run)
+    _add_pre_tokenizer(run)
+
+    inspect = _command(commands, "inspect", _inspect, "show what a file holds, and what is odd")
+    inspect.add_argument("file", help=source)
+    _add_reading_options(inspect)
+
+    tokenize = _command(commands, "tokenize", _tokenize, "show the ids and pieces of a text")
+    tokenize.add_argument("file", help=source)
+    tokenize.add_argument("text")
+    tokenize.add_argument("--ids", action="store_true", help="the text is ids to decode: '1, 2, 3'")
+    _add_pre_tokenizer(tokenize)
+
+    synth = _command(commands, "synth", _synth, "write a model with random weights")
+    synth.add_argument("--shape", choices=SHAPES, default="2b-4t", help="the model to resemble")
+    synth.add_argument("--type", choices=TYPES, default="i2_s", help="of linear layers")
+    synth.add_argument("--head", choices=HEADS, default="q6_k", help="of embedding and output")
+    synth.add_argument("--seed", type=int, default=0)
+    synth.add_argument("-o", "--output", required=True, metavar="FILE")
+
+    _command(commands, "info", _info, "show what this machine can do and what is used")
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[_Parser]",
+    name: str,
+    command: Callable[[argparse.Namespace], int],
+    summary: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_reading_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--i2-s-layout",
+        choices=("128x32", "64x16", "1x4", "sequential"),
+        default="128x32",
+        help="of I2_S tensors, which no file tells; default 128x32, that of published files",
+    )
+    parser.add_argument(
+        "--tiles",
+        type=_tile,
+        action="append",
+        default=[],
+        metavar="ROWSxCOLS=BM,BK,bm",
+        help="of TL1 and TL2 tensors of one shape, which no file tells; may be repeated",
+    )
+
+
+def _add_pre_tokenizer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pre-tokenizer",
+        choices=("auto", *PRE_TOKENIZERS),
+        default="auto",
+        help="in place of the file's; 'default' for bitnet.cpp's ids of the official 2B file",
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _tile(text: str) -> tuple[Shape, Tile]:
+    match = re.fullmatch(r"(\d+)x(\d+)=(\d+),(\d+),(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form ROWSxCOLS=BM,BK,bm")
+    rows, cols, *tile = map(int, match.groups())
+    return (rows, cols), (tile[0], tile[1], tile[2])

@@ -1,0 +1,114 @@
+"""Which tier computes, and with how many threads."""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from bitnet_lut import _kernels
+
+__all__ = ["KERNELS", "CpuInfo", "choose_isa", "choose_kernel", "cpu_info", "default_threads"]
+
+ISA_VARIABLE = "BITNET_LUT_ISA"
+KERNEL_VARIABLE = "BITNET_LUT_KERNEL"
+KERNELS = ("i2_s",)
+
+
+@dataclass(frozen=True)
+class CpuInfo:
+    """What was found on this machine, what is used, and why.
+
+    features: instruction sets found that a tier may need.
+    tiers: every tier, best first, with what speaks for or against it.
+    isa: the tier that ``isa="auto"`` stands for; reason: why it was chosen.
+    threads: what ``threads=None`` stands for.
+    """
+
+    features: tuple[str, ...]
+    tiers: dict[str, str]
+    isa: str
+    reason: str
+    threads: int
+
+
+@cache
+def _verdict(isa: str) -> str:
+    """What speaks against *isa* here; empty if it may be used. The self-test runs once."""
+    missing = _kernels.missing_features(isa)
+    if missing:
+        return f"this machine lacks {', '.join(missing)}"
+    if not _kernels.self_test(isa):
+        return "its self-test differs from the scalar tier"
+    return ""
+
+
+def _checked(isa: str, asked_by: str) -> str:
+    if isa not in _kernels.tier_names():
+        known = ", ".join(_kernels.tier_names())
+        raise ValueError(f"{asked_by} asks for {isa!r}, the tiers are {known}")
+    verdict = _verdict(isa)
+    if verdict:
+        raise ValueError(f"{asked_by} asks for {isa!r}, but {verdict}")
+    return isa
+
+
+def _best() -> tuple[str, str]:
+    asked = os.environ.get(ISA_VARIABLE, "auto")
+    if asked != "auto":
+        return _checked(asked, ISA_VARIABLE), f"{ISA_VARIABLE} asks for it"
+    usable = next(isa for isa in _kernels.tier_names() if not _verdict(isa))
+    return usable, "the best tier that this machine has and that passed its self-test"
+
+
+def choose_isa(isa: str = "auto") -> str:
+    """The tier to use: *isa* itself, else the environment's BITNET_LUT_ISA, else the best one.
+
+    Raises ValueError for a tier that is unknown, missing here or failed its self-test.
+    """
+    return _best()[0] if isa == "auto" else _checked(isa, "isa")
+
+
+def choose_kernel(kernel: str = "auto") -> str:
+    """The ternary kernel to use: *kernel* itself, else the environment's BITNET_LUT_KERNEL."""
+    asked_by = "kernel"
+    if kernel == "auto":
+        kernel, asked_by = os.environ.get(KERNEL_VARIABLE, "auto"), KERNEL_VARIABLE
+    if kernel == "auto":
+        return KERNELS[0]
+    if kernel not in KERNELS:
+        raise ValueError(f"{asked_by} asks for {kernel!r}, the kernels are {', '.join(KERNELS)}")
+    return kernel
+
+
+def cpu_info() -> CpuInfo:
+    """What was found on this machine, what is used, and why."""
+    isa, reason = _best()
+    tiers = {name: _verdict(name) or "usable" for name in _kernels.tier_names()}
+    return CpuInfo(tuple(_kernels.cpu_features()), tiers, isa, reason, default_threads())
+
+
+def default_threads() -> int:
+    """Cores this process may use: its affinity, cut to the quota of its control group."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    quota = _cgroup_quota(Path("/sys/fs/cgroup"))
+    return max(1, cores if quota is None else min(cores, int(quota)))
+
+
+def _cgroup_quota(root: Path) -> float | None:
+    """CPUs that the control group below *root* grants, version 2 or 1; None without a limit."""
+    try:
+        limit, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            limit = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    try:
+        quota = int(limit) / int(period)
+    except (ValueError, ZeroDivisionError):
+        return None  # "max"
+    return quota if quota > 0 else None

@@ -1,0 +1,379 @@
+"""A model: open a file, then tokenize, run, generate."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Literal, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnet_lut import _engine, hub
+from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
+from bitnet_lut.config import ModelConfig, tensor_shapes
+from bitnet_lut.cpu import choose_isa, choose_kernel, default_threads
+from bitnet_lut.formats.i2_s import Layout
+from bitnet_lut.formats.tiles import Shape, Tile
+from bitnet_lut.generate import Generation, TextStream
+from bitnet_lut.memory import ModelInfo, refuse_beyond
+from bitnet_lut.sampling import Sampling
+from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+from bitnet_lut.tokenizer import Tokenizer
+
+__all__ = ["Model", "Probe", "Session"]
+
+Source = str | os.PathLike[str] | bytes | memoryview
+Tensor = TernaryMatrix | DenseMatrix | NDArray[np.float32]
+# Called with the layer (-1 outside the layers), the op's name and its result (n, width).
+Probe = Callable[[int, str, NDArray[np.float32]], None]
+
+# Tokens computed at once. Larger batches gain nothing: at 64 the weights are read rarely enough.
+BATCH = 64
+# A context nobody asked for is not longer than this, whatever the model could do.
+DEFAULT_CONTEXT = 4096
+
+
+class Model:
+    """A language model, ready to run.
+
+    source: a GGUF file, its bytes, a folder of a Hugging Face checkpoint, or a Hugging Face repo id
+        (owner/name, or owner/name/file.gguf; needs huggingface_hub).
+    threads: default: the cores this process may use.
+    kernel, isa: which ternary kernel and which instruction-set tier compute; "auto" chooses.
+    context: most positions of a session; default: the model's limit, at most 4096.
+    kv: what sessions keep keys and values in, "f16" or "f32".
+    i2_s_layout: of I2_S tensors: "128x32" (nearly every file), "64x16", "1x4" or "sequential".
+    tiles: {(rows, cols): (BM, BK, bm)} for TL1 and TL2 files of shapes bitnet.cpp does not list.
+    pre_tokenizer: overrides the file's; "default" gives bitnet.cpp's ids for the official 2B file.
+
+    Raises FormatError for a file that is damaged or not supported, OSError for one that cannot be
+    read, ValueError for an argument out of its range, MemoryError, with the numbers, if a session
+    would not fit, and ImportError for a repo id without huggingface_hub.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        threads: int | None = None,
+        kernel: str = "auto",
+        isa: str = "auto",
+        context: int | None = None,
+        kv: Literal["f16", "f32"] = "f16",
+        i2_s_layout: Layout = "128x32",
+        tiles: Mapping[Shape, Tile] | None = None,
+        pre_tokenizer: str = "auto",
+    ) -> None:
+        """Open *source* and pack what cannot be used in place."""
+        if kv not in ("f16", "f32"):
+            raise ValueError(f"kv is {kv!r}, it must be 'f16' or 'f32'")
+        isa, kernel = choose_isa(isa), choose_kernel(kernel)
+        self._pool = _engine.Pool(default_threads() if threads is None else threads)
+        if isinstance(source, str) and hub.is_repo_id(source):
+            source = hub.download(source)
+        with open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles) as checkpoint:
+            self._config = checkpoint.config
+            self._tokenizer = _tokenizer(checkpoint, pre_tokenizer)
+            self._context = _context(checkpoint.config, context)
+            self._kv_f16 = kv == "f16"
+            tensors = _read(checkpoint)
+        self._weights: _engine.Weights | None = _engine.Weights(self._config, tensors, isa=isa)
+        self._info = self._measure(tensors, isa, kernel)
+        self._refuse_session(self._context)
+
+    def _measure(self, tensors: Mapping[str, Tensor], isa: str, kernel: str) -> ModelInfo:
+        shapes = tensor_shapes(self._config)
+        sizes = dict.fromkeys(("ternary", "dense", "embedding", "head", "vectors"), 0)
+        for name, tensor in tensors.items():
+            sizes[_kind(name, tensor)] += tensor.nbytes
+        parameters = {name: int(np.prod(shape)) for name, shape in shapes.items()}
+        total = sum(parameters.values())
+        ternary = sum(
+            parameters[name] for name in shapes if _kind(name, tensors[name]) == "ternary"
+        )
+        kv_bytes, scratch_bytes = self._session_bytes(self._context)
+        return ModelInfo(
+            parameters=total,
+            weight_bytes={kind: size for kind, size in sizes.items() if size},
+            mapped_bytes=sum(tensor.nbytes for tensor in tensors.values() if _is_mapped(tensor)),
+            ternary_bits_per_weight=8 * sizes["ternary"] / ternary if ternary else 0.0,
+            bits_per_weight=8 * sum(sizes.values()) / total,
+            kv_bytes=kv_bytes,
+            scratch_bytes=scratch_bytes,
+            isa=isa,
+            kernel=kernel,
+            threads=self._pool.threads,
+        )
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's graph and sizes."""
+        return self._config
+
+    @property
+    def info(self) -> ModelInfo:
+        """How much memory it takes, by part, and what computes."""
+        return self._info
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary and its rules."""
+        return self._tokenizer
+
+    def tokenize(
+        self, text: str, *, add_bos: bool | None = None, special: bool = True
+    ) -> list[int]:
+        """The ids of *text*; see `Tokenizer.encode`."""
+        return self._tokenizer.encode(text, add_bos=add_bos, special=special)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of *ids*."""
+        return self._tokenizer.decode(ids)
+
+    def session(self, *, context: int | None = None) -> "Session":
+        """Start a sequence at position 0, with room for *context* positions (default: the model's)."""
+        context = self._context if context is None else context
+        self._refuse_session(context)
+        return Session(
+            self,
+            _engine.Session(
+                self._open(), self._pool, context, kv_f16=self._kv_f16, batch=min(BATCH, context)
+            ),
+        )
+
+    @overload
+    def forward(self, ids: Sequence[int]) -> NDArray[np.float32]: ...
+    @overload
+    def forward(
+        self, ids: Sequence[int], *, hidden: Literal[True]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+    def forward(
+        self, ids: Sequence[int], *, hidden: bool = False
+    ) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits of every position, float32 (n, vocab), of *ids* (n) alone.
+
+        With hidden=True also float32 (layers + 1, n, embedding): the input of layer 0, then the
+        residual stream after each layer.
+        """
+        tokens = _int32(ids)
+        config = self._config
+        logits = np.empty((len(tokens), config.vocab_size), np.float32)
+        states = np.empty(
+            (config.block_count + 1, len(tokens), config.embedding_length), np.float32
+        )
+        self.session(context=max(1, len(tokens)))._engine.step(
+            tokens, logits, states if hidden else None
+        )
+        return (logits, states) if hidden else logits
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int = 256,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        ignore_eos: bool = False,
+    ) -> TextStream:
+        """Generate text piece by piece; arguments as for `generate`.
+
+        The stream's ``result`` holds what was generated so far, with its timings.
+        """
+        self._open()
+        ids = self.tokenize(prompt) if isinstance(prompt, str) else [int(id) for id in prompt]
+        if not ids:
+            raise ValueError("the prompt is empty and this model adds no BOS token: give some text")
+        if len(ids) >= self._context:
+            raise ValueError(
+                f"the prompt has {len(ids)} tokens, the context holds {self._context}: shorten the "
+                "prompt or open the model with a longer context"
+            )
+        return TextStream(
+            self.session().step,
+            self._tokenizer,
+            ids,
+            max_tokens=max_tokens,
+            room=self._context - len(ids),
+            sampling=sampling or Sampling(),
+            stop=(stop,) if isinstance(stop, str) else stop,
+            ignore_eos=ignore_eos,
+        )
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int = 256,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        ignore_eos: bool = False,
+    ) -> Generation:
+        """Continue *prompt*, a text or ids.
+
+        max_tokens: most tokens to generate. sampling: default greedy. stop: strings that end the
+        text and are cut off. ignore_eos: run on past end tokens.
+        Raises ValueError for an empty prompt or one that does not fit, and NumericsError if the
+        model produces NaN or Inf.
+        """
+        stream = self.stream(
+            prompt, max_tokens=max_tokens, sampling=sampling, stop=stop, ignore_eos=ignore_eos
+        )
+        for _ in stream:
+            pass
+        return stream.result
+
+    def close(self) -> None:
+        """Free the weights, as soon as no session uses them any more."""
+        self._weights = None
+
+    def __enter__(self) -> Self:
+        """Return the model itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _open(self) -> _engine.Weights:
+        if self._weights is None:
+            raise ValueError("this model was closed: open it again to use it")
+        return self._weights
+
+    def _session_bytes(self, context: int) -> tuple[int, int]:
+        return _engine.session_bytes(
+            self._open(), context, kv_f16=self._kv_f16, batch=BATCH, threads=self._pool.threads
+        )
+
+    def _refuse_session(self, context: int) -> None:
+        if not 1 <= context <= self._config.context_length:
+            limit = self._config.context_length
+            raise ValueError(f"context is {context}, this model allows 1 to {limit}")
+        refuse_beyond(
+            sum(self._session_bytes(context)),
+            f"a session with a context of {context}",
+            "ask for a shorter context",
+        )
+
+
+class Session:
+    """One sequence: its position and its cache of keys and values. Use it from one thread."""
+
+    def __init__(self, model: Model, engine: _engine.Session) -> None:
+        """`Model.session` makes one."""
+        self._model, self._engine = model, engine
+
+    @property
+    def position(self) -> int:
+        """How many tokens it has seen."""
+        return self._engine.position
+
+    @property
+    def context(self) -> int:
+        """How many tokens it has room for."""
+        return self._engine.context
+
+    def step(self, ids: Sequence[int], *, every: bool = False) -> NDArray[np.float32]:
+        """Run *ids* (n); return the logits (vocab,) after the last, or with every=True (n, vocab).
+
+        A long sequence runs in pieces, between which Ctrl-C is seen; results do not depend on that.
+        Raises ValueError for no ids, an id outside the vocabulary, or a full context (nothing has
+        been run then), and NumericsError if the result is not finite.
+        """
+        tokens = self._checked(ids)
+        logits = np.empty((len(tokens) if every else 1, self._model.config.vocab_size), np.float32)
+        start = self.position
+        try:
+            for at in range(0, len(tokens), BATCH):
+                piece = tokens[at : at + BATCH]
+                last = at + BATCH >= len(tokens)
+                wanted = logits[at : at + BATCH] if every else logits if last else None
+                self._engine.step(piece, wanted)
+        except BaseException:
+            self._engine.rewind(start)
+            raise
+        return logits if every else logits.reshape(-1)
+
+    def trace(self, ids: Sequence[int], probe: Probe) -> NDArray[np.float32]:
+        """Run *ids* (n) as `step` does and show *probe* the result of every op.
+
+        probe: called as ``probe(layer, op, array)`` in the order of the computation, layer -1
+        outside the layers, array float32 (tokens, width), of at most 64 tokens at a time.
+        """
+        tokens = self._checked(ids)
+        logits = np.empty((1, self._model.config.vocab_size), np.float32)
+        self._engine.step(tokens, logits, probe=probe)
+        return logits.reshape(-1)
+
+    def rewind(self, position: int) -> None:
+        """Forget everything from *position* on; ValueError if it was not reached yet."""
+        self._engine.rewind(position)
+
+    def fork(self) -> "Session":
+        """A second session that goes on from here on its own."""
+        return Session(self._model, self._engine.fork())
+
+    def _checked(self, ids: Sequence[int]) -> NDArray[np.int32]:
+        self._model._open()
+        tokens = _int32(ids)
+        if not len(tokens):
+            raise ValueError("no ids to run")
+        if len(tokens) > self.context - self.position:
+            raise ValueError(
+                f"{len(tokens)} tokens at position {self.position} do not fit the context of "
+                f"{self.context}"
+            )
+        return tokens
+
+
+def _tokenizer(checkpoint: Checkpoint, pre_tokenizer: str) -> Tokenizer:
+    if checkpoint.folder is None:
+        return Tokenizer.from_gguf(checkpoint.metadata, name=checkpoint.name, pre=pre_tokenizer)
+    if pre_tokenizer != "auto":
+        raise ValueError(
+            f"pre_tokenizer {pre_tokenizer!r} is for GGUF files; a folder says its own"
+        )
+    return Tokenizer.from_folder(checkpoint.folder)
+
+
+def _context(config: ModelConfig, context: int | None) -> int:
+    return min(config.context_length, DEFAULT_CONTEXT) if context is None else context
+
+
+def _read(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    return {
+        name: checkpoint.matrix(name) if len(shape) == 2 else checkpoint.vector(name)
+        for name, shape in tensor_shapes(checkpoint.config).items()
+    }
+
+
+def _kind(name: str, tensor: Tensor) -> str:
+    if isinstance(tensor, np.ndarray):
+        return "vectors"
+    if name in ("token_embd.weight", "output.weight"):
+        return "embedding" if name == "token_embd.weight" else "head"
+    return "ternary" if isinstance(tensor, TernaryMatrix) else "dense"
+
+
+def _is_mapped(tensor: Tensor) -> bool:
+    """Whether the bytes belong to the file (or to the caller) and not to an array of ours."""
+    if isinstance(tensor, np.ndarray):
+        return False
+    owner: object = tensor.packed if isinstance(tensor, TernaryMatrix) else tensor.data
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    return not isinstance(owner, np.ndarray)
+
+
+def _int32(ids: Sequence[int]) -> NDArray[np.int32]:
+    """Ids as the engine takes them; ValueError for one that is not a whole number of 32 bits."""
+    array = np.asarray(ids)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ValueError(f"ids must be a sequence of whole numbers, not {array.dtype}{array.shape}")
+    if array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
+        raise ValueError(f"ids from {array.min()} to {array.max()} are outside any vocabulary")
+    return np.ascontiguousarray(array, dtype=np.int32)

@@ -1,0 +1,313 @@
+"""The forward pass in plain NumPy: what the C engine computes, bit for bit.
+
+Every operation rounds once to float32, in the order of include/bitnet_lut. Arrays are float32 where
+nothing else is said, K is the length of what is summed, and leading axes (``...``) are independent.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnet_lut.checkpoint import Checkpoint
+from bitnet_lut.config import Activation, ModelConfig, tensor_shapes
+from bitnet_lut.formats import ggml, i2_s
+from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+
+__all__ = [
+    "attention",
+    "dense_weights",
+    "exp",
+    "forward",
+    "gate",
+    "lane_dot",
+    "linear",
+    "quantise",
+    "read_tensors",
+    "rescale",
+    "rms_norm",
+    "rope",
+    "rope_angles",
+    "sincos",
+    "ternary_dot",
+    "to_half",
+]
+
+Floats: TypeAlias = NDArray[np.float32]
+Tensors: TypeAlias = Mapping[str, Any]  # TernaryMatrix, DenseMatrix or Floats, by GGUF name
+Probe: TypeAlias = Callable[[int, str, Floats], object]
+
+f32 = np.float32
+LANES = 16
+ACT_MIN = f32(1e-5)  # a row whose largest |x| is below is quantised as if it reached it
+# Polynomials, highest power first; see numerics.h.
+_EXP = (
+    1.9875691500e-4,
+    1.3981999507e-3,
+    8.3334519073e-3,
+    4.1665795894e-2,
+    1.6666665459e-1,
+    5.0000001201e-1,
+)
+_SIN = (
+    1.58969099521155010221e-10,
+    -2.50507602534068634195e-08,
+    2.75573137070700676789e-06,
+    -1.98412698298579493134e-04,
+    8.33333333332248946124e-03,
+    -1.66666666666666324348e-01,
+)
+_COS = (
+    -1.13596475577881948265e-11,
+    2.08757232129817482790e-09,
+    -2.75573143513906633035e-07,
+    2.48015872894767294178e-05,
+    -1.38888888888741095749e-03,
+    4.16666666666666019037e-02,
+)
+
+
+def lane_dot(a: Floats, b: Floats) -> Floats:
+    """Sum of ``a * b`` over the last axis: (..., K) and (..., K) to (...).
+
+    Lane j sums the elements j, j + 16, ... in order; then the lanes are added as a tree.
+    """
+    leading = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
+    sums = np.zeros((*leading, LANES), f32)
+    for k in range(0, a.shape[-1], LANES):
+        products = a[..., k : k + LANES] * b[..., k : k + LANES]
+        sums[..., : products.shape[-1]] += products
+    for width in (8, 4, 2, 1):
+        sums = sums[..., :width] + sums[..., width : 2 * width]
+    return sums[..., 0]
+
+
+def exp(x: Floats) -> Floats:
+    """exp(x) to 2 ulp, x clamped to [-87, 88]: 2^n times a polynomial in the remainder."""
+    x = np.clip(x, f32(-87), f32(88))
+    n = np.rint(x * f32(1.44269504088896341))
+    r = (x - n * f32(0.693359375)) - n * f32(-2.12194440e-4)
+    p = np.full_like(r, _EXP[0])
+    for coefficient in _EXP[1:]:
+        p = p * r + f32(coefficient)
+    p = (p * (r * r) + r) + f32(1)
+    result: Floats = np.ldexp(p, np.nan_to_num(n).astype(np.int32))
+    return result
+
+
+def gate(activation: Activation, gate: Floats, up: Floats) -> Floats:
+    """``gate / (1 + exp(-gate)) * up`` with "silu", ``max(gate, 0)**2 * up`` with "relu2"."""
+    if activation == "silu":
+        return gate / (f32(1) + exp(-gate)) * up
+    positive = np.maximum(gate, f32(0))
+    return (positive * positive) * up
+
+
+def quantise(x: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Activations (..., K) as int8 (..., K) and act_max (...): value = q * act_max / 127.
+
+    If a row holds NaN or infinity its act_max is that, and its q are zero.
+    """
+    magnitude = x.view(np.uint32) & np.uint32(0x7FFFFFFF)  # as integers NaN > infinity > numbers
+    largest = magnitude.max(axis=-1, initial=0).view(f32)
+    act_max = np.where(largest < ACT_MIN, ACT_MIN, largest)
+    finite = np.isfinite(act_max)
+    scale = f32(127) / np.where(finite, act_max, f32(1))
+    rounded = np.rint(np.where(finite[..., None], x, f32(0)) * scale[..., None])
+    return np.clip(rounded, -128, 127).astype(np.int8), act_max
+
+
+def ternary_dot(ternary: NDArray[np.int8], q: NDArray[np.int8]) -> NDArray[np.int32]:
+    """Exact products of ternary weights (M, K) with int8 activations (n, K): int32 (n, M)."""
+    exact = q.astype(np.float64) @ ternary.T.astype(np.float64)  # integers far below 2^53
+    return exact.astype(np.int32)
+
+
+def rescale(weight_scale: Floats, act_max: Floats) -> Floats:
+    """What an int32 dot product is multiplied by to give its value."""
+    return weight_scale * act_max / f32(127)
+
+
+def dense_weights(matrix: DenseMatrix, rows: NDArray[np.integer] | None = None) -> Floats:
+    """Weights (M, K), or some rows, of a matrix that is not ternary, as ggml dequantises them."""
+    return ggml.dequantize(
+        matrix.type, matrix.data if rows is None else matrix.data[rows], matrix.cols
+    )
+
+
+def linear(matrix: TernaryMatrix | DenseMatrix, x: Floats) -> Floats:
+    """``x @ matrix.T``: (n, K) to (n, M). Ternary matrices meet activations quantised to int8."""
+    if isinstance(matrix, DenseMatrix):
+        return lane_dot(x[:, None, :], dense_weights(matrix))
+    q, act_max = quantise(x)
+    dot = ternary_dot(i2_s.unpack_rows(matrix.packed, matrix.cols), q)
+    return dot.astype(f32) * rescale(matrix.scale, act_max[:, None])
+
+
+def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
+    """``x / sqrt(mean(x**2) + eps) * weight`` over the last axis."""
+    mean = lane_dot(x, x) / f32(x.shape[-1])
+    scale = f32(1) / np.sqrt(mean + f32(eps))
+    result: Floats = (x * scale[..., None]) * weight
+    return result
+
+
+def sincos(angle: Floats) -> tuple[Floats, Floats]:
+    """Sine and cosine, computed in float64 after reduction to [-pi/4, pi/4] and then rounded."""
+    x = angle.astype(np.float64)
+    n = np.rint(x * 0.63661977236758134308)
+    r = (x - n * 1.57079632673412561417) - n * 6.07710050650619224932e-11
+    z = r * r
+    sine, cosine = np.full_like(z, _SIN[0]), np.full_like(z, _COS[0])
+    for s, c in zip(_SIN[1:], _COS[1:], strict=True):
+        sine, cosine = s + z * sine, c + z * cosine
+    sine, cosine = r + r * z * sine, 1.0 - 0.5 * z + z * z * cosine
+    quadrant = n.astype(np.int64) & 3
+    sines = [sine, cosine, -sine, -cosine, sine]
+    return (
+        np.choose(quadrant, sines[:4]).astype(f32),
+        np.choose(quadrant, sines[1:]).astype(f32),
+    )
+
+
+def rope_angles(config: ModelConfig, positions: NDArray[np.integer]) -> tuple[Floats, Floats]:
+    """Cosine and sine (n, rope_dim / 2) of the rotations at *positions* (n,)."""
+    exponents = np.arange(0, config.rope_dim, 2) / config.rope_dim
+    inverse_frequency = (1.0 / config.rope_theta**exponents).astype(f32)
+    sine, cosine = sincos(positions.astype(f32)[:, None] * inverse_frequency)
+    return cosine, sine
+
+
+def rope(x: Floats, cosine: Floats, sine: Floats, *, interleaved: bool) -> Floats:
+    """The first 2r elements of heads (..., head_dim) rotated by the angles (..., r).
+
+    Pairs are (2i, 2i + 1) if interleaved, else (i, i + r).
+    """
+    r = cosine.shape[-1]
+    first, second = slice(r), slice(r, 2 * r)
+    if interleaved:
+        first, second = slice(0, 2 * r, 2), slice(1, 2 * r, 2)
+    a, b, out = x[..., first], x[..., second], x.copy()
+    out[..., first] = a * cosine - b * sine
+    out[..., second] = a * sine + b * cosine
+    return out
+
+
+def to_half(x: Floats) -> NDArray[np.float16]:
+    """To half precision, nearest even; beyond 65520 infinity."""
+    with np.errstate(over="ignore"):
+        return x.astype(np.float16)
+
+
+def attention(q: Floats, keys: Floats, values: Floats, scale: np.float32) -> Floats:
+    """softmax(q . keys * scale) . values: q (..., d), keys and values (..., length, d)."""
+    scores = lane_dot(q[..., None, :], keys) * scale
+    weights = exp(scores - scores.max(axis=-1, keepdims=True))
+    total = lane_dot(weights, np.ones_like(weights))
+    mixed = np.zeros_like(q)
+    for position in range(keys.shape[-2]):
+        mixed = mixed + weights[..., position, None] * values[..., position, :]
+    return mixed / total[..., None]
+
+
+def read_tensors(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Every tensor of the graph, by its GGUF name."""
+    return {
+        name: checkpoint.matrix(name) if len(shape) == 2 else checkpoint.vector(name)
+        for name, shape in tensor_shapes(checkpoint.config).items()
+    }
+
+
+def forward(
+    config: ModelConfig,
+    tensors: Tensors,
+    ids: Sequence[int] | NDArray[np.integer],
+    *,
+    kv: Literal["f32", "f16"] = "f32",
+    probe: Probe | None = None,
+) -> tuple[Floats, Floats]:
+    """Run *ids* (n,) through the model of *tensors*, named as in GGUF (see ``read_tensors``).
+
+    kv: type in which keys and values are kept. probe: called as ``probe(layer, op, array)`` with
+    each result (n, width), named as in engine.h; layer -1 outside the layers.
+
+    Returns logits (n, vocab) and hidden states (layers + 1, n, embedding): the input of layer 0,
+    then the output of each layer.
+    """
+    return _Forward(config, tensors, kv, probe).run(np.asarray(ids))
+
+
+class _Forward:
+    def __init__(self, config: ModelConfig, tensors: Tensors, kv: str, probe: Probe | None) -> None:
+        self.config, self.tensors, self.kv, self.probe = config, tensors, kv, probe
+
+    def run(self, ids: NDArray[np.integer]) -> tuple[Floats, Floats]:
+        c = self.config
+        embedding = self.tensors["token_embd.weight"]
+        x = self.show(-1, "embedding", dense_weights(embedding, ids))
+        angles = rope_angles(c, np.arange(len(ids)))
+        hidden = [x]
+        for layer in range(c.block_count):
+            x = x + self.attention_block(layer, x, angles)
+            x = self.show(layer, "residual", x + self.ffn_block(layer, x))
+            hidden.append(x)
+        normed = self.show(-1, "output_norm", self.norm("output_norm", x))
+        head = embedding if c.tied_head else self.tensors["output.weight"]
+        return self.show(-1, "logits", linear(head, normed)), np.stack(hidden)
+
+    def attention_block(self, layer: int, x: Floats, angles: tuple[Floats, Floats]) -> Floats:
+        c, block, n = self.config, f"blk.{layer}.", len(x)
+        normed = self.show(layer, "attn_norm", self.norm(f"{block}attn_norm", x))
+        q, k, v = (
+            self.project(layer, op, normed).reshape(n, -1, c.head_dim)
+            for op in ("attn_q", "attn_k", "attn_v")
+        )
+        cosine, sine = (angle[:, None, :] for angle in angles)
+        interleaved = c.rope_kind == "norm"
+        q = rope(q, cosine, sine, interleaved=interleaved)
+        k = rope(k, cosine, sine, interleaved=interleaved)
+        if self.kv == "f16":
+            k, v = to_half(k).astype(f32), to_half(v).astype(f32)
+        # Each key head serves a group of query heads that follow one another.
+        k, v = (
+            np.repeat(heads.swapaxes(0, 1), c.head_count // c.head_count_kv, axis=0)
+            for heads in (k, v)
+        )
+        scale = f32(1) / np.sqrt(f32(c.head_dim))
+        mixed = np.stack(
+            [attention(q[t], k[:, : t + 1], v[:, : t + 1], scale).reshape(-1) for t in range(n)]
+        )
+        self.show(layer, "attention", mixed)
+        if c.sub_norms:
+            mixed = self.norm(f"{block}attn_sub_norm", mixed)
+        self.show(layer, "attn_sub_norm", mixed)
+        return self.project(layer, "attn_output", mixed)
+
+    def ffn_block(self, layer: int, x: Floats) -> Floats:
+        c, block = self.config, f"blk.{layer}."
+        normed = self.show(layer, "ffn_norm", self.norm(f"{block}ffn_norm", x))
+        opened = self.project(layer, "ffn_gate", normed)
+        mixed = gate(c.activation, opened, self.project(layer, "ffn_up", normed))
+        self.show(layer, "ffn_activation", mixed)
+        if c.sub_norms:
+            mixed = self.norm(f"{block}ffn_sub_norm", mixed)
+        self.show(layer, "ffn_sub_norm", mixed)
+        return self.project(layer, "ffn_down", mixed)
+
+    def project(self, layer: int, op: str, x: Floats) -> Floats:
+        """A linear layer of a block, with its bias where the model has one."""
+        out = linear(self.tensors[f"blk.{layer}.{op}.weight"], x)
+        bias = f"blk.{layer}.{op}.bias"
+        if bias in self.tensors:
+            out = out + self.tensors[bias]
+        return self.show(layer, op, out)
+
+    def norm(self, name: str, x: Floats) -> Floats:
+        return rms_norm(x, self.tensors[f"{name}.weight"], self.config.rms_eps)
+
+    def show(self, layer: int, op: str, array: Floats) -> Floats:
+        """Hand a result to the probe, and on."""
+        if self.probe is not None:
+            self.probe(layer, op, array)
+        return array

@@ -1,0 +1,82 @@
+"""The tiny models of the reference data, read once each."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from golden_data import GOLDEN
+from numpy.typing import NDArray
+
+from bitnet_lut import _engine, reference
+from bitnet_lut.checkpoint import open_checkpoint
+from bitnet_lut.config import ModelConfig
+
+Floats = NDArray[np.float32]
+
+# Model file, and the reference results that belong to it.
+REFERENCES = {
+    "bitnet-b1.58/model-i2_s.gguf": "bitnet-b1.58/reference",
+    "bitnet-b1.58/hf-packed": "bitnet-b1.58/reference",
+    "bitnet-b1.58/hf-master-bf16": "bitnet-b1.58/reference",
+    "llama-1.58/model-i2_s.gguf": "llama-1.58/reference",
+    "llama-1.58/hf-packed": "llama-1.58/reference",
+    "llama-1.58/model-tl2-id39.gguf": "llama-1.58/reference",
+    "llama-1.58/model-tq1_0.gguf": "llama-1.58/reference",
+    "llama-1.58/model-tq2_0.gguf": "llama-1.58/reference",
+    "bitnet-1bitllm/model-i2_s.gguf": "bitnet-1bitllm/reference",
+    "qwen2-plain/model-q4_0.gguf": "qwen2-plain/reference-q4_0",
+    "qwen2-plain/model-q8_0.gguf": "qwen2-plain/reference-q8_0",
+}
+
+
+def root() -> Path:
+    assert GOLDEN is not None, "tests that come here ask for the fixture golden first"
+    return GOLDEN
+
+
+@functools.cache
+def facts(model: str) -> dict[str, Any]:
+    """The json beside the reference results of *model*."""
+    path = root() / f"{REFERENCES[model]}.json"
+    return json.loads(path.read_text())  # type: ignore[no-any-return]
+
+
+@functools.cache
+def results(model: str) -> dict[str, NDArray]:
+    """The arrays of the reference results of *model*."""
+    return dict(np.load(root() / f"{REFERENCES[model]}.npz"))
+
+
+@functools.cache
+def load(model: str) -> tuple[ModelConfig, dict[str, Any]]:
+    """Config and tensors of a model file."""
+    tiles = {}
+    if "tl2" in model:
+        tiles = {(m, k): (bm, bk, b) for m, k, bm, bk, b in facts(model)["tl2_tiles_M_K_BM_BK_bm"]}
+    with open_checkpoint(root() / model, tiles=tiles) as checkpoint:
+        return checkpoint.config, reference.read_tensors(checkpoint)
+
+
+@functools.cache
+def weights(model: str, isa: str) -> _engine.Weights:
+    config, tensors = load(model)
+    return _engine.Weights(config, tensors, isa=isa)
+
+
+@functools.cache
+def pool(threads: int = 2) -> _engine.Pool:
+    return _engine.Pool(threads)
+
+
+def session(model: str, isa: str, *, kv: str = "f32", threads: int = 2) -> _engine.Session:
+    context = load(model)[0].context_length
+    return _engine.Session(weights(model, isa), pool(threads), context, kv_f16=kv == "f16")
+
+
+def logits(model: str, isa: str, ids: NDArray[np.int32], *, kv: str = "f32") -> Floats:
+    """Logits (n, vocab) of every position of *ids* (n,)."""
+    out = np.zeros((len(ids), load(model)[0].vocab_size), np.float32)
+    session(model, isa, kv=kv).step(ids, out)
+    return out
