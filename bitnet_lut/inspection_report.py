@@ -32,7 +32,7 @@ def report(inspection: Inspection) -> Iterator[str]:
         heading = ("tensor", "scale", "-1", "0", "+1")
         yield from _table([heading, *map(_shares, inspection.ternary)], "<>>>>")
     yield "\nodd about this file"
-    yield from (f"  - {oddity}" for oddity in inspection.odd or ("nothing",))
+    yield from (f"  - {_printable(oddity)}" for oddity in inspection.odd or ("nothing",))
 
 
 def _tensors(tensors: Sequence[StoredTensor]) -> Iterator[str]:
@@ -86,7 +86,13 @@ def _brief(value: object) -> str:
 
 def _table(rows: Sequence[Sequence[str]], alignment: str = "<<") -> Iterator[str]:
     """Rows in columns, aligned to the left (<) or right (>)."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
+    shown = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
         cells = zip(row, alignment, widths, strict=True)
         yield "  " + "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip()
+
+
+def _printable(text: str) -> str:
+    """*text*, without what could control a terminal."""
+    return text if text.isprintable() else repr(text)

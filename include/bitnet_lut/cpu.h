@@ -53,7 +53,7 @@ BL_INLINE uint32_t bl_xgetbv(void)
 #endif
 
 /* Bits of the enum above that may be executed here. */
-static uint32_t bl_cpu(void)
+static inline uint32_t bl_cpu(void)
 {
     uint32_t found = 0;
 #if BL_X86
