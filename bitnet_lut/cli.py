@@ -17,7 +17,7 @@ from bitnet_lut import __version__, cpu_info, hub
 from bitnet_lut.errors import NumericsError
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.tiles import Shape, Tile
-from bitnet_lut.generate import Generation
+from bitnet_lut.generate import Timings
 from bitnet_lut.inspection import inspect_model
 from bitnet_lut.inspection_report import report
 from bitnet_lut.model import Model
@@ -64,17 +64,19 @@ def _one_line(error: BaseException) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
-    model = Model(
-        options.model,
-        threads=options.threads,
-        kernel=options.kernel,
-        isa=options.isa,
-        context=options.context,
-        kv=options.kv,
-        i2_s_layout=options.i2_s_layout,
-        tiles=dict(options.tiles),
-        pre_tokenizer=options.pre_tokenizer,
-    )
+    with _progress("B") as progress:
+        model = Model(
+            options.model,
+            threads=options.threads,
+            kernel=options.kernel,
+            isa=options.isa,
+            context=options.context,
+            kv=options.kv,
+            i2_s_layout=options.i2_s_layout,
+            tiles=dict(options.tiles),
+            pre_tokenizer=options.pre_tokenizer,
+            progress=progress,
+        )
     print(model.info, file=sys.stderr, flush=True)  # before the cache is allocated
     stream = model.stream(
         options.prompt,
@@ -90,19 +92,20 @@ def _run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         code = _INTERRUPTED
     print(flush=True)
-    print(_speeds(stream.result), file=sys.stderr)
+    result = stream.result
+    reason = result.finish_reason if code == 0 else "Ctrl-C"
+    print(f"{_speeds(result.timings)}; ended by {reason}", file=sys.stderr)
     return code
 
 
-def _speeds(result: Generation) -> str:
-    timings = result.timings
+def _speeds(timings: Timings) -> str:
     if not timings.prompt_seconds:
-        return f"interrupted in the prompt of {timings.prompt_tokens} tokens"
+        return f"prompt: {timings.prompt_tokens} tokens, not finished"
     return (
         f"prompt: {timings.prompt_tokens} tokens, {timings.prompt_tokens_per_second:.1f} tokens/s; "
         f"first token after {timings.time_to_first_token:.2f} s; "
         f"generation: {timings.generated_tokens} tokens, "
-        f"{timings.generation_tokens_per_second:.1f} tokens/s; ended by {result.finish_reason}"
+        f"{timings.generation_tokens_per_second:.1f} tokens/s"
     )
 
 

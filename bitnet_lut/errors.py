@@ -2,8 +2,8 @@
 
 
 class FormatError(ValueError):
-    """A file is damaged, unsupported or contradicts itself; the text names file, place and value."""
+    """A file is damaged, unsupported or contradicts itself; the text names file and place."""
 
 
 class NumericsError(ArithmeticError):
-    """A forward pass produced NaN or Inf; the text names the first layer and op where it appeared."""
+    """A forward pass gave NaN or Inf; the text names the first layer and op where it appeared."""

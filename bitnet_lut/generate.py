@@ -128,10 +128,10 @@ class TextStream:
 
     def _tokens(self) -> Iterator[int]:
         start = time.perf_counter()
+        known = self._tokenizer.vocab_size  # a matrix may be padded with rows that are no tokens
         logits = self._step(self._prompt)
-        self._finish = self._at_limit
         for count in range(self._limit):
-            token = self._sampler(logits, self._prompt + self._ids)
+            token = self._sampler(logits[:known], self._prompt + self._ids)
             if count == 0:
                 self._prompt_seconds = time.perf_counter() - start
                 start = time.perf_counter()
@@ -143,6 +143,7 @@ class TextStream:
             yield token
             if count + 1 < self._limit:
                 logits = self._step([token])
+        self._finish = self._at_limit
 
 
 def _cut(text: str, stop: Sequence[str]) -> tuple[str, str, bool]:

@@ -45,6 +45,7 @@ class Model:
     i2_s_layout: of I2_S tensors: "128x32" (nearly every file), "64x16", "1x4" or "sequential".
     tiles: {(rows, cols): (BM, BK, bm)} for TL1 and TL2 files of shapes bitnet.cpp does not list.
     pre_tokenizer: overrides the file's; "default" gives bitnet.cpp's ids for the official 2B file.
+    progress: called with the bytes of the file's tensors read so far and in all.
 
     Raises FormatError for a file that is damaged or not supported, OSError for one that cannot be
     read, ValueError for an argument out of its range, MemoryError, with the numbers, if a session
@@ -63,6 +64,7 @@ class Model:
         i2_s_layout: Layout = "128x32",
         tiles: Mapping[Shape, Tile] | None = None,
         pre_tokenizer: str = "auto",
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         """Open *source* and pack what cannot be used in place."""
         if kv not in ("f16", "f32"):
@@ -76,7 +78,7 @@ class Model:
             self._tokenizer = _tokenizer(checkpoint, pre_tokenizer)
             self._context = _context(checkpoint.config, context)
             self._kv_f16 = kv == "f16"
-            tensors = _read(checkpoint)
+            tensors = _read(checkpoint, progress)
         self._weights: _engine.Weights | None = _engine.Weights(self._config, tensors, isa=isa)
         self._info = self._measure(tensors, isa, kernel)
         self._refuse_session(self._context)
@@ -131,7 +133,7 @@ class Model:
         return self._tokenizer.decode(ids)
 
     def session(self, *, context: int | None = None) -> "Session":
-        """Start a sequence at position 0, with room for *context* positions (default: the model's)."""
+        """Start a sequence at position 0 with room for *context* positions (default: the model's)."""
         context = self._context if context is None else context
         self._refuse_session(context)
         return Session(
@@ -344,11 +346,16 @@ def _context(config: ModelConfig, context: int | None) -> int:
     return min(config.context_length, DEFAULT_CONTEXT) if context is None else context
 
 
-def _read(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    return {
-        name: checkpoint.matrix(name) if len(shape) == 2 else checkpoint.vector(name)
-        for name, shape in tensor_shapes(checkpoint.config).items()
-    }
+def _read(checkpoint: Checkpoint, progress: Callable[[int, int], None]) -> dict[str, Tensor]:
+    shapes = tensor_shapes(checkpoint.config)
+    total = sum(checkpoint.nbytes[name] for name in shapes)
+    tensors: dict[str, Tensor] = {}
+    done = 0
+    for name, shape in shapes.items():
+        tensors[name] = checkpoint.matrix(name) if len(shape) == 2 else checkpoint.vector(name)
+        done += checkpoint.nbytes[name]
+        progress(done, total)
+    return tensors
 
 
 def _kind(name: str, tensor: Tensor) -> str:

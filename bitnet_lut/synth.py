@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bitnet_lut.checkpoint_base import is_linear
 from bitnet_lut.config import ModelConfig, tensor_shapes
+from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s, tq1_0, tq2_0
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.formats.ternary import Bytes, scale_bytes
@@ -84,7 +85,10 @@ def synthesise(
     table = []
     for name, dims in tensor_shapes(shape.config).items():
         kind = "f32" if len(dims) == 1 else type if is_linear(name) else head
-        table.append((name, dims, kind, _nbytes(kind, dims)))
+        try:
+            table.append((name, dims, kind, _nbytes(kind, dims)))
+        except FormatError as error:
+            raise ValueError(f"{name} cannot be of type {kind}: {error}") from None
     total = sum(nbytes for *_, nbytes in table)
     done = 0
     entries = [(name, dims, _TYPE_IDS[kind], nbytes) for name, dims, kind, nbytes in table]

@@ -63,8 +63,9 @@ class Tokenizer:
     def from_folder(cls, path: str | os.PathLike[str]) -> Self:
         """Read a Hugging Face folder: tokenizer.json, with the ids it gives.
 
-        BOS and EOS come from tokenizer_config.json, special_tokens_map.json, generation_config.json
-        and config.json, the first that names them; more ends from generation_config.json.
+        BOS and EOS are those of the first of tokenizer_config.json, special_tokens_map.json,
+        generation_config.json and config.json that names one; all that any of them names as EOS
+        end a generation.
         Raises FormatError, and OSError if a file cannot be opened.
         """
         return cls(vocabulary_hf.from_folder(path))

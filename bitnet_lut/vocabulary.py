@@ -201,14 +201,14 @@ def _sentencepiece_encoder(
                 f"{name}: token {i} has {len(text)} characters, {_LONGEST_PIECE} are supported"
             )
         for cut in range(1, len(text)):
-            left, right = text[:cut], text[cut:]
-            if left in ids and right in ids:
-                merges.append((-scores[i], ids[left], ids[right], left, right))
+            left, right = ids.get(text[:cut]), ids.get(text[cut:])
+            if left is not None and right is not None:
+                merges.append((-scores[i], left, right))
     merges.sort()
     encoder = Encoder(
         models.BPE(
             {text: i for i, text in enumerate(tokens)},
-            [(left, right) for *_, left, right in merges],
+            [(tokens[left], tokens[right]) for _, left, right in merges],
             unk_token=unknown,
             fuse_unk=True,
             byte_fallback=BYTE in types,
@@ -272,19 +272,15 @@ def _choose_pre(fields: "_Fields", pre: str, bos: str | None) -> str:
 
 
 def _byte_level_encoder(fields: "_Fields", ids: dict[str, int], rule: PreTokenizer) -> Encoder:
-    texts = fields.get("merges", list)
-    merges = [(left, right) for left, _, right in (text.partition(" ") for text in texts)]
-    try:
-        model = models.BPE(ids, merges, ignore_merges=rule.ignore_merges)
-    except Exception:  # the library has no narrower one
-        for i, (left, right) in enumerate(merges):
-            for part in (left, right, left + right):
-                if part not in ids:
-                    raise fields.error(
-                        "merges", f"{i} is {quote(texts[i])}, but {quote(part)} is no token"
-                    ) from None
-        raise
-    encoder = Encoder(model)
+    merges = []
+    # All is checked here, since the library panics over some merges that make no token.
+    for i, text in enumerate(fields.get("merges", list)):
+        left, _, right = text.partition(" ")
+        if not (left in ids and right in ids and left + right in ids):
+            part = next(part for part in (left, right, left + right) if part not in ids)
+            raise fields.error("merges", f"{i} is {quote(text)}, but {quote(part)} is no token")
+        merges.append((left, right))
+    encoder = Encoder(models.BPE(ids, merges, ignore_merges=rule.ignore_merges))
     cuts = [pre_tokenizers.Split(Regex(regex), "isolated") for regex in rule.passes]
     spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     encoder.pre_tokenizer = pre_tokenizers.Sequence([*cuts, spell])

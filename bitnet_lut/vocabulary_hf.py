@@ -70,7 +70,10 @@ def _read_encoder(file: Path) -> Encoder:
         raise FormatError(f"{file} is missing{hint}")
     try:
         encoder = Encoder.from_file(str(file))
-    except Exception as error:  # the library has no narrower one
+    except BaseException as error:
+        # The library raises Exception itself, and over some bad merges a PanicException.
+        if not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+            raise
         raise FormatError(f"{file}: {error}") from None
     # Files are published with the settings of their training, which would cut prompts short.
     encoder.no_truncation()

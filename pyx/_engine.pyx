@@ -44,10 +44,13 @@ from ckernels cimport (
     bl_tiers,
 )
 
+# Types of dense matrices, and the columns in one of their blocks.
 cdef dict _DENSE = {
-    "f32": BL_F32, "f16": BL_F16, "bf16": BL_BF16, "q8_0": BL_Q8_0, "q4_0": BL_Q4_0, "q6_k": BL_Q6_K,
+    "f32": (BL_F32, 1), "f16": (BL_F16, 1), "bf16": (BL_BF16, 1), "q8_0": (BL_Q8_0, 32), "q4_0": (BL_Q4_0, 32),
+    "q6_k": (BL_Q6_K, 256),
 }
 cdef int64_t _ALIGN = 64
+cdef int64_t _MOST = (1 << 31) - 1  # positions or tokens: sizes in bytes then stay within 64 bits
 
 
 cdef class Pool:
@@ -158,7 +161,11 @@ cdef class Weights:
             if to.scales not in (1, rows):
                 raise ValueError(f"{name} has {to.scales} scales for {rows} rows")
         else:
-            to.type = _DENSE[matrix.type]
+            if matrix.type not in _DENSE:
+                raise ValueError(f"{name} has type {matrix.type!r}, which is not one of {', '.join(_DENSE)}")
+            to.type, block = _DENSE[matrix.type]
+            if cols % block:
+                raise ValueError(f"{name} has {cols} columns, {matrix.type} needs whole blocks of {block}")
             data = matrix.data
         if data.shape[0] != rows or data.shape[1] != bl_row_bytes(to.type, cols):
             raise ValueError(f"{name} has {data.shape[0]} x {data.shape[1]} bytes, its type needs "
@@ -205,6 +212,8 @@ cdef class Weights:
 def session_bytes(Weights weights not None, int64_t context, *, bint kv_f16=True, int64_t batch=64, int threads=1):
     """Bytes of a Session before it is made: ``(KV cache, scratch)``."""
     cdef bl_state state
+    if not (1 <= context <= _MOST and 1 <= batch <= _MOST and threads >= 1):
+        raise ValueError(f"context {context}, batch {batch} and threads {threads} must be in 1..{_MOST}")
     return _lay_out(weights, &state, context, kv_f16, batch, threads, NULL)
 
 
@@ -243,12 +252,27 @@ cdef _lay_out(Weights weights, bl_state *s, int64_t context, bint kv_f16, int64_
     return cache, used - cache
 
 
+class _Watcher:
+    """A probe, and the first exception it raised: C cannot hand it on."""
+
+    def __init__(self, probe):
+        self.probe = probe
+        self.error = None
+
+
 cdef void _show(void *context, int64_t layer, bl_op op, const float *data, int64_t n, int64_t width) noexcept with gil:
     """Hand a copy of an op's result to the Python probe."""
-    array = np.empty((n, width), np.float32)
-    cdef float[:, ::1] view = array
-    memcpy(&view[0, 0], data, n * width * 4)
-    (<object>context)(layer, bl_op_names[<int>op].decode(), array)
+    cdef float[:, ::1] view
+    watcher = <object>context
+    if watcher.error is not None:
+        return
+    try:
+        array = np.empty((n, width), np.float32)
+        view = array
+        memcpy(&view[0, 0], data, n * width * 4)
+        watcher.probe(layer, bl_op_names[<int>op].decode(), array)
+    except BaseException as error:
+        watcher.error = error
 
 
 class _FirstBad:
@@ -280,8 +304,6 @@ cdef class Session:
 
     def __cinit__(self, Weights weights not None, Pool pool not None, int64_t context, *, bint kv_f16=True,
                   int64_t batch=64):
-        if context < 1 or batch < 1:
-            raise ValueError(f"context {context} and batch {batch} must be at least 1")
         self.weights, self.pool, self._lock = weights, pool, threading.Lock()
         cache, scratch = session_bytes(weights, context, kv_f16=kv_f16, batch=batch, threads=pool.threads)
         self.arena = <uint8_t *>calloc(cache + scratch + _ALIGN, 1)
@@ -303,9 +325,9 @@ cdef class Session:
              probe=None):
         """Run *ids* (n,) at the current position and move it on by n.
 
-        logits: float32 (m, vocab), filled for the last m tokens. hidden: float32 (layers + 1, n, embedding), filled with
-        the input of layer 0 and the output of each layer. probe: called as ``probe(layer, op, array)`` with a copy of
-        every result, layer -1 outside the layers.
+        logits: float32 (m, vocab), filled for the last m tokens. hidden: float32 (layers + 1, n, embedding), filled
+        with the input of layer 0 and the output of each layer. probe: called as ``probe(layer, op, array)`` with a
+        copy of every result, layer -1 outside the layers; what it raises is raised from here.
 
         Raises ValueError for an id outside the vocabulary, a full context or a wrong shape, and NumericsError if the
         result is not finite; the position then stays where it was.
@@ -346,7 +368,8 @@ cdef class Session:
         without = n if logits is None else n - logits.shape[0]
         step.model, step.state, step.pool = &self.weights.model, &self.state, self.pool.pool
         step.probe = NULL if probe is None else <bl_probe>_show
-        step.probe_context = <void *>probe
+        watcher = _Watcher(probe)
+        step.probe_context = <void *>watcher
         step.hidden_stride = n * self.weights.model.embedding
         with nogil:
             while done < n and finite:
@@ -362,6 +385,8 @@ cdef class Session:
                     step.hidden = &hidden[0, done, 0]
                 finite = bl_forward(&step)
                 done += step.n
+        if watcher.error is not None:
+            raise watcher.error
         return finite
 
     def rewind(self, int64_t position):

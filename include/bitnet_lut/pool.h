@@ -28,7 +28,6 @@ static inline void bl_pool_barrier(bl_pool *pool) { (void)pool; }
 typedef SRWLOCK bl_mutex;
 typedef CONDITION_VARIABLE bl_condition;
 typedef HANDLE bl_thread;
-typedef DWORD bl_pid;
 #define BL_THREAD_RESULT DWORD WINAPI
 static inline void bl_mutex_init(bl_mutex *m) { InitializeSRWLock(m); }
 static inline void bl_mutex_lock(bl_mutex *m) { AcquireSRWLockExclusive(m); }
@@ -42,14 +41,13 @@ static inline int bl_thread_start(bl_thread *t, LPTHREAD_START_ROUTINE f, void *
     return *t == NULL;
 }
 static inline void bl_thread_join(bl_thread t) { WaitForSingleObject(t, INFINITE); CloseHandle(t); }
-static inline bl_pid bl_process(void) { return GetCurrentProcessId(); }
+static inline long bl_process(void) { return (long)GetCurrentProcessId(); }
 #else
 #include <pthread.h>
 #include <unistd.h>
 typedef pthread_mutex_t bl_mutex;
 typedef pthread_cond_t bl_condition;
 typedef pthread_t bl_thread;
-typedef pid_t bl_pid;
 #define BL_THREAD_RESULT void *
 static inline void bl_mutex_init(bl_mutex *m) { pthread_mutex_init(m, NULL); }
 static inline void bl_mutex_lock(bl_mutex *m) { pthread_mutex_lock(m); }
@@ -62,7 +60,7 @@ static inline int bl_thread_start(bl_thread *t, void *(*f)(void *), void *arg)
     return pthread_create(t, NULL, f, arg);
 }
 static inline void bl_thread_join(bl_thread t) { pthread_join(t, NULL); }
-static inline bl_pid bl_process(void) { return getpid(); }
+static inline long bl_process(void) { return getpid(); }
 #endif
 
 enum { BL_MAX_WORKERS = 256, BL_SPINS = 2000 };
@@ -73,7 +71,7 @@ typedef struct { bl_pool *pool; int worker; } bl_seat;
 struct bl_pool {
     int workers;          /* the caller included */
     int started;          /* threads that exist: workers - 1, fewer if the system refused some */
-    bl_pid owner;         /* the process whose threads they are */
+    atomic_long owner;    /* the process whose threads they are; its negative while it starts them */
     bl_task task;
     void *context;
     int stop;
@@ -146,7 +144,6 @@ static inline BL_THREAD_RESULT bl_pool_worker(void *argument)
 /* Start the team; where the system grants fewer threads, the pool works with those. */
 static inline void bl_pool_start(bl_pool *pool)
 {
-    pool->owner = bl_process();
     pool->stop = 0;
     pool->started = 0;
     atomic_store(&pool->run, 0);
@@ -165,17 +162,33 @@ static inline void bl_pool_start(bl_pool *pool)
     pool->workers = pool->started + 1;
 }
 
+/* Make sure that the team is this process's: a child of fork() has none, and only its first caller starts it. */
+static inline void bl_pool_adopt(bl_pool *pool)
+{
+    const long self = bl_process();
+    long owner = atomic_load(&pool->owner);
+    while (owner != self) {
+        if (owner != -self && atomic_compare_exchange_strong(&pool->owner, &owner, -self)) {
+            bl_pool_start(pool);
+            atomic_store(&pool->owner, self);
+            return;
+        }
+        bl_pause();
+        owner = atomic_load(&pool->owner);
+    }
+}
+
 static inline void bl_pool_init(bl_pool *pool, int workers)
 {
     memset(pool, 0, sizeof *pool);
     pool->workers = workers < 1 ? 1 : workers > BL_MAX_WORKERS ? BL_MAX_WORKERS : workers;
-    bl_pool_start(pool);
+    bl_pool_adopt(pool);
 }
 
 /* Only after the last run has returned. */
 static inline void bl_pool_free(bl_pool *pool)
 {
-    if (pool->owner != bl_process()) return;
+    if (atomic_load(&pool->owner) != bl_process()) return;
     pool->stop = 1;
     bl_pool_announce(pool, &pool->run);
     for (int w = 1; w <= pool->started; w++) bl_thread_join(pool->threads[w]);
@@ -184,7 +197,7 @@ static inline void bl_pool_free(bl_pool *pool)
 /* Run task(context, worker, workers) on every worker; it may call bl_pool_barrier between its parts. */
 static inline void bl_pool_run(bl_pool *pool, bl_task task, void *context)
 {
-    if (pool->owner != bl_process()) bl_pool_start(pool);
+    bl_pool_adopt(pool);
     bl_mutex_lock(&pool->turn);
     pool->task = task;
     pool->context = context;

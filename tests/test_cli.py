@@ -1,0 +1,362 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden_data import GOLDEN
+
+from bitnet_lut import __version__, cpu_info
+from bitnet_lut.cli import main
+from bitnet_lut.formats.gguf import GGUFFile
+from bitnet_lut.formats.gguf_writer import GGUFWriter
+from bitnet_lut.synth import SHAPES, synthesise
+
+COMMAND = [sys.executable, "-m", "bitnet_lut"]
+MALFORMED = sorted((GOLDEN / "malformed").glob("*.gguf")) if GOLDEN else []
+TL2_TILES = ["512x256=256,96,32", "128x256=128,192,32", "256x512=128,96,32"]
+TL2_TILES += ["768x256=384,96,32", "256x768=256,192,32"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "tiny.gguf"
+    synthesise(path, "tiny")
+    return path
+
+
+def call(*arguments: object) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, timeout=60)
+
+
+def refused(capsys, *arguments: object) -> str:
+    """The one line of an error."""
+    try:
+        code = main([*map(str, arguments)])
+    except SystemExit as stop:  # from argparse
+        code = stop.code
+    said = capsys.readouterr()
+    assert code == 2
+    assert said.out == ""
+    *before, last = said.err.splitlines()
+    assert all(line.startswith("weights ") for line in before)
+    assert last.startswith("bitnet-lut: error: ")
+    return last
+
+
+def oddities(capsys, *arguments: object) -> str:
+    assert main(["inspect", *map(str, arguments)]) == 0
+    return capsys.readouterr().out.partition("odd about this file\n")[2]
+
+
+def rewrite(source: Path, target: Path, metadata=None, tensors=None, name=lambda name: name):
+    """Copy a file with some metadata and the first bytes of some tensors replaced."""
+    with GGUFFile(source) as file:
+        infos = file.tensors.values()
+        entries = [(name(t.name), t.shape, t.type_id, t.span) for t in infos]
+        with GGUFWriter(target, {**file.metadata, **(metadata or {})}, entries) as writer:
+            for info in infos:
+                data = bytearray(file.data(info.name, info.span))
+                start = (tensors or {}).get(info.name, b"")
+                data[: len(start)] = start
+                writer.write(name(info.name), data)
+
+
+# run
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "options"),
+    [
+        ("bitnet-b1.58", "model-i2_s.gguf", []),
+        ("bitnet-b1.58", "hf-packed", []),
+        ("llama-1.58", "model-i2_s.gguf", []),
+        ("llama-1.58", "model-tl2-id39.gguf", [f"--tiles={tile}" for tile in TL2_TILES]),
+    ],
+)
+def test_run_prints_the_greedy_continuation_of_the_reference(golden, folder, file, options):
+    greedy = json.loads((golden / folder / "reference.json").read_text())["greedy"]
+    done = call(
+        "run", "-m", golden / folder / file, "-n", 32, "--kv=f32", *options, greedy["prompt"]
+    )
+    assert done.returncode == 0
+    assert done.stdout.decode().replace(os.linesep, "\n") == greedy["text"] + "\n"
+    memory, speeds = done.stderr.decode().splitlines()
+    assert re.match(r"weights [\d.]+ MB \([\d.]+ MB of it mapped\).* KV cache .* scratch", memory)
+    assert re.match(
+        r"prompt: \d+ tokens, [\d.]+ tokens/s; first token after [\d.]+ s; "
+        r"generation: 32 tokens, [\d.]+ tokens/s; ended by length",
+        speeds,
+    )
+
+
+def test_run_samples_by_seed(tiny):
+    sampling = ["--temperature=1.5", "--top-k=50", "--top-p=0.95", "--min-p=0.01"]
+    sampling += ["--repetition-penalty=1.1", "--ignore-eos"]
+    outputs = [
+        call("run", "-m", tiny, "-n", 20, *sampling, f"--seed={seed}", "The").stdout
+        for seed in (1, 1, 2)
+    ]
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+def test_run_stops_at_a_text(tiny, capsys):
+    assert main(["run", "-m", str(tiny), "-n", "12", "The"]) == 0
+    text = capsys.readouterr().out
+    assert main(["run", "-m", str(tiny), "-n", "12", "The", "--stop", text[3:5]]) == 0
+    said = capsys.readouterr()
+    assert said.out.rstrip("\n") == text[: text.index(text[3:5])]
+    assert "ended by stop" in said.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a child on Windows")
+def test_ctrl_c_ends_a_run_and_prints_speeds(tiny, tmp_path):
+    rewrite(tiny, tmp_path / "long.gguf", {"bitnet-b1.58.context_length": 10**6})
+    run = ["run", "-m", str(tmp_path / "long.gguf"), "-n", "90000", "--context=99999"]
+    with subprocess.Popen(
+        [*COMMAND, *run, "--ignore-eos", "The"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdout.read(1)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert out.endswith(b"\n")
+    assert err.splitlines()[-1].endswith(b"; ended by Ctrl-C")
+    assert b"Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break differently on Windows")
+def test_a_closed_pipe_ends_quietly(tiny):
+    with subprocess.Popen(
+        [*COMMAND, "run", "-m", str(tiny), "-n", "500", "--ignore-eos", "The"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        child.stdout.close()
+        err = child.stderr.read()
+    assert child.returncode == 141
+    assert b"Traceback" not in err
+    assert b"rror" not in err
+
+
+# inspect
+
+
+def test_inspect_shows_the_parts(tiny, capsys):
+    assert main(["inspect", str(tiny)]) == 0
+    shown = capsys.readouterr().out
+    for pattern in [
+        r"tiny\.gguf: GGUF version 3, [\d,]+ bytes",
+        r"tokenizer\.ggml\.tokens +512 elements: '!', '\"', ",
+        r"\n  activation +relu2\n",
+        r"BOS +502 '<\|begin_of_text\|>', added to a text",
+        r"blk\.0\.attn_k\.weight +128 x 256 +i2_s +8,224 +2\.01",
+        r"\n  q6_k +1 +107,520 +6\.56\n",
+        r"blk\.1\.ffn_down\.weight +0\.0625 +2\d\.\d% +[45]\d\.\d% +2\d\.\d%",
+        r"odd about this file\n  - nothing\n$",
+    ]:
+        assert re.search(pattern, shown), pattern
+
+
+@pytest.mark.parametrize("kind", ["hf-packed", "hf-master-bf16"])
+def test_inspect_reads_folders(golden, capsys, kind):
+    assert oddities(capsys, golden / "bitnet-b1.58" / kind) == "  - nothing\n"
+    main(["inspect", str(golden / "bitnet-b1.58" / kind)])
+    shown = capsys.readouterr().out
+    assert "model.layers.0.self_attn.q_proj.weight" in shown
+    assert re.search(r"blk\.0\.attn_q\.weight +0\.100\d+ +34\.4% +31\.0% +34\.6%", shown)
+
+
+@pytest.mark.parametrize("path", MALFORMED, ids=lambda path: path.stem)
+def test_inspect_survives_damaged_files(path, capsys):
+    if main(["inspect", str(path)]) == 2:
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert re.fullmatch(r"bitnet-lut: error: .+\n", said.err)
+    else:
+        odd = capsys.readouterr().out.partition("odd about this file\n")[2]
+        assert ("nothing" in odd) == (path.stem == "base")
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("tokenizers/llama-bpe-pre-missing.gguf", r"ggml\.pre is missing: 'llama-bpe' is used"),
+        ("malformed/i2s_code_3.gguf", r"code 3 .*blk\.0\.attn_q"),
+        ("malformed/nan_scale.gguf", r"scale nan .*blk\.0\.attn_q"),
+        ("malformed/missing_tensor.gguf", "cannot be run: .*ffn_sub_norm.* missing"),
+        ("malformed/bos_out_of_range.gguf", "vocabulary cannot be used: .*100000"),
+        ("embedding-qwen3/model-i2_s.gguf", "cannot be run: .*qwen3"),
+    ],
+)
+def test_inspect_tells_what_is_odd(golden, capsys, file, expected):
+    assert re.search(expected, oddities(capsys, golden / file))
+
+
+def test_inspect_decides_what_type_39_is(golden, capsys):
+    path = golden / "llama-1.58" / "model-tl2-id39.gguf"
+    odd = oddities(capsys, path, *(f"--tiles={tile}" for tile in TL2_TILES))
+    assert re.fullmatch(r"  - type id 39 of .* and 10 more is TL2 .*: TL2 by its size\n", odd)
+    assert re.search(r"128x256 are not .* blk\.0\.attn_k\.weight", oddities(capsys, path))
+
+
+ZEROS = {"blk.0.attn_q.weight": b"\x55" * (256 * 256 // 4)}
+BIG_SCALE = {"blk.0.attn_k.weight": bytes(128 * 256 // 4) + np.float32(40).tobytes()}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "tensors", "expected"),
+    [
+        ({}, ZEROS, r"nothing but zeros: blk\.0\.attn_q\.weight$"),
+        ({}, BIG_SCALE, r"look like their inverse: blk\.0\.attn_k\.weight$"),
+        ({}, {"output_norm.weight": np.float32(np.nan).tobytes()}, "NaN or inf.*: output_norm"),
+        ({"bitnet-b1.58.vocab_size": 500}, {}, "vocab_size is 500, but there are 512 tokens"),
+        ({"tokenizer.ggml.token_type": np.ones(512, np.int32)}, {}, r"normal ones: <\|begin_of"),
+    ],
+)
+def test_inspect_tells_what_is_odd_about_rewritten_files(
+    tiny, tmp_path, capsys, metadata, tensors, expected
+):
+    rewrite(tiny, tmp_path / "odd.gguf", metadata, tensors)
+    assert re.search(expected, oddities(capsys, tmp_path / "odd.gguf"), re.MULTILINE)
+
+
+def test_inspect_tells_repeated_tokens(tiny, tmp_path, capsys):
+    with GGUFFile(tiny) as file:
+        tokens = list(file.metadata["tokenizer.ggml.tokens"])
+    tokens[511] = tokens[502]
+    rewrite(tiny, tmp_path / "odd.gguf", {"tokenizer.ggml.tokens": tokens})
+    odd = oddities(capsys, tmp_path / "odd.gguf")
+    assert re.search(r"more than once: '<\|begin_of_text\|>'", odd)
+
+
+def test_inspect_knows_the_old_name_of_the_architecture(tiny, tmp_path, capsys):
+    with GGUFFile(tiny) as file:
+        prefix = "bitnet-b1.58"
+        renamed = {
+            key.replace(prefix, "bitnet-25"): value
+            for key, value in file.metadata.items()
+            if key.startswith(prefix)
+        }
+    rewrite(tiny, tmp_path / "old.gguf", {**renamed, "general.architecture": "bitnet-25"})
+    assert "old name bitnet-25" in oddities(capsys, tmp_path / "old.gguf")
+
+
+def test_inspect_shows_no_control_characters(tiny, tmp_path, capsys):
+    rewrite(tiny, tmp_path / "odd.gguf", name=lambda name: name.replace("output", "\x1b[2Joutput"))
+    main(["inspect", str(tmp_path / "odd.gguf")])
+    assert "\x1b" not in capsys.readouterr().out
+
+
+# tokenize
+
+
+def test_tokenize_there_and_back(golden, capsys):
+    file = str(golden / "tokenizers" / "llama-bpe.gguf")
+    text = "naïve text, 日本 <|end_of_text|>"
+    assert main(["tokenize", file, text]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["752", "'<|begin_of_text|>'"]
+    assert ["753", "'<|end_of_text|>'"] in lines
+    assert main(["tokenize", "--ids", file, ", ".join(id for id, _ in lines[1:])]) == 0
+    assert capsys.readouterr().out == text + "\n"
+
+
+def test_tokenize_shows_parts_of_characters_as_bytes(tiny, capsys):
+    assert main(["tokenize", str(tiny), "é"]) == 0
+    assert capsys.readouterr().out.split()[2:] == ["127", r"b'\xc3'", "102", r"b'\xa9'"]
+
+
+def test_tokenize_reads_folders_and_takes_a_pre_tokenizer(golden, capsys):
+    assert main(["tokenize", str(golden / "bitnet-b1.58" / "hf-packed"), "a b"]) == 0
+    folder = capsys.readouterr().out
+    assert main(["tokenize", str(golden / "bitnet-b1.58" / "model-i2_s.gguf"), "a b"]) == 0
+    assert capsys.readouterr().out == folder
+    file = str(golden / "tokenizers" / "llama-bpe-pre-missing.gguf")
+    assert main(["tokenize", file, "I'M (foo)", "--pre-tokenizer=default"]) == 0
+    default = capsys.readouterr().out
+    assert main(["tokenize", file, "I'M (foo)"]) == 0
+    assert capsys.readouterr().out != default
+
+
+# synth, info and the rest
+
+
+def test_synth_writes_a_model(tiny, tmp_path):
+    done = call("synth", "--shape=tiny", "--type=i2_s", "--head=q6_k", "-o", tmp_path / "a.gguf")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (tmp_path / "a.gguf").read_bytes() == tiny.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals on Windows")
+def test_progress_shows_on_a_terminal_only_and_after_a_second():
+    import pty
+    import termios
+
+    script = (
+        "import time; from bitnet_lut.cli import _progress\n"
+        "with _progress('B') as progress:\n"
+        "    for i in range(4): progress(i, 4); time.sleep(0.4)"
+    )
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    subprocess.run([sys.executable, "-c", script], stderr=theirs, timeout=60, check=True)
+    shown = os.read(ours, 10000)
+    assert shown.startswith(b"\r 75%")
+    os.close(theirs)
+    os.close(ours)
+    silent = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    assert silent.stderr == b""
+
+
+def test_info_tells_what_is_used(capsys):
+    assert main(["info"]) == 0
+    shown = capsys.readouterr().out
+    info = cpu_info()
+    assert re.search(rf"^isa +{info.isa}: {re.escape(info.reason)}$", shown, re.MULTILINE)
+    assert re.search(rf"^threads +{info.threads}$", shown, re.MULTILINE)
+    assert re.search(r"^tier +scalar: usable$", shown, re.MULTILINE)
+
+
+def test_version_and_help():
+    assert call("--version").stdout.decode().split() == ["bitnet-lut", __version__]
+    shown = call("synth", "--help").stdout.decode()
+    assert all(shape in shown for shape in SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "command"),
+        (["fly"], "'fly'"),
+        (["run", "prompt"], "--model"),
+        (["run", "-m", "absent.gguf", "prompt"], "absent.gguf: No such file or directory"),
+        (["inspect", "absent.gguf"], "absent.gguf: No such file or directory"),
+        (["inspect", "."], "config.json"),
+        (["tokenize", "absent.gguf", "text"], "absent.gguf: No such file or directory"),
+        (["run", "-m", "TINY", "-n", "0", "prompt"], "'0' is not a positive whole number"),
+        (["run", "-m", "TINY", "--isa", "mmx", "prompt"], "'mmx'"),
+        (["run", "-m", "TINY", "--context", "10000", "prompt"], "10000"),
+        (["run", "-m", "TINY", "--context", "4", "a long prompt"], "the context holds 4"),
+        (["run", "-m", "TINY", "--temperature", "-1", "prompt"], "temperature is -1.0"),
+        (["run", "-m", "TINY", "--tiles", "1x1", "prompt"], "'1x1' is not of the form ROWSxCOLS"),
+        (["tokenize", "TINY", "--ids", "1 x"], "'x'"),
+        (["tokenize", "TINY", "--ids", "512"], "512"),
+        (["synth", "--shape", "huge", "-o", "x.gguf"], "'huge'"),
+        (["synth", "--shape", "3b", "-o", "x.gguf"], "token_embd.weight cannot be of type q6_k"),
+        (["synth", "-o", "absent/x.gguf"], "absent"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_error_is_one_line(tiny, tmp_path, monkeypatch, capsys, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    assert expected in refused(capsys, *(tiny if word == "TINY" else word for word in arguments))
+
+
+def test_a_damaged_file_is_an_error_of_run(golden, capsys):
+    path = golden / "malformed" / "truncated_data.gguf"
+    assert "blk.0.ffn_down.weight" in refused(capsys, "run", "-m", path, "prompt")

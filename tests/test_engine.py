@@ -1,0 +1,358 @@
+"""Weights, Session and Pool: positions, errors, threads, memory, and use after fork()."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compare import assert_same_bits
+from numpy.typing import NDArray
+from tiny_model import tiny_config, tiny_tensors
+
+import bitnet_lut
+from bitnet_lut import _kernels, reference
+from bitnet_lut._engine import Pool, Session, Weights, session_bytes
+from bitnet_lut.errors import NumericsError
+from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+
+CONFIG = tiny_config()
+TENSORS = tiny_tensors(CONFIG)
+IDS = np.random.default_rng(5).integers(0, CONFIG.vocab_size, 48, dtype=np.int32)
+BEST = next(name for name in _kernels.tier_names() if not _kernels.missing_features(name))
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    return Weights(CONFIG, TENSORS, isa=BEST)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    return Pool(2)
+
+
+@pytest.fixture
+def session(weights: Weights, pool: Pool) -> Session:
+    return Session(weights, pool, len(IDS))
+
+
+@pytest.fixture(scope="module")
+def expected() -> NDArray[np.float32]:
+    """Logits of every position of IDS."""
+    return reference.forward(CONFIG, TENSORS, IDS, kv="f16")[0]
+
+
+def step(session: Session, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Logits of every one of *ids*."""
+    logits = np.zeros((len(ids), session.weights.config.vocab_size), np.float32)
+    session.step(ids, logits)
+    return logits
+
+
+def test_steps_continue_where_the_last_ended(session: Session, expected: NDArray) -> None:
+    assert session.position == 0
+    assert session.context == len(IDS)
+    for start, end in ((0, 5), (5, 6), (6, 6), (6, 48)):
+        assert_same_bits(step(session, IDS[start:end]), expected[start:end])
+        assert session.position == end
+
+
+def test_hidden_states_of_several_batches(weights: Weights, pool: Pool) -> None:
+    _, expected = reference.forward(CONFIG, TENSORS, IDS)
+    session = Session(weights, pool, len(IDS), kv_f16=False, batch=5)
+    for start, end in ((0, 17), (17, 48)):
+        hidden = np.zeros((CONFIG.block_count + 1, end - start, CONFIG.embedding_length), "f4")
+        session.step(IDS[start:end], hidden=hidden)
+        assert_same_bits(hidden, expected[:, start:end])
+
+
+def test_rewind(session: Session, expected: NDArray) -> None:
+    step(session, IDS)
+    for position in (40, 7, 7, 0):
+        session.rewind(position)
+        assert session.position == position
+        step(session, IDS[::-1][position:].copy())
+        session.rewind(position)
+        assert_same_bits(step(session, IDS[position:]), expected[position:])
+    for position in (-1, 49):
+        with pytest.raises(ValueError, match=f"cannot rewind to {position}, the session is at 48"):
+            session.rewind(position)
+
+
+@pytest.mark.parametrize("kv_f16", [True, False])
+def test_fork_leaves_both_independent(weights: Weights, pool: Pool, kv_f16: bool) -> None:
+    session = Session(weights, pool, len(IDS), kv_f16=kv_f16, batch=7)
+    expected, _ = reference.forward(CONFIG, TENSORS, IDS, kv="f16" if kv_f16 else "f32")
+    step(session, IDS[:20])
+    other = session.fork()
+    assert (other.position, other.context) == (20, session.context)
+    step(other, IDS[::-1][20:].copy())
+    assert session.position == 20
+    assert_same_bits(step(session, IDS[20:]), expected[20:])
+    other.rewind(20)
+    assert_same_bits(step(other, IDS[20:]), expected[20:])
+
+
+def test_full_context(session: Session, expected: NDArray) -> None:
+    step(session, IDS[:46])
+    with pytest.raises(ValueError, match="3 tokens at position 46 do not fit the context of 48"):
+        step(session, IDS[:3])
+    assert_same_bits(step(session, IDS[46:]), expected[46:])
+
+
+@pytest.mark.parametrize("bad", [-1, 53, 2**31 - 1, -(2**31)])
+def test_ids_outside_the_vocabulary(session: Session, expected: NDArray, bad: int) -> None:
+    with pytest.raises(ValueError, match=f"token 2 is {bad}, the vocabulary has 53 ids"):
+        step(session, np.array([1, 2, bad], np.int32))
+    assert session.position == 0
+    assert_same_bits(step(session, IDS), expected)
+
+
+def poison(name: str, value: float) -> dict:
+    """The tensors with the last element of the one called *name* replaced."""
+    tensor = TENSORS[name]
+    if isinstance(tensor, TernaryMatrix):
+        scale = tensor.scale.copy()
+        scale[-1] = value
+        changed = TernaryMatrix(tensor.rows, tensor.cols, tensor.packed, scale)
+    elif isinstance(tensor, DenseMatrix):
+        data = tensor.data.copy()
+        data.view(np.float16)[-1, -1] = value
+        changed = DenseMatrix(tensor.type, tensor.rows, tensor.cols, data)
+    else:
+        changed = tensor.copy()
+        changed[-1] = value
+    return TENSORS | {name: changed}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("token_embd.weight", "embedding"),
+        ("blk.0.attn_norm.weight", "layer 0, attn_norm"),
+        ("blk.0.attn_q.weight", "layer 0, attn_q"),
+        ("blk.1.attn_k.bias", "layer 1, attn_k"),
+        ("blk.1.attn_v.weight", "layer 1, attn_v"),
+        ("blk.1.attn_sub_norm.weight", "layer 1, attn_sub_norm"),
+        ("blk.1.attn_output.weight", "layer 1, attn_output"),
+        ("blk.0.ffn_norm.weight", "layer 0, ffn_norm"),
+        ("blk.1.ffn_gate.weight", "layer 1, ffn_gate"),
+        ("blk.0.ffn_up.weight", "layer 0, ffn_up"),
+        ("blk.1.ffn_sub_norm.weight", "layer 1, ffn_sub_norm"),
+        ("blk.0.ffn_down.weight", "layer 0, ffn_down"),
+        ("output_norm.weight", "output_norm"),
+        ("output.weight", "logits"),
+    ],
+)
+def test_what_is_not_finite_is_traced_to_its_op(
+    pool: Pool, isa: str, name: str, where: str, value: float
+) -> None:
+    config = tiny_config(activation="silu")  # relu2 is rightly zero at minus infinity
+    session = Session(Weights(config, poison(name, value), isa=isa), pool, 32, batch=4)
+    ids = np.arange(53, 47, -1, dtype=np.int32) - 1  # the first has the poisoned embedding
+    message = rf"position 0 is not finite: (nan|-?inf) first appeared in {where}, token \d of its"
+    with pytest.raises(NumericsError, match=message):
+        step(session, ids)
+    assert session.position == 0
+
+
+def test_a_session_recovers_from_what_was_not_finite(pool: Pool, isa: str) -> None:
+    tensors = poison("token_embd.weight", np.nan)
+    session = Session(Weights(CONFIG, tensors, isa=isa), pool, len(IDS))
+    ids = np.minimum(IDS, 51)
+    expected, _ = reference.forward(CONFIG, TENSORS, ids, kv="f16")
+    step(session, ids[:9])
+    message = r"position 9 is not finite: nan .* token 3 of its batch"
+    with pytest.raises(NumericsError, match=message):
+        step(session, np.array([1, 2, 3, 52, 4, 5], np.int32))
+    assert session.position == 9
+    assert_same_bits(step(session, ids[9:]), expected[9:])
+
+
+def test_what_a_probe_raises_is_raised(session: Session, expected: NDArray) -> None:
+    def probe(layer: int, op: str, array: NDArray) -> None:
+        if op == "attn_k":
+            raise KeyError(layer)
+
+    with pytest.raises(KeyError, match="0"):
+        session.step(IDS, probe=probe)
+    assert session.position == 0
+    assert_same_bits(step(session, IDS), expected)
+
+
+def test_a_second_thread_is_refused(session: Session, expected: NDArray) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def probe(layer: int, op: str, array: NDArray) -> None:
+        inside.set()
+        leave.wait()
+
+    first = threading.Thread(target=lambda: session.step(IDS[:1], probe=probe))
+    first.start()
+    inside.wait()
+    with pytest.raises(RuntimeError, match="in use by another thread: give every thread a session"):
+        step(session, IDS)
+    leave.set()
+    first.join()
+    assert session.position == 1
+    assert_same_bits(step(session, IDS[1:]), expected[1:])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_python_threads_on_one_weights_and_pool(
+    weights: Weights, expected: NDArray, threads: int
+) -> None:
+    pool, results = Pool(threads), {}
+
+    def run(seat: int) -> None:
+        session = Session(weights, pool, len(IDS))
+        parts = np.array_split(np.arange(len(IDS)), seat + 1)
+        results[seat] = np.concatenate([step(session, IDS[part]) for part in parts])
+
+    team = [threading.Thread(target=run, args=(seat,)) for seat in range(8)]
+    for thread in team:
+        thread.start()
+    for thread in team:
+        thread.join()
+    assert len(results) == 8
+    for seat, logits in results.items():
+        assert_same_bits(logits, expected, f"thread {seat}")
+
+
+def test_sessions_share_a_pool_with_sessions_of_other_weights(pool: Pool) -> None:
+    other_config = tiny_config(embedding_length=40, head_count=2, sub_norms=False, qkv_bias=False)
+    models = [(CONFIG, TENSORS), (other_config, tiny_tensors(other_config, seed=1))]
+    sessions = [Session(Weights(*model, isa=BEST), pool, len(IDS)) for model in models]
+    expected = [reference.forward(*model, IDS, kv="f16")[0] for model in models]
+    for start in range(0, len(IDS), 12):
+        for session, logits in zip(sessions, expected, strict=True):
+            end = start + 12
+            assert_same_bits(step(session, IDS[start:end]), logits[start:end])
+
+
+def test_pool_keeps_what_a_session_needs_alive() -> None:
+    session = Session(Weights(CONFIG, tiny_tensors(CONFIG), isa=BEST), Pool(2), 64)
+    assert session.pool.threads == 2
+    assert np.isfinite(step(session, IDS)).all()
+
+
+_FORKED = """
+import os, sys, threading, warnings
+import numpy as np
+from bitnet_lut._engine import Pool, Session, Weights
+from tiny_model import tiny_config, tiny_tensors
+
+warnings.simplefilter("ignore")  # Python 3.12 warns of fork() in a process with threads
+sys.setswitchinterval(1e-6)
+config, ids = tiny_config(), np.arange(20, dtype=np.int32)
+weights, pool = Weights(config, tiny_tensors(config), isa=sys.argv[1]), Pool(4)
+
+def run(session):
+    logits = np.zeros((len(ids), config.vocab_size), np.float32)
+    session.step(ids, logits)
+    return logits.tobytes()
+
+def in_child():
+    \"\"\"A session from before, then several threads at once, then a pool of its own.\"\"\"
+    right = [run(used) == expected]
+    gate = threading.Barrier(4)
+    def thread():
+        session = Session(weights, pool, 64)
+        gate.wait()
+        right.append(run(session) == expected)
+    team = [threading.Thread(target=thread) for _ in range(4)]
+    for t in team: t.start()
+    for t in team: t.join()
+    right.append(run(Session(weights, Pool(3), 64)) == expected)
+    return right == [True] * 6
+
+def in_grandchild():
+    return in_child() and fork(lambda: run(Session(weights, pool, 64)) == expected) == 0
+
+def fork(task):
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if task() else 1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+used = Session(weights, pool, 64)
+expected = run(used)
+used.rewind(0)
+for _ in range(5):
+    assert fork(in_child) == 0
+assert fork(in_grandchild) == 0
+assert run(Session(weights, pool, 64)) == expected
+print("every process agrees")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
+def test_use_after_fork() -> None:
+    paths = [Path(bitnet_lut.__file__).parents[1], Path(__file__).parent]
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKED, BEST],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("every process agrees\n", "")
+
+
+def test_pool_of_too_few_threads() -> None:
+    for threads in (0, -1):
+        with pytest.raises(ValueError, match=f"threads is {threads}, it must be at least 1"):
+            Pool(threads)
+
+
+def test_session_bytes_of_the_cache(weights: Weights) -> None:
+    """Keys and values of each layer, head and position, head_dim 20 padded to 32."""
+    for context, half in ((1, True), (64, True), (64, False), (4096, True)):
+        cache, scratch = session_bytes(weights, context, kv_f16=half)
+        per_position = 2 * CONFIG.block_count * CONFIG.head_count_kv * 32 * (2 if half else 4)
+        assert cache == context * per_position
+        assert scratch > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc/self/statm")
+def test_session_bytes_is_what_is_allocated(weights: Weights) -> None:
+    def virtual_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+    pool = Pool(1)
+    for context, batch, half in ((100_000, 64, True), (200_000, 1, False), (64, 50_000, True)):
+        total = sum(session_bytes(weights, context, kv_f16=half, batch=batch))
+        assert total > 32 << 20  # large enough for a mapping of its own
+        before = virtual_bytes()
+        session = Session(weights, pool, context, kv_f16=half, batch=batch)
+        assert abs(virtual_bytes() - before - total) <= 4 * os.sysconf("SC_PAGE_SIZE")
+        del session
+        assert virtual_bytes() == before
+
+
+@pytest.mark.parametrize("context", [0, -1, 1 << 31, 1 << 58, 1 << 62])
+def test_contexts_that_cannot_be(weights: Weights, pool: Pool, context: int) -> None:
+    """Sizes in bytes of the largest would wrap around 64 bits."""
+    with pytest.raises(ValueError, match=rf"context {context}, batch 64 .* must be in 1\.\."):
+        Session(weights, pool, context)
+    with pytest.raises(ValueError, match="batch 0"):
+        Session(weights, pool, 64, batch=0)
+
+
+def test_more_memory_than_there_is(weights: Weights, pool: Pool) -> None:
+    cache, scratch = session_bytes(weights, 2**31 - 1, batch=2**31 - 1, threads=2)
+    with pytest.raises(MemoryError, match=f"KV cache {cache:,} bytes, scratch {scratch:,} bytes"):
+        Session(weights, pool, 2**31 - 1, batch=2**31 - 1)
+
+
+def test_weights_for_an_unknown_tier() -> None:
+    with pytest.raises(ValueError, match=r"isa 'sse9' is not one of .*scalar"):
+        Weights(CONFIG, TENSORS, isa="sse9")

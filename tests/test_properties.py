@@ -1,0 +1,313 @@
+"""Shapes and values that hypothesis chooses, and buffers that must be refused."""
+
+import dataclasses
+import functools
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from compare import assert_same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from tiny_model import dense_matrix, tiny_config, tiny_tensors
+
+from bitnet_lut import _kernels, reference
+from bitnet_lut._engine import Pool, Session, Weights, session_bytes
+from bitnet_lut.formats import i2_s
+from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+
+f32 = np.float32
+TIERS = [name for name in _kernels.tier_names() if not _kernels.missing_features(name)]
+BEST = TIERS[0]
+EACH = settings(max_examples=100, deadline=None)
+
+pool = functools.cache(Pool)
+isas = st.sampled_from(TIERS)
+seeds = st.integers(0, 2**32 - 1)
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@EACH
+@given(isas, seeds, st.integers(1, 40), st.integers(0, 600), st.integers(0, 9), st.data())
+def test_i2_s_gemm(isa: str, seed: int, rows: int, cols: int, n: int, data: Any) -> None:
+    rng = np.random.default_rng(seed)
+    ternary = rng.integers(-1, 2, (rows, cols), dtype=np.int8)
+    q = rng.integers(-128, 128, (n, cols), dtype=np.int8)
+    lo = data.draw(st.integers(0, rows))
+    hi = data.draw(st.integers(lo, rows))
+    expected = np.zeros((n, rows), np.int32)
+    expected[:, lo:hi] = reference.ternary_dot(ternary[lo:hi], q)
+    found = _kernels.i2_s_gemm(i2_s.pack_rows(ternary), q, isa=isa, lo=lo, hi=hi)
+    np.testing.assert_array_equal(found, expected)
+
+
+@EACH
+@given(arrays.arrays(f32, st.tuples(st.integers(0, 3), st.integers(1, 70)), elements=finite))
+def test_quantise(x: np.ndarray) -> None:
+    expected_q, expected_max = reference.quantise(x)
+    for isa in TIERS:
+        q, act_max = _kernels.quantise(x, isa=isa)
+        np.testing.assert_array_equal(q, expected_q)
+        assert_same_bits(act_max, expected_max)
+    restored = q * (act_max[:, None].astype(np.float64) / 127)
+    assert np.all(np.abs(restored - x) <= act_max[:, None] * (0.5 + 1e-5) / 127)
+
+
+@EACH
+@given(isas, seeds, st.sampled_from(["f32", "f16", "bf16", "q8_0", "q4_0", "q6_k"]), st.data())
+def test_dense_gemm(isa: str, seed: int, type: str, data: Any) -> None:
+    block = {"q8_0": 32, "q4_0": 32, "q6_k": 256}.get(type, 1)
+    cols = block * data.draw(st.integers(1, 600 // block))
+    rng = np.random.default_rng(seed)
+    matrix = dense_matrix(rng, type, data.draw(st.integers(1, 12)), cols)
+    x = rng.normal(size=(data.draw(st.integers(0, 36)), cols)).astype(f32)
+    found = _kernels.dense_gemm(type, matrix.data, x, isa=isa)
+    assert_same_bits(found, reference.linear(matrix, x))
+
+
+configs = st.builds(
+    lambda group, half_head, half_rope, **sizes: tiny_config(
+        head_count=group * sizes["head_count_kv"],
+        head_dim=2 * half_head,
+        rope_dim=2 * min(half_rope, half_head),
+        **sizes,
+    ),
+    group=st.integers(1, 3),
+    half_head=st.integers(1, 40),
+    half_rope=st.integers(1, 40),
+    head_count_kv=st.integers(1, 3),
+    vocab_size=st.integers(1, 70),
+    embedding_length=st.integers(1, 150),
+    feed_forward_length=st.integers(1, 300),
+    block_count=st.integers(1, 2),
+    rope_kind=st.sampled_from(["norm", "neox"]),
+    activation=st.sampled_from(["silu", "relu2"]),
+    sub_norms=st.booleans(),
+    qkv_bias=st.booleans(),
+    tied_head=st.booleans(),
+)
+
+
+@EACH
+@given(configs, isas, seeds, st.integers(1, 20), st.data())
+def test_forward_pass_of_any_shape(config: Any, isa: str, seed: int, n: int, data: Any) -> None:
+    """Engine and reference agree in every bit whatever the sizes, types, threads and batches."""
+    types = st.sampled_from(["f32", "f16", "bf16"])
+    linear = data.draw(st.sampled_from(["ternary", "ternary", "f16"]))
+    tensors = tiny_tensors(config, seed=seed, linear=linear, embedding=data.draw(types))
+    ids = np.random.default_rng(seed).integers(0, config.vocab_size, n, dtype=np.int32)
+    kv = data.draw(st.sampled_from(["f32", "f16"]))
+    logits, hidden = reference.forward(config, tensors, ids, kv=kv)
+    weights = Weights(config, tensors, isa=isa)
+    threads, batch = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 8))
+    session = Session(weights, pool(threads), n + 1, kv_f16=kv == "f16", batch=batch)
+    found_logits, found_hidden = np.zeros_like(logits), np.zeros_like(hidden)
+    session.step(ids, found_logits, found_hidden)
+    assert_same_bits(found_hidden, hidden)
+    assert_same_bits(found_logits, logits)
+
+
+U8, I8, F32 = (np.zeros((4, 32), dtype) for dtype in (np.uint8, np.int8, np.float32))
+ROW, BITS = F32[0], np.zeros((4, 32), np.uint16)
+gemm = partial(_kernels.i2_s_gemm, isa=BEST)
+dense = partial(_kernels.dense_gemm, isa=BEST)
+rows = partial(_kernels.dense_rows, isa=BEST)
+quantise = partial(_kernels.quantise, isa=BEST)
+norm = partial(_kernels.rms_norm, isa=BEST)
+gate = partial(_kernels.gate, isa=BEST)
+rope = partial(_kernels.rope, interleaved=False, isa=BEST)
+to_f16 = partial(_kernels.to_f16, isa=BEST)
+attention = partial(_kernels.attention, isa=BEST)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: gemm(U8, I8.view(np.uint8)), ValueError, "Buffer dtype mismatch, expected 'const"),
+        (lambda: gemm(I8, I8), ValueError, "Buffer dtype mismatch"),
+        (lambda: gemm(U8[0], I8), ValueError, "wrong number of dimensions (expected 2, got 1)"),
+        (lambda: gemm(U8, None), TypeError, "Argument 'q' must not be None"),
+        (lambda: gemm(None, I8), TypeError, "Argument 'packed' must not be None"),
+        (lambda: gemm(U8, np.asfortranarray(I8)), ValueError, "not C-contiguous"),
+        (lambda: gemm(U8, np.zeros((4, 64), np.int8)[:, ::2]), ValueError, "not C-contiguous"),
+        (lambda: gemm(U8, I8[::-1]), ValueError, "not C-contiguous"),
+        (lambda: gemm([[1]], I8), TypeError, "a bytes-like object is required, not 'list'"),
+        (
+            lambda: gemm(U8, np.zeros((4, 129), np.int8)),
+            ValueError,
+            "bytes per row of packed is 32, expected 64",
+        ),
+        (lambda: gemm(U8, I8, lo=3, hi=2), ValueError, "rows [3, 2) are not within the 4 rows"),
+        (lambda: gemm(U8, I8, lo=-1), ValueError, "rows [-1, 4) are not within the 4 rows"),
+        (lambda: gemm(U8, I8, hi=5), ValueError, "rows [0, 5) are not within the 4 rows"),
+        (
+            lambda: gemm(np.zeros((0, 1 << 20), np.uint8)[:, :-1], I8),
+            ValueError,
+            "bytes per row of packed is 1048575, expected 32",
+        ),
+        (
+            lambda: gemm(np.zeros((0, (1 << 20) + 32), np.uint8), np.zeros((0, 4194305), np.int8)),
+            ValueError,
+            "4194305 columns: at most 4194304 keep the int32 sums exact",
+        ),
+        (lambda: quantise(F32.astype(np.float64)), ValueError, "Buffer dtype mismatch"),
+        (lambda: quantise(ROW), ValueError, "wrong number of dimensions"),
+        (lambda: quantise(None), TypeError, "Argument 'x' must not be None"),
+        (lambda: quantise(F32[:, :4]), ValueError, "not C-contiguous"),
+        (lambda: dense("f32", U8, F32), ValueError, "bytes per row of weights is 32, expected 128"),
+        (lambda: dense("q4_1", U8, F32), ValueError, "type 'q4_1' is not one of f32, f16, bf16,"),
+        (lambda: dense("ternary", U8, F32), ValueError, "type 'ternary' is not one of"),
+        (lambda: dense("q6_k", U8, F32), ValueError, "needs columns in blocks of 256, not 32"),
+        (lambda: dense(None, U8, F32), TypeError, "Argument 'type' has incorrect type"),
+        (lambda: dense(3, U8, F32), TypeError, "Argument 'type' has incorrect type"),
+        (lambda: rows("q8_0", U8, 33), ValueError, "needs columns in blocks of 32, not 33"),
+        (lambda: rows("f16", U8, 17), ValueError, "bytes per row of weights is 32, expected 34"),
+        (lambda: rows("f16", U8, -1), ValueError, "bytes per row of weights is 32, expected -2"),
+        (lambda: norm(ROW, ROW[1:], 1e-5), ValueError, "length of weight is 31, expected 32"),
+        (lambda: norm(F32, ROW, 1e-5), ValueError, "wrong number of dimensions"),
+        (lambda: norm(ROW, None, 1e-5), TypeError, "Argument 'weight' must not be None"),
+        (lambda: norm(ROW[::2], ROW[::2], 1e-5), ValueError, "not C-contiguous"),
+        (lambda: gate("gelu", ROW, ROW), ValueError, "'gelu' is not one of silu, relu2"),
+        (lambda: gate("silu", ROW, ROW[1:]), ValueError, "length of up is 31, expected 32"),
+        (lambda: rope(ROW, ROW[:4], ROW[:5]), ValueError, "length of sine is 5, expected 4"),
+        (lambda: rope(ROW[:9], ROW[:5], ROW[:5]), ValueError, "5 angles rotate 10 values, x has 9"),
+        (lambda: to_f16(ROW[:17]), ValueError, "length of x modulo 16 is 1, expected 0"),
+        (lambda: attention(ROW, F32, F32[1:], 1), ValueError, "do not fit q (32,)"),
+        (lambda: attention(ROW, F32, BITS, 1), ValueError, "do not fit q (32,)"),
+        (lambda: attention(ROW, F32.astype("f8"), F32, 1), ValueError, "do not fit q (32,)"),
+        (lambda: attention(ROW, F32[0], F32[0], 1), ValueError, "do not fit q (32,)"),
+        (lambda: attention(ROW[:9], F32, F32, 1), ValueError, "length of q modulo 16 is 9"),
+        (lambda: attention(ROW, None, F32, 1), TypeError, "Argument 'keys' must not be None"),
+        (lambda: _kernels.quantise(F32, isa="mmx"), ValueError, "isa 'mmx' is not one of"),
+        (lambda: _kernels.missing_features("mmx"), ValueError, "isa 'mmx' is not one of"),
+        (lambda: _kernels.self_test(None), TypeError, "Argument 'isa' has incorrect type"),
+    ],
+)
+def test_kernels_refuse(call: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    assert text in str(caught.value)
+
+
+def test_kernels_take_empty_and_read_only_arrays(isa: str) -> None:
+    packed, q = U8.copy(), I8.copy()
+    for array in (packed, q):
+        array.flags.writeable = False
+    assert _kernels.i2_s_gemm(packed, q, isa=isa).shape == (4, 4)
+    assert _kernels.i2_s_gemm(packed[:0], q[:0], isa=isa).shape == (0, 0)
+    assert _kernels.i2_s_gemm(np.zeros((3, 0), "u1"), np.zeros((2, 0), "i1"), isa=isa).sum() == 0
+    assert _kernels.quantise(F32[:, :0].copy(), isa=isa)[0].shape == (4, 0)
+    assert _kernels.dense_gemm("f32", U8[:, :0].copy(), F32[:, :0].copy(), isa=isa).sum() == 0
+    assert _kernels.dense_rows("q8_0", U8[:0, :0].copy(), 0, isa=isa).shape == (0, 0)
+    assert _kernels.to_f16(ROW[:0], isa=isa).shape == (0,)
+    assert _kernels.attention(ROW, F32[:0], F32[:0], 1, isa=isa).tolist() == [0] * 32
+
+
+CONFIG = tiny_config()
+TENSORS = tiny_tensors(CONFIG)
+Q = TENSORS["blk.0.attn_q.weight"]
+UP = TENSORS["blk.0.ffn_up.weight"]
+HEAD = TENSORS["output.weight"]
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "text"),
+    [
+        ("blk.0.attn_q.weight", dataclasses.replace(Q, rows=119), "is 119 x 72, the config asks"),
+        ("blk.0.attn_q.weight", dataclasses.replace(Q, packed=Q.packed[:-1]), "119 x 32 bytes"),
+        ("blk.0.attn_q.weight", dataclasses.replace(Q, packed=Q.packed[:, :-1]), "not C-contig"),
+        ("blk.0.attn_q.weight", dataclasses.replace(Q, packed=Q.packed.view("i1")), "dtype"),
+        ("blk.0.attn_q.weight", dataclasses.replace(Q, packed=Q.packed[0]), "dimensions"),
+        (
+            "blk.0.ffn_up.weight",
+            dataclasses.replace(UP, scale=UP.scale[:2]),
+            "2 scales for 139 rows",
+        ),
+        ("blk.0.attn_q.weight", dataclasses.replace(Q, scale=Q.scale.astype("f8")), "dtype"),
+        ("blk.0.attn_q.weight", dataclasses.replace(HEAD, rows=120), "needs 120 x 144"),
+        ("output.weight", dataclasses.replace(HEAD, data=HEAD.data[:, :-2].copy()), "53 x 142 by"),
+        ("output.weight", dataclasses.replace(HEAD, type="q4_1"), "type 'q4_1', which is not one"),
+        ("output.weight", dataclasses.replace(HEAD, type="q8_0"), "72 columns, q8_0 needs whole"),
+        ("token_embd.weight", Q, "is 120 x 72, the config asks for 53 x 72"),
+        ("output_norm.weight", np.ones(71, f32), "has shape (71,), the config asks for (72,)"),
+        ("output_norm.weight", np.ones((1, 72), f32), "has shape (1, 72)"),
+        ("output_norm.weight", np.ones(72), "Buffer dtype mismatch"),
+        ("output_norm.weight", np.ones(144, f32)[::2], "not C-contiguous"),
+        ("blk.1.attn_k.bias", np.ones(41, f32), "has shape (41,), the config asks for (40,)"),
+    ],
+)
+def test_weights_refuse(name: str, tensor: object, text: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        Weights(CONFIG, TENSORS | {name: tensor}, isa=BEST)
+    assert text in str(caught.value)
+
+
+def test_weights_refuse_what_does_not_fit_together() -> None:
+    embedding = TernaryMatrix(53, 72, np.zeros((53, 32), np.uint8), np.ones(1, f32))
+    with pytest.raises(ValueError, match=r"token_embd\.weight is ternary, which is supported for"):
+        Weights(CONFIG, TENSORS | {"token_embd.weight": embedding}, isa=BEST)
+    plain = DenseMatrix("f16", 40, 72, np.zeros((40, 144), np.uint8))
+    with pytest.raises(ValueError, match=r"blk\.0\.: matrices that share an input must be"):
+        Weights(CONFIG, TENSORS | {"blk.0.attn_k.weight": plain}, isa=BEST)
+    with pytest.raises(ValueError, match="rope_dim 22, head_dim 20, heads 6"):
+        Weights(tiny_config(rope_dim=22), TENSORS, isa=BEST)
+    with pytest.raises(TypeError, match="Argument 'tensors' must not be None"):
+        Weights(CONFIG, None, isa=BEST)
+    with pytest.raises(KeyError, match=r"blk\.2\.attn_norm\.weight"):
+        Weights(tiny_config(block_count=3), TENSORS, isa=BEST)
+
+
+IDS = np.zeros(3, np.int32)
+READ_ONLY = np.frombuffer(bytes(3 * 53 * 4), f32).reshape(3, 53)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ((IDS.astype(np.int64),), ValueError, "Buffer dtype mismatch"),
+        ((IDS[None],), ValueError, "wrong number of dimensions (expected 1, got 2)"),
+        ((np.zeros(6, np.int32)[::2],), ValueError, "not C-contiguous"),
+        ((None,), TypeError, "Argument 'ids' must not be None"),
+        (([1, 2],), TypeError, "a bytes-like object is required, not 'list'"),
+        ((IDS, np.zeros((4, 53), f32)), ValueError, "logits is 4 x 53, expected at most 3 x 53"),
+        ((IDS, np.zeros((3, 52), f32)), ValueError, "logits is 3 x 52, expected at most 3 x 53"),
+        ((IDS, np.zeros((3, 53))), ValueError, "Buffer dtype mismatch"),
+        ((IDS, np.zeros((53, 3), f32).T), ValueError, "not C-contiguous"),
+        ((IDS, np.zeros(53, f32)), ValueError, "wrong number of dimensions"),
+        ((IDS, READ_ONLY), ValueError, "buffer source array is read-only"),
+        ((IDS, None, np.zeros((2, 3, 72), f32)), ValueError, "2 x 3 x 72, expected 3 x 3 x 72"),
+        ((IDS, None, np.zeros((3, 2, 72), f32)), ValueError, "3 x 2 x 72, expected 3 x 3 x 72"),
+        ((IDS, None, np.zeros((3, 3, 71), f32)), ValueError, "3 x 3 x 71, expected 3 x 3 x 72"),
+    ],
+)
+def test_step_refuses(arguments: tuple, error: type[Exception], text: str) -> None:
+    session = Session(Weights(CONFIG, TENSORS, isa=BEST), pool(1), 8)
+    with pytest.raises(error) as caught:
+        session.step(*arguments)
+    assert text in str(caught.value)
+    assert session.position == 0
+
+
+def test_step_takes_empty_and_read_only_arrays() -> None:
+    session = Session(Weights(CONFIG, TENSORS, isa=BEST), pool(2), 8)
+    session.step(IDS[:0], np.zeros((0, 53), f32), np.zeros((3, 0, 72), f32))
+    session.step(IDS[:0])
+    assert session.position == 0
+    ids = IDS.copy()
+    ids.flags.writeable = False
+    session.step(ids, np.zeros((0, 53), f32))
+    assert session.position == 3
+
+
+def test_session_arguments() -> None:
+    weights = Weights(CONFIG, TENSORS, isa=BEST)
+    with pytest.raises(TypeError, match="Argument 'weights' has incorrect type"):
+        Session(None, pool(1), 8)
+    with pytest.raises(TypeError, match="Argument 'pool' has incorrect type"):
+        Session(weights, None, 8)
+    with pytest.raises(TypeError, match="Argument 'weights' has incorrect type"):
+        session_bytes(None, 8)
+    with pytest.raises(OverflowError):
+        Session(weights, pool(1), 1 << 64)

@@ -1,0 +1,122 @@
+"""The C headers without Python: by several compilers, under sanitizers and on an ARM processor.
+
+Each build runs its own checks (see selftest.c), then the engine on dumped models, whose logits must
+be those of the Python engine bit for bit.
+"""
+
+import shutil
+import subprocess
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from golden_data import GOLDEN
+from tiny_models import load_model, odd_model
+
+from bitnet_lut._kernels import missing_features, tier_names
+
+TESTS = Path(__file__).parent
+FLAGS = ["-std=gnu11", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-pthread"]
+TOKENS = 6
+
+
+MODELS = [
+    "odd",
+    "bitnet-b1.58/model-i2_s",
+    "llama-1.58/model-i2_s",
+    "qwen2-plain/model-q8_0",
+    "qwen2-plain/model-q4_0",
+]
+
+
+class Build(NamedTuple):
+    """How to compile the self-test, the emulator that runs it, and the models it is given."""
+
+    compiler: list[str]
+    emulator: list[str]
+    models: list[str]
+
+
+CLANG = ["clang"] if shutil.which("clang") else [sys.executable, "-m", "ziglang", "cc"]
+SANITIZED = ["gcc", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+# Neither qemu-user nor ThreadSanitizer can start threads in a forked child.
+UNFORKED = "-DBL_SELFTEST_NO_FORK"
+BUILDS = {
+    "gcc": Build(["gcc", "-O3"], [], MODELS),
+    "clang": Build([*CLANG, "-O2"], [], MODELS),
+    "memory-sanitized": Build(SANITIZED, [], MODELS),
+    "thread-sanitized": Build(["gcc", "-O1", "-fsanitize=thread", UNFORKED], [], ["odd"]),
+    "no-threads": Build(["gcc", "-O1", "-DBL_NO_THREADS"], [], ["odd"]),
+    "sse2": Build(["gcc", "-O2", UNFORKED], ["qemu-x86_64", "-cpu", "qemu64"], ["odd"]),
+    "aarch64": Build(
+        ["aarch64-linux-gnu-gcc", "-O2", "-static", UNFORKED], ["qemu-aarch64"], MODELS
+    ),
+}
+
+
+def run(command: list[str]) -> str:
+    """Standard output of a command that must succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("NO THREAD SANITIZER: this kernel's address randomisation defeats it")
+    assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def selftest(request, tmp_path_factory):
+    """The command that runs one build of the self-test."""
+    compiler, emulator, _ = BUILDS[request.param]
+    for tool in (compiler[0], *emulator[:1]):
+        if shutil.which(tool) is None:
+            pytest.skip(f"NO {tool.upper()}: the C self-test is not run as {request.param}")
+    if "ziglang" in compiler and find_spec("ziglang") is None:
+        pytest.skip("NO CLANG and no ziglang: the C self-test is not run as clang")
+    program = tmp_path_factory.mktemp(request.param) / "selftest"
+    include = f"-I{TESTS.parent / 'include'}"
+    run([*compiler, *FLAGS, include, str(TESTS / "selftest.c"), "-o", str(program), "-lm"])
+    return [*emulator, str(program)]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """Function from a model's name to its dump and the output that the self-test owes for it."""
+    folder = tmp_path_factory.mktemp("dumps")
+    isa = next(name for name in tier_names() if not missing_features(name))
+
+    @cache
+    def make(name: str) -> tuple[Path, list[str]]:
+        if name != "odd" and GOLDEN is None:
+            pytest.skip(f"NO REFERENCE DATA: ../shared/golden is absent, {name} is not run")
+        model = odd_model() if name == "odd" else load_model(GOLDEN / f"{name}.gguf")
+        path = folder / name.replace("/", "-")
+        model.dump(path, TOKENS)
+        lines = []
+        for kv in ("f32", "f16"):
+            logits = model.logits(TOKENS, isa=isa, kv_f16=kv == "f16", threads=2, batch=4)
+            for token, row in enumerate(logits.view(np.uint32)):
+                lines.append(" ".join([kv, str(token), *(f"{bits:08x}" for bits in row)]))
+        return path, lines
+
+    return make
+
+
+@pytest.mark.parametrize("selftest", BUILDS, indirect=True)
+def test_kernels_and_pool(selftest):
+    tiers = run(selftest).split()
+    here = [name for name in tier_names() if not missing_features(name)]
+    assert tiers == (["scalar"] if "qemu" in selftest[0] else here)
+
+
+@pytest.mark.parametrize(
+    ("selftest", "model"),
+    [(name, model) for name, build in BUILDS.items() for model in build.models],
+    indirect=["selftest"],
+)
+def test_engine_gives_the_logits_of_python(selftest, expected, model):
+    path, lines = expected(model)
+    assert run([*selftest, str(path)]).splitlines() == lines
