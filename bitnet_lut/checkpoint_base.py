@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.errors import FormatError
-from bitnet_lut.formats import i2_s
+from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.gguf import MetadataValue
-from bitnet_lut.formats.ternary import Bytes, Ternary, absmean, from_scaled
+from bitnet_lut.formats.ternary import Bytes, Rows, Ternary, absmean, from_scaled
 from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
 
 # The matrices of a block that BitNet makes ternary: blk.N.<linear>.weight.
@@ -23,6 +24,34 @@ LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "f
 # Architectures whose linear layers are ternary even where a file holds them as plain floats.
 TERNARY_ARCHITECTURES = ("bitnet-b1.58", "bitnet")
 
+# Metadata of a file that this package converted: the hash of its ternary weights, see
+# ``ternary_hash``. Linear layers of such a file are ternary wherever their floats can be.
+TERNARY_HASH_KEY = "bitnet_lut.ternary_sha256"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredMatrix:
+    """A matrix of a file that holds no ternary codes; slices of rows are float32 (n, cols).
+
+    type: of ``formats.ggml``, whether the engine computes with it or not.
+    data: uint8 (rows, bytes of one), mostly a view of the mapped file.
+    factor: what the weights are to be multiplied by, from a tensor of its own.
+    """
+
+    type: str
+    shape: tuple[int, int]
+    data: Bytes
+    factor: float = 1.0
+
+    def raw(self, rows: slice) -> Bytes:
+        """The bytes of some rows."""
+        return self.data[rows]
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        """Some rows as float32 (n, cols)."""
+        weights = ggml.dequantize(self.type, self.raw(rows), self.shape[1])
+        return weights if self.factor == 1 else weights * self.factor
+
 
 class Checkpoint(ABC):
     """A model file or folder, checked to hold every tensor that its config asks for.
@@ -30,6 +59,7 @@ class Checkpoint(ABC):
     name: the path, or "<bytes>"; opens every error message.
     kind: "gguf" or "hf".
     nbytes: bytes of each tensor in the file, by its GGUF name.
+    ternary_masters: whether linear layers that are held as floats stand for ternary ones.
     metadata: the metadata of a GGUF file, with its vocabulary; empty for a folder.
     folder: where a folder's tokenizer.json is; None for a GGUF file.
     """
@@ -38,6 +68,7 @@ class Checkpoint(ABC):
     config: ModelConfig
     kind: Literal["gguf", "hf"]
     nbytes: Mapping[str, int]
+    ternary_masters: bool
     metadata: Mapping[str, MetadataValue]
     folder: Path | None
 
@@ -49,8 +80,19 @@ class Checkpoint(ABC):
         """
 
     @abstractmethod
+    def stored(self, name: str) -> StoredMatrix | None:
+        """The numbers of a matrix as the file holds them; None where it holds ternary codes.
+
+        Raises FormatError, naming file and tensor, if its data is damaged.
+        """
+
+    @abstractmethod
     def vector(self, name: str) -> NDArray[np.float32]:
         """Read a norm or bias by its GGUF name into a new float32 array."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Hand the pages of mapped files back to the system; views read them again as needed."""
 
     @abstractmethod
     def close(self) -> None:
@@ -119,7 +161,7 @@ def ternary_matrix(ternary: Ternary) -> TernaryMatrix:
     return TernaryMatrix(rows, cols, i2_s.pack_rows(weights), scale)
 
 
-def ternarise(weights: NDArray[np.float32]) -> TernaryMatrix:
+def ternarise(weights: Rows) -> TernaryMatrix:
     """Take apart weights that are a ternary matrix times a scale; quantise any others."""
     return ternary_matrix(from_scaled(weights) or absmean(weights))
 

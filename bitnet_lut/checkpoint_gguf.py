@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from bitnet_lut.checkpoint_base import (
     TERNARY_ARCHITECTURES,
+    TERNARY_HASH_KEY,
     Checkpoint,
+    StoredMatrix,
     dense_matrix,
     is_linear,
     scale_name,
@@ -20,7 +22,7 @@ from bitnet_lut.config import config_from_gguf, tensor_shapes
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s, iq1_bn, iq2_bn, tl1, tl2, tq1_0, tq2_0
 from bitnet_lut.formats.gguf import GGUFFile, TensorInfo
-from bitnet_lut.formats.ternary import Bytes, check_scales
+from bitnet_lut.formats.ternary import Bytes, check_scales, from_scaled
 from bitnet_lut.formats.tiles import Shape, Tile
 from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
 
@@ -66,12 +68,14 @@ class GGUFCheckpoint(Checkpoint):
         self._tiles = tiles or {}
         self.name = self._file.name
         self.metadata = self._file.metadata
+        self.value_types = self._file.value_types
         self.config = config_from_gguf(self._file)
         self._check_shapes({name: info.shape for name, info in self._file.tensors.items()})
         types, nbytes = {}, {}
         for name in tensor_shapes(self.config):
             with self._naming(name):
                 types[name], nbytes[name] = self._resolve(self._file.tensors[name])
+        self.ternary_masters = self.config.architecture in TERNARY_ARCHITECTURES
         self.types = MappingProxyType(types)
         self.nbytes = MappingProxyType(nbytes)
         self._check_rope_factors()
@@ -90,11 +94,28 @@ class GGUFCheckpoint(Checkpoint):
             scale = check_scales(matrix.scale * self._read_f32(scale_name(name), (1,)))
             return TernaryMatrix(rows, cols, matrix.packed, scale)
 
+    def stored(self, name: str) -> StoredMatrix | None:
+        """The numbers of a matrix as the file holds them; None where it holds ternary codes."""
+        kind = self.types[name]
+        if kind in _TERNARY_BYTES:
+            return None
+        rows, cols = self._file.tensors[name].shape
+        data = self._file.data(name, self.nbytes[name]).reshape(rows, -1)
+        if scale_name(name) not in self._file.tensors:
+            return StoredMatrix(kind, (rows, cols), data)
+        with self._naming(name):
+            factor = check_scales(self._read_f32(scale_name(name), (1,)))
+            return StoredMatrix(kind, (rows, cols), data, float(factor[0]))
+
     def vector(self, name: str) -> NDArray[np.float32]:
         """Read a norm or bias by its GGUF name into a new float32 array."""
         (size,) = self._file.tensors[name].shape
         data = self._file.data(name, self.nbytes[name])
         return ggml.dequantize(self.types[name], data[None], size).reshape(size)
+
+    def release(self) -> None:
+        """Hand the pages of the mapped file back to the system."""
+        self._file.release()
 
     def close(self) -> None:
         """Forget the file; it stays mapped until the last array that views it is gone."""
@@ -112,8 +133,12 @@ class GGUFCheckpoint(Checkpoint):
             return ternary_matrix(_TILED[kind](data, rows, cols, tile=tile))
         if kind in _BLOCKED:
             return ternary_matrix(_BLOCKED[kind](data, rows, cols))
-        if linear and kind in _FLOATS and self.config.architecture in TERNARY_ARCHITECTURES:
-            return ternarise(ggml.dequantize(kind, data.reshape(rows, -1), cols))
+        if linear and kind in _FLOATS:
+            floats = StoredMatrix(kind, (rows, cols), data.reshape(rows, -1))
+            if self.ternary_masters:
+                return ternarise(floats)
+            if TERNARY_HASH_KEY in self.metadata and (ternary := from_scaled(floats)):
+                return ternary_matrix(ternary)
         if kind in _KEPT:
             return dense_matrix(kind, data, rows, cols)
         widened = ggml.dequantize(kind, data.reshape(rows, -1), cols)

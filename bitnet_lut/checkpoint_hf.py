@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bitnet_lut.checkpoint_base import (
     TERNARY_ARCHITECTURES,
     Checkpoint,
+    StoredMatrix,
     dense_matrix,
     is_linear,
     scale_name,
@@ -28,7 +29,7 @@ from bitnet_lut.formats.safetensors import (
     open_folder,
     parse_json,
 )
-from bitnet_lut.formats.ternary import Scale, check_scales
+from bitnet_lut.formats.ternary import Bytes, Scale, check_scales
 from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
 
 _FLOATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
@@ -58,6 +59,11 @@ _LINEAR_NAMES = {
 }
 _LINEAR_PARTS = {"weight": "weight", "weight_scale": "scale", "bias": "bias"}
 _IGNORED = "self_attn.rotary_emb.inv_freq"  # computed from the config
+_HF_NAMES = {
+    **{name: hf_name for hf_name, name in _MODEL_NAMES.items()},
+    **{name: hf_name for hf_name, name in reversed(_LAYER_NAMES.items())},
+    **{name: hf_name for hf_name, name in _LINEAR_NAMES.items()},
+}
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
 
@@ -67,8 +73,15 @@ class HFCheckpoint(Checkpoint):
     kind = "hf"
     metadata = MappingProxyType({})
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Map the files of a folder and check config.json and the tensors' shapes and dtypes."""
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        files: Mapping[str, SafetensorsFile] | None = None,
+    ) -> None:
+        """Map the files of a folder and check config.json and the tensors' shapes and dtypes.
+
+        files: what holds each tensor, by its Hugging Face name, if not the folder's safetensors.
+        """
         self.folder: Path = Path(folder)
         self.name = str(self.folder)
         path = self.folder / "config.json"
@@ -77,7 +90,11 @@ class HFCheckpoint(Checkpoint):
         settings = parse_json(path.read_bytes(), str(path))
         self.config = config_from_hf(settings, str(path))
         self._quantization = _quantization(settings, str(path))
-        self._places = {_gguf_name(name): (f, name) for name, f in open_folder(folder).items()}
+        self.ternary_masters = (
+            self._quantization is not None or self.config.architecture in TERNARY_ARCHITECTURES
+        )
+        files = open_folder(folder) if files is None else files
+        self._places = {_gguf_name(name): (file, name) for name, file in files.items()}
         self._check_shapes({name: self._shape(name) for name in self._places})
         for name, shape in tensor_shapes(self.config).items():
             with self._naming(name):
@@ -94,14 +111,27 @@ class HFCheckpoint(Checkpoint):
         with self._naming(name):
             if dtype == "U8":
                 return ternary_matrix((hf.unpack(file.array(hf_name), rows), self._scale(name)))
-            if is_linear(name) and self._is_ternary():
-                return ternarise(file.array(hf_name).astype(np.float32, copy=False))
+            if is_linear(name) and self.ternary_masters:
+                return ternarise(StoredMatrix(_FLOATS[dtype], (rows, cols), self._rows(name)))
             return dense_matrix(_FLOATS[dtype], file.raw(hf_name), rows, cols)
+
+    def stored(self, name: str) -> StoredMatrix | None:
+        """The numbers of a matrix as the file holds them; None where it holds ternary codes."""
+        dtype = self._info(name).dtype
+        if dtype == "U8":
+            return None
+        rows, cols = self._shape(name)
+        return StoredMatrix(_FLOATS[dtype], (rows, cols), self._rows(name))
 
     def vector(self, name: str) -> NDArray[np.float32]:
         """Read a norm or bias by its GGUF name into a new float32 array."""
         file, hf_name = self._place(name)
         return file.array(hf_name).astype(np.float32)
+
+    def release(self) -> None:
+        """Hand the pages of the mapped files back to the system."""
+        for file in {id(file): file for file, _ in self._places.values()}.values():
+            file.release()
 
     def close(self) -> None:
         """Forget the files; they stay mapped until the last array that views them is gone."""
@@ -113,6 +143,11 @@ class HFCheckpoint(Checkpoint):
             raise ValueError(f"{self.name} is closed")
         return self._places[name]
 
+    def _rows(self, name: str) -> Bytes:
+        """The bytes of a matrix of floats, a row each."""
+        file, hf_name = self._place(name)
+        return file.raw(hf_name).reshape(self._shape(name)[0], -1)
+
     def _info(self, name: str) -> SafetensorsInfo:
         file, hf_name = self._place(name)
         return file.tensors[hf_name]
@@ -123,10 +158,6 @@ class HFCheckpoint(Checkpoint):
         if info.dtype == "U8" and is_linear(name) and len(info.shape) == 2:
             return 4 * info.shape[0], info.shape[1]
         return info.shape
-
-    def _is_ternary(self) -> bool:
-        """Whether linear layers held as floats are the masters of ternary ones."""
-        return self._quantization is not None or self.config.architecture in TERNARY_ARCHITECTURES
 
     def _check_dtype(self, name: str, n_dims: int) -> None:
         dtype = self._info(name).dtype
@@ -150,6 +181,16 @@ class HFCheckpoint(Checkpoint):
             with np.errstate(divide="ignore"):
                 scale = np.float32(1) / scale
         return check_scales(scale)
+
+
+def hf_name(name: str) -> str:
+    """Hugging Face name of a tensor of the graph, by its GGUF name: "blk.0.attn_q.weight"."""
+    if not name.startswith("blk."):
+        return _HF_NAMES[name]
+    _, layer, part, kind = name.split(".")
+    if part in _HF_NAMES:  # a linear layer
+        return f"model.layers.{layer}.{_HF_NAMES[part]}.{kind}"
+    return f"model.layers.{layer}.{_HF_NAMES[f'{part}.{kind}']}"
 
 
 def _gguf_name(name: str) -> str:

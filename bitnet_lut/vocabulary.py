@@ -22,9 +22,13 @@ from bitnet_lut.errors import FormatError
 __all__ = [
     "BYTE",
     "CONTROL",
+    "GPT2",
     "NORMAL",
     "PRE_TOKENIZERS",
     "SPACE",
+    "UNKNOWN",
+    "UNUSED",
+    "USER_DEFINED",
     "PreTokenizer",
     "Vocabulary",
     "byte_level_piece",
@@ -66,13 +70,13 @@ class PreTokenizer:
     add_bos: bool = False
 
 
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _LLAMA_BPE = PreTokenizer((_LLAMA3,), ignore_merges=True, add_bos=True)
-_FALCON = PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9]"))
+_FALCON = PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9]"))
 
 # By the value of tokenizer.ggml.pre; only "falcon3-bitnet.cpp" is a name of ours. Of "falcon3"
 # llama.cpp makes Llama 3's rule, bitnet.cpp the three passes of the first Falcon.
@@ -84,7 +88,7 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     "falcon3-bitnet.cpp": _FALCON,
     "falcon_e": _FALCON,
     "qwen2": PreTokenizer((_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"),)),
-    "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
+    "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
 }
 
 

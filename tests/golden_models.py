@@ -9,7 +9,7 @@ import numpy as np
 from golden_data import GOLDEN
 from numpy.typing import NDArray
 
-from bitnet_lut import _engine, reference
+from bitnet_lut import _engine, _kernels, reference
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.config import ModelConfig
 
@@ -80,3 +80,21 @@ def logits(model: str, isa: str, ids: NDArray[np.int32], *, kv: str = "f32") -> 
     out = np.zeros((len(ids), load(model)[0].vocab_size), np.float32)
     session(model, isa, kv=kv).step(ids, out)
     return out
+
+
+def logits_of_rounded_input(
+    model: str, isa: str, ids: NDArray[np.int32], *, kv: str = "f32"
+) -> Floats:
+    """The same with the input of the output matrix rounded to float16, as bitnet.cpp may do."""
+    config, tensors = load(model)
+    seen: list[Floats] = []
+
+    def probe(layer: int, op: str, array: Floats) -> None:
+        if op == "output_norm":
+            seen.append(array)
+
+    out = np.zeros((len(ids), config.vocab_size), np.float32)
+    session(model, isa, kv=kv).step(ids, out, probe=probe)
+    head = tensors["token_embd.weight" if config.tied_head else "output.weight"]
+    rounded = reference.to_half(np.concatenate(seen)).astype(np.float32)
+    return _kernels.dense_gemm(head.type, head.data, rounded, isa=isa)

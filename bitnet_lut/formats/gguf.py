@@ -44,6 +44,7 @@ __all__ = [
     "GGUFFile",
     "MetadataValue",
     "TensorInfo",
+    "release_pages",
 ]
 
 # Value types of metadata, and the struct (and NumPy) code of those that are numbers.
@@ -147,6 +148,11 @@ class GGUFFile:
                 f"{nbytes} bytes, but at offset {info.offset} there are {info.span}"
             )
         return np.frombuffer(self._buffer, np.uint8, nbytes, info.offset)
+
+    def release(self) -> None:
+        """Hand the pages that were read back to the system; views read them from the file again."""
+        if isinstance(self._buffer, mmap.mmap):
+            release_pages(self._buffer)
 
     def close(self) -> None:
         """Forget the file; it stays mapped until the last array that views it is gone."""
@@ -308,6 +314,12 @@ class _Cursor:
     def _check_bool(self, values: NDArray[np.uint8], what: str) -> None:
         if values.size and values.max() > 1:
             raise FormatError(f"{self.name}: {what} is a bool with the value {values.max()}")
+
+
+def release_pages(mapped: mmap.mmap) -> None:
+    """Take the pages of a read-only map out of this process, where the system can do that."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _map(path: Path) -> _Buffer:

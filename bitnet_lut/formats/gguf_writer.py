@@ -4,6 +4,7 @@ import math
 import os
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -46,13 +47,17 @@ class GGUFWriter:
         stored = {key: value for key, value in metadata.items() if key != "general.alignment"}
         if alignment != gguf.ALIGNMENT:
             stored["general.alignment"] = (gguf.U32, alignment)
-        header = _header(stored, tensors, alignment)
+        header, self._texts = _header(stored, tensors, alignment)
         self._alignment = alignment
         self._left = {name: nbytes for name, _, _, nbytes in tensors}
         self._path = Path(path)
         self._temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
         self._file = self._temporary.open("wb")
-        self._file.write(header)
+        try:
+            self._file.write(header)
+        except BaseException:
+            self._discard()
+            raise
 
     def write(self, name: str, data: Any) -> None:
         """Append *data*, a C-contiguous buffer, to tensor *name*; ValueError if out of order."""
@@ -68,6 +73,16 @@ class GGUFWriter:
             del self._left[name]
             self._file.write(bytes(-self._file.tell() % self._alignment))
 
+    def amend(self, key: str, text: str) -> None:
+        """Replace a string of the metadata by one of as many bytes, known after the tensors only."""
+        start, old = self._texts[key]
+        if len(text.encode()) != len(old.encode()):
+            raise ValueError(f"{key}: {text!r} does not take the bytes of {old!r}")
+        end = self._file.tell()
+        self._file.seek(start)
+        self._file.write(_string(text))
+        self._file.seek(end)
+
     def close(self) -> None:
         """Give the complete file its name; ValueError (and no file) if tensors are unwritten."""
         if self._file.closed:
@@ -76,8 +91,12 @@ class GGUFWriter:
             self._discard()
             name, nbytes = next(iter(self._left.items()))
             raise ValueError(f"{self._path}: tensor {name!r} lacks {nbytes} bytes")
-        self._file.close()
-        self._temporary.replace(self._path)
+        try:
+            self._file.close()  # writes what is buffered, for which the disk may be too full
+            self._temporary.replace(self._path)
+        except BaseException:
+            self._discard()
+            raise
 
     def __enter__(self) -> Self:
         """The writer itself."""
@@ -96,18 +115,26 @@ class GGUFWriter:
             self._discard()
 
     def _discard(self) -> None:
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
 
 
 def _header(
     metadata: Mapping[str, Any], tensors: Sequence[tuple[str, Sequence[int], int, int]], align: int
-) -> bytes:
-    """All bytes before the data section, padding included."""
+) -> tuple[bytes, dict[str, tuple[int, str]]]:
+    """All bytes before the data section, padding included; offset and text of each string value."""
     parts = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata))]
+    texts: dict[str, tuple[int, str]] = {}
+    position = len(parts[0])
     for key, value in metadata.items():
         value_type, encoded = _encode(key, value)
-        parts += [_string(key), struct.pack("<I", value_type), encoded]
+        entry = [_string(key), struct.pack("<I", value_type), encoded]
+        if value_type == gguf.STRING:
+            text = value[1] if isinstance(value, tuple) else value
+            texts[key] = position + len(entry[0]) + len(entry[1]), text
+        position += sum(map(len, entry))
+        parts += entry
     offset = 0
     for name, shape, type_id, nbytes in tensors:
         if not shape or math.prod(shape) < 1 or nbytes < 1:
@@ -116,7 +143,7 @@ def _header(
         parts += [_string(name), dims, struct.pack("<IQ", type_id, offset)]
         offset += nbytes + -nbytes % align
     header = b"".join(parts)
-    return header + bytes(-len(header) % align) if tensors else header
+    return header + bytes(-len(header) % align if tensors else 0), texts
 
 
 def _encode(key: str, value: Any) -> tuple[int, bytes]:

@@ -9,6 +9,7 @@ Offsets are relative to the end of the header, and the tensors fill the data wit
 
 import json
 import math
+import mmap
 import os
 import re
 from collections.abc import Mapping
@@ -21,9 +22,10 @@ from numpy.typing import NDArray
 
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.ggml import bf16_to_f32
+from bitnet_lut.formats.gguf import release_pages
 
 # NumPy's type of each dtype; those it lacks are read as unsigned integers of the same size.
-_DTYPES = {
+DTYPES = {
     "BOOL": "?",
     "U8": "u1",
     "I8": "i1",
@@ -71,7 +73,9 @@ class SafetensorsFile:
         size = Path(path).stat().st_size
         if size < 8:
             raise FormatError(f"{self.name}: {size} bytes are not a safetensors file")
-        self._data: NDArray[np.uint8] = np.asarray(np.memmap(path, np.uint8, mode="r"))
+        with Path(path).open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._data = np.frombuffer(self._map, np.uint8)
         header_bytes = int(self._data[:8].view("<u8")[0])
         if header_bytes > min(size - 8, _MAX_HEADER):
             raise FormatError(
@@ -93,8 +97,12 @@ class SafetensorsFile:
     def array(self, name: str) -> NDArray[Any]:
         """Return a tensor in its shape: BF16 widened to float32, others a read-only view."""
         info = self.tensors[name]
-        values = self.raw(name).view(_DTYPES[info.dtype]).reshape(info.shape)
+        values = self.raw(name).view(DTYPES[info.dtype]).reshape(info.shape)
         return bf16_to_f32(values) if info.dtype == "BF16" else values
+
+    def release(self) -> None:
+        """Hand the pages that were read back to the system; views read them from the file again."""
+        release_pages(self._map)
 
     def _info(self, name: str, entry: Any, start: int) -> SafetensorsInfo:
         """Check one entry of the header, but for its place among the others."""
@@ -103,14 +111,14 @@ class SafetensorsFile:
         shape = fields.get("shape")
         offsets = fields.get("data_offsets")
         what = f"{self.name}: tensor {name[:80]!r}"
-        if not isinstance(dtype, str) or dtype not in _DTYPES:
+        if not isinstance(dtype, str) or dtype not in DTYPES:
             raise FormatError(f"{what} has an unsupported dtype {str(dtype)[:80]!r}")
         if not _are_counts(shape) or len(shape) > _MAX_DIMS:
             raise FormatError(f"{what} has a bad shape {str(shape)[:80]}")
         if not _are_counts(offsets) or len(offsets) != 2:
             raise FormatError(f"{what} has bad data_offsets {str(offsets)[:80]}")
         begin, end = offsets
-        nbytes = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+        nbytes = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
         if end - begin != nbytes:
             raise FormatError(
                 f"{what} of dtype {dtype} and shape {shape} takes {nbytes} bytes, "

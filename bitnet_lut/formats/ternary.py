@@ -4,8 +4,9 @@ A code is a weight plus one: 0, 1, 2 for -1, 0, +1. ``Ternary`` is what every co
 int8 (rows, cols) in -1..1 and a float32 scale of shape (1,), or (rows,) with one scale per row.
 """
 
+import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,18 @@ Bytes: TypeAlias = NDArray[np.uint8]
 Weights: TypeAlias = NDArray[np.int8]
 Scale: TypeAlias = NDArray[np.float32]
 Ternary: TypeAlias = tuple[Weights, Scale]
+
+
+class Rows(Protocol):
+    """Real-valued weights (rows, cols) that are read by slices of rows: an array, or a file."""
+
+    @property
+    def shape(self) -> Any:
+        """(rows, cols)."""
+
+    def __getitem__(self, rows: slice, /) -> Any:
+        """Return some rows as float32 (n, cols)."""
+
 
 MSB_FIRST = (6, 4, 2, 0)
 LSB_FIRST = (0, 2, 4, 6)
@@ -154,16 +167,16 @@ def merge_scales(ternary: Weights, scales: NDArray[np.floating]) -> Ternary:
     return ternary, per_row
 
 
-def absmean(weights: NDArray[np.float32]) -> Ternary:
+def absmean(weights: Rows) -> Ternary:
     """Quantise real-valued weights (rows, cols) as BitNet b1.58 does: to clip(rint(w / mean|w|)).
 
     The scale is the mean over the whole tensor, at least 1e-5, accumulated in float64 and rounded
     to float32. FormatError if a weight is NaN or infinite.
     """
-    blocks = _row_blocks(weights)
-    _check_finite(weights)
+    blocks = row_blocks(*weights.shape)
     total = sum(float(np.abs(weights[rows]).sum(dtype=np.float64)) for rows in blocks)
-    scale = max(np.float32(total / weights.size), np.float32(1e-5))
+    _check_finite(total)
+    scale = max(np.float32(total / math.prod(weights.shape)), np.float32(1e-5))
     inverse = np.float32(1) / scale
     ternary = np.empty(weights.shape, np.int8)
     for rows in blocks:
@@ -171,16 +184,18 @@ def absmean(weights: NDArray[np.float32]) -> Ternary:
     return ternary, np.array([scale], np.float32)
 
 
-def from_scaled(weights: NDArray[np.float32]) -> Ternary | None:
+def from_scaled(weights: Rows) -> Ternary | None:
     """Split weights (rows, cols) that are all 0 or +-scale into ternary and scale; else None.
 
     They may be off by 2**-8 of the scale. FormatError if a weight is NaN or infinite.
     """
-    scale = _check_finite(weights)
+    blocks = row_blocks(*weights.shape)
+    scale = np.float32(np.max([np.abs(weights[rows]).max() for rows in blocks]))
+    _check_finite(scale)
     ternary = np.zeros(weights.shape, np.int8)
     if scale == 0:
         return ternary, np.zeros(1, np.float32)
-    for rows in _row_blocks(weights):
+    for rows in blocks:
         ratio = weights[rows] / scale
         whole = np.rint(ratio)
         if np.abs(ratio - whole).max() > 2**-8:
@@ -189,17 +204,13 @@ def from_scaled(weights: NDArray[np.float32]) -> Ternary | None:
     return ternary, np.array([scale], np.float32)
 
 
-def _check_finite(weights: NDArray[np.float32]) -> np.float32:
-    """Largest magnitude of weights; FormatError if one is NaN or infinite."""
-    with np.errstate(invalid="ignore"):
-        largest = np.float32(max(weights.max(), -weights.min()))
-    if not np.isfinite(largest):
-        raise FormatError("weights hold NaN or infinity")
-    return largest
-
-
-def _row_blocks(weights: NDArray[np.float32]) -> list[slice]:
-    """Cut the rows so that temporaries of a block stay in the cache."""
-    rows, cols = weights.shape
+def row_blocks(rows: int, cols: int) -> list[slice]:
+    """Cut rows so that temporaries of a block stay in the cache."""
     step = max(1, 2**17 // cols)
     return [slice(start, start + step) for start in range(0, rows, step)]
+
+
+def _check_finite(magnitude: float | np.float32) -> None:
+    """FormatError unless a sum or maximum of magnitudes, which keeps NaN and infinity, is finite."""
+    if not np.isfinite(magnitude):
+        raise FormatError("weights hold NaN or infinity")

@@ -43,7 +43,6 @@ static void bl_check_fill(bl_check_input *in)
 static void bl_check_run(const bl_tier *tier, const bl_check_input *in, bl_check_output *out)
 {
     enum { COLS = BL_CHECK_COLS, TOKEN_BYTES = 64 + 768, ODD = BL_CHECK_COLS - 5 };
-    static const float ones[COLS] = {1.0f};
     uint8_t prepared[BL_CHECK_TOKENS][TOKEN_BYTES];
     float scores[COLS];
     for (int t = 0; t < BL_CHECK_TOKENS; t++) {
@@ -60,7 +59,7 @@ static void bl_check_run(const bl_tier *tier, const bl_check_input *in, bl_check
                          BL_CHECK_ROWS, 1);
         tier->dense_row(out->row[type], (bl_type)type, in->weights, cols);
     }
-    tier->rms_norm(out->norm, in->x[0], ones, ODD, 1e-5f);
+    tier->rms_norm(out->norm, in->x[0], in->x[1], ODD, 1e-5f);
     memcpy(out->silu, in->x[0], sizeof out->silu);
     tier->silu_mul(out->silu, in->x[1], ODD);
     memcpy(out->relu2, in->x[0], sizeof out->relu2);

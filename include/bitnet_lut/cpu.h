@@ -46,7 +46,7 @@ BL_INLINE uint32_t bl_xgetbv(void)
     return (uint32_t)_xgetbv(0);
 #else
     uint32_t low, high;
-    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0)); /* else gcc may move it before the test of OSXSAVE */
     return low;
 #endif
 }

@@ -1,0 +1,266 @@
+"""Writing a checkpoint as a GGUF file."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitnet_lut.checkpoint_base import (
+    TERNARY_ARCHITECTURES,
+    TERNARY_HASH_KEY,
+    Checkpoint,
+    StoredMatrix,
+    is_linear,
+)
+from bitnet_lut.checkpoint_gguf import GGUFCheckpoint
+from bitnet_lut.config import ModelConfig, tensor_shapes
+from bitnet_lut.convert_vocabulary import from_folder
+from bitnet_lut.convert_weights import Options, Rounded, TensorReader, blocks, dense_pieces
+from bitnet_lut.errors import FormatError
+from bitnet_lut.formats import ggml, i2_s, iq2_bn, tq1_0, tq2_0
+from bitnet_lut.formats.gguf import ARRAY
+from bitnet_lut.formats.gguf_writer import GGUFWriter
+from bitnet_lut.formats.ternary import Bytes, Scale, Weights, scale_bytes
+from bitnet_lut.tensors import TernaryMatrix
+
+__all__ = ["HEADS", "TYPES", "GGUFTarget"]
+
+HEADS = ("f16", "q8_0", "q6_k", "q4_0")
+
+_NO_HASH = "0" * 64  # of the same length as a hash, in whose place it stands until that is known
+_TYPE_IDS = {entry.name: type_id for type_id, entry in ggml.GGML_TYPES.items()}
+_FAMILY = set(TERNARY_ARCHITECTURES)  # names of one graph, but for the activation
+_PAIRED_ROPE = ("llama",)  # architectures whose q and k rows GGUF holds for RoPE "norm"
+# Keys that describe the file that was read, not the model.
+_DROPPED = ("general.alignment", "split.", TERNARY_HASH_KEY)
+
+
+@dataclass(frozen=True)
+class _LinearType:
+    """A type of linear layers.
+
+    file_type: the general.file_type that goes with it.
+    pack: rows int8 (n, cols) and their scale, (1,) or (n,), to bytes.
+    scale_per_row: whether rows may have scales of their own.
+    """
+
+    file_type: int
+    nbytes: Callable[[int, int], int]
+    pack: Callable[[Weights, Scale], Bytes]
+    scale_per_row: bool = True
+
+
+def _pack_i2_s(ternary: Weights, scale: Scale) -> Bytes:
+    return i2_s.pack(ternary, float(scale[0]))[: ternary.size // 4]
+
+
+def _pack_f16(ternary: Weights, scale: Scale) -> Bytes:
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = scale.astype(np.float16)
+    if np.any(np.isinf(narrow) | ((narrow == 0) & (scale != 0))):
+        raise FormatError(f"scale {scale[0]} is out of the range of float16")
+    return ggml.quantize("f16", ternary * scale).reshape(-1)
+
+
+# Types of linear layers, by their names in ``formats.ggml``.
+TYPES: Mapping[str, _LinearType] = {
+    "i2_s": _LinearType(40, i2_s.nbytes, _pack_i2_s, scale_per_row=False),
+    "tq1_0": _LinearType(36, tq1_0.nbytes, tq1_0.pack),
+    "tq2_0": _LinearType(37, tq2_0.nbytes, tq2_0.pack),
+    "iq2_bn": _LinearType(137, iq2_bn.nbytes, iq2_bn.pack),
+    "f16": _LinearType(1, lambda rows, cols: 2 * rows * cols, _pack_f16, scale_per_row=False),
+}
+
+
+class GGUFTarget:
+    """A file to be written.
+
+    config: what the file will say. nbytes: of its tensors. all_ternary: whether linear layers must
+    be ternary. warnings: of what is not the same in it.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, options: Options) -> None:
+        """Plan it; FormatError where the model does not suit the types asked for."""
+        self._type = options.type
+        self.config = _config(checkpoint, options)
+        self.warnings: list[str] = []
+        self._metadata = self._describe(checkpoint, options)
+        self._tensors = _plan(checkpoint, options)
+        self.nbytes = sum(tensor.nbytes for tensor in self._tensors.values())
+        self.all_ternary = options.type != "f16"
+        self._marked = (
+            self.all_ternary
+            or checkpoint.ternary_masters
+            or TERNARY_HASH_KEY in checkpoint.metadata
+            or any(checkpoint.stored(name) is None for name in filter(is_linear, self._tensors))
+        )
+
+    def write(
+        self,
+        path: Path,
+        reader: TensorReader,
+        rounded: Callable[[Rounded], None],
+        wrote: Callable[[int], None],
+    ) -> None:
+        """Write the file.
+
+        rounded: called for matrices that did not stay the same. wrote: called with bytes written.
+        """
+        mark = {TERNARY_HASH_KEY: _NO_HASH} if self._marked else {}
+        table = [(name, t.shape, _TYPE_IDS[t.type], t.nbytes) for name, t in self._tensors.items()]
+        with GGUFWriter(path, {**self._metadata, **mark}, table) as writer:
+            for name, tensor in self._tensors.items():
+                for piece in _pieces(name, tensor, reader, rounded):
+                    writer.write(name, piece)
+                    wrote(piece.nbytes)
+            if self._marked:
+                writer.amend(TERNARY_HASH_KEY, reader.hash.hexdigest() or _NO_HASH)
+
+    def _describe(self, checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
+        """The metadata, but for the hash."""
+        if isinstance(checkpoint, GGUFCheckpoint):
+            found = self._copy(checkpoint, options)
+        else:
+            found = _graph(self.config, checkpoint)
+            found |= self._vocabulary(checkpoint, options.pre_tokenizer)
+        if options.chat_template is not None:
+            found["tokenizer.chat_template"] = options.chat_template
+        found["general.file_type"] = TYPES[self._type].file_type
+        found["general.quantization_version"] = 2
+        return found
+
+    def _copy(self, checkpoint: GGUFCheckpoint, options: Options) -> dict[str, Any]:
+        """The metadata of a GGUF file with the repairs asked for."""
+        old = str(checkpoint.metadata["general.architecture"])
+        new = options.architecture or old
+        found: dict[str, Any] = {}
+        for key, value in checkpoint.metadata.items():
+            if key.startswith(_DROPPED):
+                continue
+            renamed = f"{new}.{key.removeprefix(f'{old}.')}" if key.startswith(f"{old}.") else key
+            value_type = checkpoint.value_types[key]
+            found[renamed] = value if value_type == ARRAY else (value_type, value)
+        found["general.architecture"] = new
+        if options.activation or new != old:  # the name says what the activation is by default
+            found[f"{new}.hidden_activation"] = self.config.activation
+        byte_level = checkpoint.metadata.get("tokenizer.ggml.model") == "gpt2"
+        if options.pre_tokenizer is not None:
+            if not byte_level:
+                raise ValueError(f"{checkpoint.name}: only byte-level BPE has a pre-tokenizer")
+            found["tokenizer.ggml.pre"] = options.pre_tokenizer
+        elif byte_level and "tokenizer.ggml.pre" not in found:
+            self.warnings.append(
+                "tokenizer.ggml.pre is missing, so that other programs cut words by 'default'; "
+                "--pre-tokenizer writes it"
+            )
+        return found
+
+    def _vocabulary(self, checkpoint: Checkpoint, pre: str | None) -> dict[str, Any]:
+        """The vocabulary of a folder."""
+        assert checkpoint.folder is not None
+        if not (checkpoint.folder / "tokenizer.json").is_file():
+            self.warnings.append("there is no tokenizer.json: the file has no vocabulary")
+            return {}
+        found, warnings = from_folder(checkpoint.folder, self.config.vocab_size, pre)
+        self.warnings += warnings
+        return found
+
+
+def _config(checkpoint: Checkpoint, options: Options) -> ModelConfig:
+    """The config of the file to be: names, RoPE and precision as in GGUF."""
+    old = checkpoint.config
+    architecture = options.architecture or old.architecture
+    if architecture != old.architecture and not {architecture, old.architecture} <= _FAMILY:
+        raise ValueError(f"a model of architecture {old.architecture} cannot be a {architecture}")
+    return dataclasses.replace(
+        old,
+        architecture=architecture,
+        activation=options.activation or old.activation,
+        rope_kind="norm" if architecture in _PAIRED_ROPE else "neox",
+        rope_theta=float(np.float32(old.rope_theta)),
+        rms_eps=float(np.float32(old.rms_eps)),
+    )
+
+
+def _graph(config: ModelConfig, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Metadata that says what a config says."""
+    graph: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "context_length": config.context_length,
+        "embedding_length": config.embedding_length,
+        "block_count": config.block_count,
+        "feed_forward_length": config.feed_forward_length,
+        "rope.dimension_count": config.rope_dim,
+        "rope.freq_base": config.rope_theta,
+        "attention.head_count": config.head_count,
+        "attention.head_count_kv": config.head_count_kv,
+        "attention.layer_norm_rms_epsilon": config.rms_eps,
+        "hidden_activation": config.activation,
+    }
+    if config.head_dim * config.head_count != config.embedding_length:
+        graph |= {f"attention.{part}_length": config.head_dim for part in ("key", "value")}
+    name = config.name or Path(checkpoint.folder or checkpoint.name).resolve().name
+    found = {"general.architecture": config.architecture, "general.name": name}
+    return found | {f"{config.architecture}.{key}": value for key, value in graph.items()}
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor of the file to be: its shape, type name and bytes."""
+
+    shape: tuple[int, ...]
+    type: str
+    nbytes: int
+
+
+def _plan(checkpoint: Checkpoint, options: Options) -> dict[str, _Tensor]:
+    """What the file will hold; FormatError where a shape does not suit its type."""
+    planned = {}
+    for name, shape in tensor_shapes(checkpoint.config).items():
+        kind = "f32" if len(shape) == 1 else options.type
+        if len(shape) == 2 and not is_linear(name):
+            stored = checkpoint.stored(name)
+            assert stored is not None
+            kind = options.head or stored.type
+        try:
+            planned[name] = _Tensor(shape, kind, _nbytes(kind, shape))
+        except FormatError as error:
+            raise FormatError(f"{checkpoint.name}: tensor {name!r}: {error}") from None
+    return planned
+
+
+def _nbytes(kind: str, shape: tuple[int, ...]) -> int:
+    if kind in TYPES and len(shape) == 2:
+        return TYPES[kind].nbytes(*shape)
+    return math.prod(shape[:-1]) * ggml.row_bytes(kind, shape[-1])
+
+
+def _pieces(
+    name: str, tensor: _Tensor, reader: TensorReader, rounded: Callable[[Rounded], None]
+) -> Iterator[Bytes]:
+    """The bytes of a tensor, some rows at a time."""
+    if len(tensor.shape) == 1:
+        yield reader.vector(name).astype("<f4").view(np.uint8)
+        return
+    matrix = reader.matrix(name)
+    if isinstance(matrix, StoredMatrix):
+        yield from dense_pieces(name, matrix, tensor.type, rounded)
+        return
+    kind = TYPES[tensor.type]
+    scale = matrix.scale
+    if scale.size > 1 and not kind.scale_per_row:
+        raise FormatError(
+            f"tensor {name!r}: its rows have scales of their own, which {tensor.type} cannot hold; "
+            f"{', '.join(other for other, t in TYPES.items() if t.scale_per_row)} can"
+        )
+    try:
+        for rows, ternary in blocks(matrix):
+            yield kind.pack(ternary, scale if scale.size == 1 else scale[rows])
+    except ValueError as error:
+        raise FormatError(f"tensor {name!r} as {tensor.type}: {error}") from None
+    if tensor.type == "i2_s":
+        yield scale_bytes(float(scale[0]))

@@ -1,0 +1,315 @@
+"""Vocabularies from Hugging Face folders to GGUF metadata and back.
+
+GGUF names one of a few ways to cut words where tokenizer.json spells it out, and knows neither
+normalisation nor the finer rules of added tokens: what comes out differently is reported.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from reprlib import repr as quote
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as Encoder
+from tokenizers import decoders, processors
+
+from bitnet_lut import vocabulary, vocabulary_hf
+from bitnet_lut.errors import FormatError
+from bitnet_lut.formats.safetensors import parse_json
+from bitnet_lut.vocabulary import (
+    BYTE,
+    CONTROL,
+    GPT2,
+    NORMAL,
+    PRE_TOKENIZERS,
+    SPACE,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    Vocabulary,
+)
+
+__all__ = [
+    "chat_template",
+    "copy_folder",
+    "from_folder",
+    "replace_chat_template",
+    "to_folder",
+    "write_json",
+]
+
+_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+_AT_ONCE = 4096  # texts encoded at a time, which takes a kilobyte each
+_SAMPLES = (
+    "The capital of France is Paris. It's 12345 km away!\n\n\n  I'LL (maybe) GO\tthere, at 1,000%.",
+    "def f(x):\r\n    return x**2  # naïve, überfällig\n\t\tif x != '\\n': print(f\"{x:>08}\")   ",
+    "Москва 2024年 東京 مرحبا हिन्दी ไทย 한국어 🙂🙃 é ½ Ⅷ _snake_case_ CamelCase...\u00a0x",
+)
+
+
+def from_folder(
+    folder: Path, vocab_size: int, pre: str | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """The ``tokenizer.*`` metadata of a folder's tokenizer.json, and what is not the same in it.
+
+    vocab_size: rows of the embedding; ids without a token become "[PADi]".
+    pre: the ``tokenizer.ggml.pre`` to write; None for the one whose regexes the folder has.
+    Raises FormatError if the folder's vocabulary cannot be used or has no counterpart in GGUF.
+    """
+    file = folder / "tokenizer.json"
+    source = vocabulary_hf.from_folder(folder)
+    state = parse_json(file.read_bytes(), str(file))
+    if len(source.pieces) > vocab_size:
+        raise FormatError(f"{file}: {len(source.pieces)} tokens, but the model has {vocab_size}")
+    model = state["model"]
+    if model.get("type") != "BPE":
+        raise FormatError(f"{file}: a model of type {quote(model.get('type'))}; BPE is supported")
+    tokens, kinds = _tokens(source.encoder, vocab_size)
+    types = np.array(kinds, np.int32)
+    fields: dict[str, Any]
+    if "ByteLevel" in _steps(state["decoder"], "decoders"):
+        warnings = _check_normalizer(state, file)
+        rule = pre or _recognise(state, file)
+        fields = {"model": "gpt2", "pre": rule, "tokens": tokens, "token_type": types}
+        fields["merges"] = [" ".join(pair) for pair in _merges(model, file)]
+    else:
+        if pre is not None:
+            raise ValueError(f"{file}: a SentencePiece vocabulary has no pre-tokenizer {pre!r}")
+        warnings = []
+        types = np.array(_sentencepiece_types(tokens, kinds, model), np.int32)
+        scores = _scores(tokens, types, _merges(model, file))
+        fields = {"model": "llama", "tokens": tokens, "scores": scores, "token_type": types}
+        fields["add_space_prefix"] = source.adds_space
+    fields |= _special_ids(source, folder)
+    metadata = {f"tokenizer.ggml.{key}": value for key, value in fields.items()}
+    template = chat_template(folder)
+    if template is not None:
+        metadata["tokenizer.chat_template"] = template
+    warnings += _differences(source, vocabulary.from_gguf(metadata, str(file), "auto"))
+    return metadata, warnings
+
+
+def to_folder(
+    metadata: Mapping[str, Any], folder: Path, name: str, *, pre: str = "auto", context: int
+) -> dict[str, Any]:
+    """Write tokenizer.json, tokenizer_config.json and generation_config.json.
+
+    name: the GGUF file, for errors. pre: see ``Tokenizer.from_gguf``. context: most tokens.
+    Returns what config.json says of the vocabulary. Raises FormatError if it cannot be used.
+    """
+    source = vocabulary.from_gguf(metadata, name, pre)
+    encoder = source.encoder
+    texts = metadata["tokenizer.ggml.tokens"]
+    if metadata["tokenizer.ggml.model"] == "gpt2":
+        encoder.decoder = decoders.ByteLevel()
+    else:
+        strip = [decoders.Strip(" ", 1, 0)] if source.adds_space else []
+        replace = decoders.Replace(SPACE, " ")
+        steps = [replace, decoders.ByteFallback(), decoders.Fuse(), *strip]
+        encoder.decoder = decoders.Sequence(steps)
+    before = [source.bos_id] if source.add_bos else []
+    after = [source.eos_id] if source.add_eos else []
+    if before or after:
+        around = [(texts[i], i) for i in {*before, *after}]
+        single = [*(texts[i] for i in before), "$A", *(texts[i] for i in after)]
+        pair = [*single, *(part.replace("$A", "$B") for part in single)]
+        encoder.post_processor = processors.TemplateProcessing(
+            single=single, pair=pair, special_tokens=around
+        )
+    encoder.save(str(folder / "tokenizer.json"))
+    named = {"bos": source.bos_id, "eos": source.eos_id}
+    settings: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **{f"{token}_token": texts[i] for token, i in named.items() if i is not None},
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": context,
+    }
+    padding = metadata.get("tokenizer.ggml.padding_token_id")
+    if isinstance(padding, int) and padding < len(texts):
+        settings["pad_token"] = texts[padding]
+    if "tokenizer.chat_template" in metadata:
+        settings["chat_template"] = metadata["tokenizer.chat_template"]
+    write_json(folder / "tokenizer_config.json", settings)
+    ends = sorted(source.eos_ids, key=lambda i: (i != source.eos_id, i))
+    generation = {"bos_token_id": source.bos_id, "eos_token_id": ends or None}
+    write_json(folder / "generation_config.json", generation)
+    return {f"{token}_token_id": i for token, i in named.items()}
+
+
+def chat_template(folder: Path) -> str | None:
+    """The chat template of a folder: a file of its own, or in tokenizer_config.json."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    file = folder / "tokenizer_config.json"
+    settings = parse_json(file.read_bytes(), str(file)) if file.is_file() else {}
+    template = settings.get("chat_template")
+    if isinstance(template, list):  # of several, by their names
+        named = {entry.get("name"): entry.get("template") for entry in template}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def copy_folder(source: Path, folder: Path) -> None:
+    """Copy what there is of a vocabulary from one folder to another."""
+    for name in _FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def replace_chat_template(folder: Path, template: str) -> None:
+    """Give a folder another chat template."""
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    file = folder / "tokenizer_config.json"
+    settings = parse_json(file.read_bytes(), str(file)) if file.is_file() else {}
+    write_json(file, {**settings, "chat_template": template})
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object as people read it."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _tokens(encoder: Encoder, count: int) -> tuple[list[str], list[int]]:
+    """Text and type of every id."""
+    added = encoder.get_added_tokens_decoder()
+    tokens, types = [], []
+    for i in range(count):
+        text = encoder.id_to_token(i)
+        kind = NORMAL
+        if text is None:
+            text, kind = f"[PAD{i}]", UNUSED
+        elif i in added:
+            kind = CONTROL if added[i].special else USER_DEFINED
+        tokens.append(text)
+        types.append(kind)
+    return tokens, types
+
+
+def _merges(model: Mapping[str, Any], file: Path) -> list[tuple[str, str]]:
+    """The pairs, which older files write as one string."""
+    pairs = []
+    for i, entry in enumerate(model.get("merges", [])):
+        pair = entry.split(" ", 1) if isinstance(entry, str) else entry
+        if len(pair) != 2 or " " in pair[0]:
+            raise FormatError(f"{file}: merge {i} is {quote(entry)}, which GGUF cannot hold")
+        pairs.append((pair[0], pair[1]))
+    return pairs
+
+
+def _steps(part: Any, key: str) -> dict[str, Any]:
+    """The steps of a normalizer, pre-tokenizer or decoder by type, in order."""
+    steps = part.get(key, [part]) if isinstance(part, dict) else []
+    return {step["type"]: step for step in steps}
+
+
+def _check_normalizer(state: Mapping[str, Any], file: Path) -> list[str]:
+    """What the normalizer of a byte-level vocabulary does that GGUF leaves out."""
+    steps = _steps(state.get("normalizer"), "normalizers")
+    if steps.keys() <= {"NFC"}:
+        return ["NFC normalisation of texts is left out, as in llama.cpp"] if steps else []
+    raise FormatError(f"{file}: the normalizer {quote(state['normalizer'])} is not supported")
+
+
+def _recognise(state: Mapping[str, Any], file: Path) -> str:
+    """The key of PRE_TOKENIZERS with the regexes of a tokenizer.json."""
+    passes = tuple(_passes(state.get("pre_tokenizer")))
+    ignore_merges = state["model"].get("ignore_merges", False)
+    names = [name for name, rule in PRE_TOKENIZERS.items() if rule.passes == passes]
+    exact = [name for name in names if PRE_TOKENIZERS[name].ignore_merges == ignore_merges]
+    if not names:
+        raise FormatError(
+            f"{file}: its pre-tokenizer {quote(passes)} is none of {', '.join(PRE_TOKENIZERS)}; "
+            "name the one to write by --pre-tokenizer"
+        )
+    return (exact or names)[0]
+
+
+def _passes(pre_tokenizer: Any) -> Iterator[str]:
+    """The regexes that cut a text; what is none is named by its type."""
+    for step in _pre_tokenizers(pre_tokenizer):
+        regex = step.get("pattern", {}).get("Regex")
+        if step["type"] == "Split" and regex and step["behavior"] == "Isolated":
+            yield regex if not step.get("invert") else f"not {regex}"
+        elif step["type"] == "ByteLevel" and not step["add_prefix_space"]:
+            yield from [GPT2] if step["use_regex"] else []
+        else:
+            yield step["type"]
+
+
+def _pre_tokenizers(part: Any) -> Sequence[Any]:
+    if part is None:
+        return []
+    steps: Sequence[Any] = part.get("pretokenizers", [part])
+    return steps
+
+
+def _sentencepiece_types(
+    tokens: Sequence[str], types: Sequence[int], model: Mapping[str, Any]
+) -> list[int]:
+    """Types with the unknown and the byte tokens told apart."""
+    of_bytes = {f"<0x{byte:02X}>" for byte in range(256)} if model.get("byte_fallback") else set()
+    kinds = dict.fromkeys(of_bytes, BYTE) | {model.get("unk_token"): UNKNOWN}
+    return [kinds.get(text, kind) for text, kind in zip(tokens, types, strict=True)]
+
+
+def _scores(
+    tokens: Sequence[str], types: NDArray[np.int32], merges: Sequence[tuple[str, str]]
+) -> NDArray[np.float32]:
+    """Scores that make SentencePiece merge in the order of *merges*: 0, -1, -2 ... as it learnt."""
+    order = dict.fromkeys(left + right for left, right in merges)
+    ranks = {text: -rank for rank, text in enumerate(order)}
+    last = -len(ranks)
+    scores = [
+        ranks.get(text, last if kind == NORMAL and len(text) > 1 else 0)
+        for text, kind in zip(tokens, types, strict=True)
+    ]
+    return np.array(scores, np.float32)
+
+
+def _special_ids(source: Vocabulary, folder: Path) -> dict[str, Any]:
+    """BOS, EOS, what else ends a text, padding and unknown, and which are added."""
+    ids = {"bos_token_id": source.bos_id, "eos_token_id": source.eos_id}
+    found_by_text = vocabulary.end_ids(source.encoder.token_to_id, [source.eos_id])
+    ids["eot_token_id"] = min(source.eos_ids - found_by_text, default=None)
+    file = folder / "tokenizer_config.json"
+    settings = parse_json(file.read_bytes(), str(file)) if file.is_file() else {}
+    for key, token in (("padding_token_id", "pad_token"), ("unknown_token_id", "unk_token")):
+        text = settings.get(token)
+        text = text.get("content") if isinstance(text, dict) else text
+        ids[key] = source.encoder.token_to_id(text) if isinstance(text, str) else None
+    adds = {"add_bos_token": source.add_bos, "add_eos_token": source.add_eos}
+    return {key: i for key, i in ids.items() if i is not None} | adds
+
+
+def _differences(source: Vocabulary, target: Vocabulary) -> list[str]:
+    """Where the ids of sample texts, and of the text of every token, are not the same."""
+    texts = list(_SAMPLES)
+    for piece in source.pieces:
+        try:
+            texts.append(piece.decode().lstrip(" " if source.adds_space else ""))
+        except UnicodeDecodeError:
+            continue  # a part of a character
+    differing = []
+    for start in range(0, len(texts), _AT_ONCE):
+        some = texts[start : start + _AT_ONCE]
+        pair = [e.encode_batch(some, add_special_tokens=False) for e in (source.encoder, target.encoder)]
+        differing += [text for text, a, b in zip(some, *pair, strict=True) if a.ids != b.ids]
+    if not differing:
+        return []
+    return [
+        f"{len(differing)} of {len(texts)} sample texts get other ids than tokenizer.json gives "
+        f"them, the first being {quote(differing[0])}"
+    ]

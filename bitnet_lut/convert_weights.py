@@ -1,0 +1,218 @@
+"""The tensors of a checkpoint as a converter takes them: ternary where they should be, in pieces.
+
+A piece is some rows of a matrix, so that no model is too large for the memory.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnet_lut.checkpoint_base import Checkpoint, StoredMatrix, is_linear, ternary_matrix
+from bitnet_lut.config import ModelConfig
+from bitnet_lut.errors import FormatError
+from bitnet_lut.formats import ggml, i2_s
+from bitnet_lut.formats.ternary import Bytes, Scale, Ternary, Weights, absmean, from_scaled, row_blocks
+from bitnet_lut.tensors import TernaryMatrix
+from bitnet_lut.ternary_hash import TernaryHash, permutation, without_dead_rows
+
+__all__ = ["Options", "Rounded", "TensorReader", "Ternarised", "blocks", "dense_pieces"]
+
+_RELEASE_AFTER = 2**26  # bytes of a mapped file that may be held in memory
+_WEIGHTS_AT_ONCE = 2**22
+_ROWS_OF_A_GROUP = 128  # a multiple of these rows fills whole groups of I2_S, whatever the columns
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for; ``convert.convert`` says what the fields mean."""
+
+    type: str
+    head: str | None
+    pre_tokenizer: str | None
+    chat_template: str | None
+    activation: Literal["silu", "relu2"] | None
+    architecture: str | None
+
+
+@dataclass(frozen=True)
+class Ternarised:
+    """What rounding real-valued weights W to ternary ones T times a scale s did to a tensor.
+
+    relative_error: norm of W - s T, divided by that of W; norms are Frobenius norms.
+    """
+
+    name: str
+    relative_error: float
+    norm_before: float
+    norm_after: float
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A tensor that a conversion could not keep exactly.
+
+    what: "scale", and then old and new are scales (those of the row that changed most), or
+        "weights", and then old and new are types, and relative_error is that of all weights.
+    """
+
+    name: str
+    what: str
+    old: str
+    new: str
+    relative_error: float
+
+
+class TensorReader:
+    """Reads the tensors of a checkpoint for a target graph, and notes what happens to them.
+
+    ternarised: the linear layers that were rounded, in the order in which they were read.
+    scales: of the ternary matrices read, as (1,) or (rows,); hash: of their weights.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, target: ModelConfig, *, all_ternary: bool) -> None:
+        """target: a config with the RoPE to permute for.
+
+        all_ternary: round all linear layers; else only those that stand for ternary ones.
+        """
+        self._checkpoint = checkpoint
+        self._target = target
+        self._all_ternary = all_ternary
+        self.ternarised: list[Ternarised] = []
+        self.scales: dict[str, Scale] = {}
+        self.hash = TernaryHash(target)
+
+    def vector(self, name: str) -> NDArray[np.float32]:
+        """Read a norm or bias."""
+        vector = self._checkpoint.vector(name)
+        order = self._order(name)
+        return vector if order is None else vector[order]
+
+    def matrix(self, name: str) -> TernaryMatrix | StoredMatrix:
+        """Read a matrix; a linear layer is ternary if it is, stands for one, or shall be."""
+        stored = self._stored(name)
+        if stored is not None and not is_linear(name):
+            return stored
+        try:
+            matrix = self._ternary(name, stored)
+        except FormatError as error:
+            prefix = "" if str(error).startswith(self._checkpoint.name) else self._where(name)
+            raise FormatError(f"{prefix}{error}") from None
+        order = self._order(name)
+        if matrix is None:
+            assert stored is not None
+            if order is None:
+                return stored
+            return StoredMatrix(stored.type, stored.shape, stored.data[order], stored.factor)
+        if order is not None:
+            scale = matrix.scale if matrix.scale.size == 1 else matrix.scale[order]
+            matrix = TernaryMatrix(matrix.rows, matrix.cols, matrix.packed[order], scale)
+        self.scales[name] = matrix.scale
+        self.hash.add(name, matrix)
+        return matrix
+
+    def _ternary(self, name: str, stored: StoredMatrix | None) -> TernaryMatrix | None:
+        """A linear layer with ternary weights, or None if it has none and shall have none."""
+        if stored is None:
+            matrix = self._checkpoint.matrix(name)
+            assert isinstance(matrix, TernaryMatrix)
+            if i2_s.has_code_3(matrix.packed):
+                raise FormatError("a weight has code 3, which no writer makes: damaged data")
+            return without_dead_rows(matrix)
+        exact = from_scaled(stored)
+        if exact is not None:
+            return ternary_matrix(exact)
+        if not (self._all_ternary or self._checkpoint.ternary_masters):
+            return None
+        rounded = absmean(stored)
+        self.ternarised.append(_figures(name, stored, rounded))
+        return ternary_matrix(rounded)
+
+    def _stored(self, name: str) -> StoredMatrix | None:
+        stored = self._checkpoint.stored(name)
+        return stored and _Released(
+            stored.type, stored.shape, stored.data, stored.factor, self._checkpoint.release
+        )
+
+    def _order(self, name: str) -> NDArray[np.intp] | None:
+        """What rows of the file go where in the target's graph; None if all stay."""
+        source = permutation(name, self._checkpoint.config)
+        target = permutation(name, self._target)
+        if (source is None) == (target is None):
+            return None
+        return target if source is None else np.argsort(source)
+
+    def _where(self, name: str) -> str:
+        return f"{self._checkpoint.name}: tensor {name!r}: "
+
+
+@dataclass(frozen=True, eq=False)
+class _Released(StoredMatrix):
+    """A stored matrix that hands the pages of its file back after every so many bytes."""
+
+    release: Callable[[], None] = lambda: None
+
+    def raw(self, rows: slice) -> Bytes:
+        start, stop, _ = rows.indices(self.shape[0])
+        row = self.data.shape[1]
+        if start * row // _RELEASE_AFTER != stop * row // _RELEASE_AFTER:
+            self.release()
+        return super().raw(rows)
+
+
+def blocks(matrix: TernaryMatrix) -> Iterator[tuple[slice, Weights]]:
+    """Weights int8 (n, cols) of some rows at a time, always a multiple of 128 but at the end."""
+    step = max(1, _WEIGHTS_AT_ONCE // matrix.cols // _ROWS_OF_A_GROUP) * _ROWS_OF_A_GROUP
+    for start in range(0, matrix.rows, step):
+        rows = slice(start, min(start + step, matrix.rows))
+        yield rows, i2_s.unpack_rows(matrix.packed[rows], matrix.cols)
+
+
+def dense_pieces(
+    name: str, matrix: StoredMatrix, type: str, rounded: Callable[[Rounded], None]
+) -> Iterator[Bytes]:
+    """The bytes of a matrix in a type of ``formats.ggml``, some rows at a time.
+
+    rounded: called at the end if the weights are not the same.
+    Raises FormatError if they overflow the type, or are not finite.
+    """
+    rows, cols = matrix.shape
+    step = max(1, _WEIGHTS_AT_ONCE // cols)
+    error = norm = 0.0
+    for start in range(0, rows, step):
+        part = slice(start, min(start + step, rows))
+        if type == matrix.type and matrix.factor == 1:
+            yield matrix.raw(part)
+            continue
+        weights = matrix[part]
+        with np.errstate(all="ignore"):
+            data = ggml.quantize(type, weights)
+        found = ggml.dequantize(type, data, cols)
+        if not np.isfinite(found).all():
+            raise FormatError(
+                f"tensor {name!r}: weights up to {np.abs(weights).max()} do not fit in {type}"
+            )
+        error += _squares(found - weights)
+        norm += _squares(weights)
+        yield data
+    if error:
+        rounded(Rounded(name, "weights", matrix.type, type, math.sqrt(error / norm)))
+
+
+def _figures(name: str, weights: StoredMatrix, rounded: Ternary) -> Ternarised:
+    ternary, scale = rounded
+    error = before = after = 0.0
+    for rows in row_blocks(*weights.shape):
+        real, near = weights[rows], ternary[rows] * scale
+        error += _squares(real - near)
+        before += _squares(real)
+        after += _squares(near)
+    return Ternarised(name, math.sqrt(error / before), math.sqrt(before), math.sqrt(after))
+
+
+def _squares(values: NDArray[np.float32]) -> float:
+    flat = values.reshape(-1).astype(np.float64)
+    return float(flat @ flat)
