@@ -133,7 +133,7 @@ class Model:
         return self._tokenizer.decode(ids)
 
     def session(self, *, context: int | None = None) -> "Session":
-        """Start a sequence at position 0 with room for *context* positions (default: the model's)."""
+        """Start a sequence at position 0; *context* is its room (default: the model's)."""
         context = self._context if context is None else context
         self._refuse_session(context)
         return Session(

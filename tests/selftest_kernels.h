@@ -115,7 +115,8 @@ static uint8_t *make_dense(bl_type type, int64_t rows, int64_t cols)
     const int64_t step = bl_row_bytes(type, type == BL_Q8_0 || type == BL_Q4_0 ? 32 : 1);
     for (uint8_t *block = data; block < data + bytes; block += step) {
         const float value = (float)(random_below(17) - 8);
-        const uint16_t half = type == BL_F16 ? bl_to_f16(value) : type == BL_BF16 ? (uint16_t)(bl_bits(value) >> 16) : one;
+        const uint16_t bf16 = (uint16_t)(bl_bits(value) >> 16);
+        const uint16_t half = type == BL_F16 ? bl_to_f16(value) : type == BL_BF16 ? bf16 : one;
         if (type == BL_F32) memcpy(block, &value, 4);
         else memcpy(block, &half, 2);
     }

@@ -221,7 +221,8 @@ static void check_model(const char *path)
         }
         for (int64_t t = 0; t < d.n; t++) {
             printf("%s %lld", kv_f16 ? "f16" : "f32", (long long)t);
-            for (int64_t i = 0; i < d.model.vocab; i++) printf(" %08x", (unsigned)bl_bits(expected[t * d.model.vocab + i]));
+            const float *row = expected + t * d.model.vocab;
+            for (int64_t i = 0; i < d.model.vocab; i++) printf(" %08x", (unsigned)bl_bits(row[i]));
             putchar('\n');
         }
         free(expected);

@@ -42,7 +42,8 @@ static void check_quantise(const bl_tier *tier, int64_t n)
         if (kind) x[random_below((int)n)] = not_finite[kind];
         int8_t *found = room(n), *expected = room(n);
         const float max = tier->quantise(found, x, n), scalar_max = bl_tier_scalar.quantise(expected, x, n);
-        if (bl_bits(max) != bl_bits(scalar_max)) FAIL("%s quantise of %lld: max %g", tier->name, (long long)n, (double)max);
+        if (bl_bits(max) != bl_bits(scalar_max))
+            FAIL("%s quantise of %lld: max %g", tier->name, (long long)n, (double)max);
         if (tier->finite(x, n) != !kind) FAIL("%s finite of %lld is wrong", tier->name, (long long)n);
         same(tier->name, "quantise", n, found, expected, n);
         free(x);
@@ -120,17 +121,17 @@ static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t lengt
 /* Every half but the NaNs there and back; between two of them, to the nearest, ties to even. */
 static void check_half(const bl_tier *tier)
 {
-    enum { HALVES = 0x10000, INFINITE = 0x7c00 };
+    enum { HALVES = 0x10000, INFINITE_HALF = 0x7c00 };
     uint16_t *halves = room(HALVES * 2), *back = room(HALVES * 2);
     float *floats = room(HALVES * 4), *between = room(HALVES * 4);
-    for (int h = 0; h < HALVES; h++) halves[h] = (uint16_t)((h & 0x7fff) > INFINITE ? 0 : h);
+    for (int h = 0; h < HALVES; h++) halves[h] = (uint16_t)((h & 0x7fff) > INFINITE_HALF ? 0 : h);
     tier->dense_row(floats, BL_F16, (const uint8_t *)halves, HALVES);
     tier->store_f16(back, floats, HALVES);
     if (memcmp(halves, back, HALVES * 2)) FAIL("%s: a half is not itself after a round trip", tier->name);
     for (int side = -1; side <= 1; side++) {
         for (int h = 0; h < HALVES; h++) {
-            const int low = h & 0x7fff, inside = low < INFINITE;
-            const float next = low + 1 == INFINITE ? 65536.0f : inside ? floats[low + 1] : 0.0f;
+            const int low = h & 0x7fff, inside = low < INFINITE_HALF;
+            const float next = low + 1 == INFINITE_HALF ? 65536.0f : inside ? floats[low + 1] : 0.0f;
             const float middle = inside ? (floats[low] + next) * 0.5f : 0.0f;
             const float nudged = side ? bl_float(bl_bits(middle) + (uint32_t)(inside ? side : 0)) : middle;
             between[h] = h & 0x8000 ? -nudged : nudged;
@@ -138,8 +139,9 @@ static void check_half(const bl_tier *tier)
         tier->store_f16(back, between, HALVES);
         for (int h = 0; h < HALVES; h++) {
             const int up = side > 0 || (side == 0 && h & 1);
-            const int expected = (h & 0x7fff) < INFINITE ? h + up : h & 0x8000;
-            if (back[h] != expected) FAIL("%s: %a to half is %#x, not %#x", tier->name, (double)between[h], back[h], expected);
+            const int expected = (h & 0x7fff) < INFINITE_HALF ? h + up : h & 0x8000;
+            if (back[h] != expected)
+                FAIL("%s: %a to half is %#x, not %#x", tier->name, (double)between[h], back[h], expected);
         }
     }
     free(halves);

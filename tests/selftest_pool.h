@@ -4,7 +4,8 @@
 
 #include "selftest.h"
 
-#if !defined(BL_NO_THREADS)
+#if !defined(_WIN32) && !defined(BL_NO_THREADS) && !defined(BL_SELFTEST_NO_FORK)
+#define BL_SELFTEST_FORK
 #include <sys/wait.h>
 #endif
 
@@ -48,24 +49,32 @@ static void check_pool(void)
 
 #else
 
-static void *call_pool(void *pool) { return relay_fails(pool, RUNS / 10) ? pool : NULL; }
+typedef struct {
+    bl_pool *pool;
+    int failed;
+} caller;
+
+static BL_THREAD_RESULT call_pool(void *argument)
+{
+    caller *c = argument;
+    c->failed = relay_fails(c->pool, RUNS / 10);
+    return 0;
+}
 
 static void check_callers(bl_pool *pool)
 {
-    pthread_t caller;
-    void *failed;
-    if (pthread_create(&caller, NULL, call_pool, pool)) FAIL("no second thread");
-    const int here = relay_fails(pool, RUNS / 10);
-    pthread_join(caller, &failed);
-    if (here || failed) FAIL("two callers disturb each other on %d workers", pool->workers);
+    caller second = {pool, 0};
+    bl_thread thread;
+    if (bl_thread_start(&thread, call_pool, &second)) FAIL("no second thread");
+    const int failed = relay_fails(pool, RUNS / 10);
+    bl_thread_join(thread);
+    if (failed || second.failed) FAIL("two callers disturb each other on %d workers", pool->workers);
 }
 
 /* The child has only the calling thread; both must still be able to run. */
 static void check_fork(bl_pool *pool)
 {
-#if defined(BL_SELFTEST_NO_FORK) /* qemu-user and ThreadSanitizer cannot start threads in a forked child */
-    (void)pool;
-#else
+#if defined(BL_SELFTEST_FORK)
     const pid_t child = fork();
     if (child < 0) FAIL("fork");
     if (child == 0) {
@@ -75,8 +84,11 @@ static void check_fork(bl_pool *pool)
         _exit(0);
     }
     int status;
-    if (waitpid(child, &status, 0) != child || status != 0) FAIL("%d workers after fork: %#x", pool->workers, (unsigned)status);
+    if (waitpid(child, &status, 0) != child || status != 0)
+        FAIL("%d workers after fork: %#x", pool->workers, (unsigned)status);
     if (relay_fails(pool, RUNS / 10)) FAIL("%d workers after the fork of a child", pool->workers);
+#else
+    (void)pool;
 #endif
 }
 

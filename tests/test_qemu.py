@@ -18,7 +18,6 @@ TIERS = {"Nehalem": ["scalar"], "Haswell": ["avx2", "scalar"]}
 # ("odd") and of a file through the public interface.
 PROGRAM = """
 import hashlib, json, sys
-sys.path.insert(0, sys.argv[1])
 from bitnet_lut import Model
 from bitnet_lut._kernels import missing_features, self_test, tier_names
 from tiny_models import odd_model
@@ -33,7 +32,7 @@ for isa in (name for name in tier_names() if not missing_features(name)):
         kv: digest(odd.logits(9, isa=isa, kv_f16=kv == "f16", threads=2, batch=4))
         for kv in ("f16", "f32")
     }
-    for path in sys.argv[2:]:
+    for path in sys.argv[1:]:
         with Model(path, threads=2, isa=isa) as model:
             found[isa][path] = digest(model.forward(range(9)))
 print(json.dumps(found))
@@ -43,17 +42,8 @@ print(json.dumps(found))
 def logits_of_tiers(emulator: list[str]) -> dict[str, dict[str, str]]:
     """What the program above prints."""
     files = [] if GOLDEN is None else [GOLDEN / "bitnet-b1.58" / "model-i2_s.gguf"]
-    command = [
-        *emulator,
-        sys.executable,
-        "-W",
-        "error",
-        "-c",
-        PROGRAM,
-        str(TESTS),
-        *map(str, files),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [*emulator, sys.executable, "-W", "error", "-c", PROGRAM, *map(str, files)]
+    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{' '.join(emulator)}: {done.returncode}\n{done.stderr}"
     return json.loads(done.stdout)
 

@@ -41,8 +41,9 @@ class Build(NamedTuple):
     models: list[str]
 
 
-CLANG = ["clang"] if shutil.which("clang") else [sys.executable, "-m", "ziglang", "cc"]
-SANITIZED = ["gcc", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+ZIG = [sys.executable, "-m", "ziglang"]
+CLANG = ["clang"] if shutil.which("clang") else [*ZIG, "cc", "-mcpu=baseline"]
+SANITIZED = ["gcc", "-Og", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # Neither qemu-user nor ThreadSanitizer can start threads in a forked child.
 UNFORKED = "-DBL_SELFTEST_NO_FORK"
 BUILDS = {
