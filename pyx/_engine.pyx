@@ -25,6 +25,7 @@ from cengine cimport (
     bl_pool_free,
     bl_pool_init,
     bl_probe,
+    bl_scratch_floats,
     bl_state,
     bl_step,
     bl_widest_input,
@@ -248,7 +249,7 @@ cdef _lay_out(Weights weights, bl_state *s, int64_t context, bint kv_f16, int64_
     _carve(base, &used, <void **>&s.out, batch * m.embedding * 4)
     _carve(base, &used, <void **>&s.cosine, batch * m.rope_dim * 2)
     _carve(base, &used, <void **>&s.sine, batch * m.rope_dim * 2)
-    _carve(base, &used, <void **>&s.worker_scratch, workers * (context + 2 * stride) * 4)
+    _carve(base, &used, <void **>&s.worker_scratch, workers * bl_scratch_floats(m, context) * 4)
     return cache, used - cache
 
 

@@ -13,6 +13,7 @@ from ckernels cimport (
     BL_CPU_COUNT,
     BL_F16,
     BL_F32,
+    BL_MAX_HEADS,
     BL_Q4_0,
     BL_Q6_K,
     BL_Q8_0,
@@ -239,24 +240,28 @@ def to_f16(const float[::1] x not None, *, str isa not None):
     return out
 
 
-def attention(const float[::1] q not None, keys not None, values not None, float scale, *, str isa not None):
-    """One head of softmax(q . keys * scale) . values: float32 (head_dim,), head_dim a multiple of 16.
+def attention(const float[:, ::1] q not None, keys not None, values not None, float scale, *, str isa not None):
+    """softmax(q . keys * scale) . values of heads that share keys and values: float32 (heads, head_dim).
 
-    keys, values: (length, head_dim), both float32 or both uint16 (bits of half precision).
+    q: (heads, head_dim), 1 to 4 heads, head_dim a multiple of 16. keys, values: (length, head_dim), both float32 or
+    both uint16 (bits of half precision).
     """
     cdef const bl_tier *tier = _find(isa)
-    cdef int64_t head_dim = q.shape[0], length = len(keys)
+    cdef int64_t heads = q.shape[0], head_dim = q.shape[1], length = len(keys)
     cdef bint half = keys.dtype == np.uint16
-    _same("length of q modulo 16", head_dim % 16, 0)
+    if not 1 <= heads <= BL_MAX_HEADS:
+        raise ValueError(f"q has {heads} heads, it must have 1 to {BL_MAX_HEADS}")
+    _same("columns of q modulo 16", head_dim % 16, 0)
     kind = np.uint16 if half else np.float32
     if keys.dtype != kind or values.dtype != kind or keys.shape != (length, head_dim) or values.shape != keys.shape:
         raise ValueError(f"keys {keys.dtype}{keys.shape} and values {values.dtype}{values.shape} do not fit q "
-                         f"({head_dim},)")
-    out = np.zeros(head_dim, np.float32)
+                         f"({heads}, {head_dim})")
+    out = np.zeros((heads, head_dim), np.float32)
     if length == 0 or head_dim == 0:
         return out
-    cdef float[::1] result = out, scores = np.empty(length, np.float32)
+    cdef float[:, ::1] result = out
+    cdef float[::1] scores = np.empty(heads * length, np.float32)
     cdef const uint8_t[::1] k = np.ascontiguousarray(keys).reshape(-1).view(np.uint8)
     cdef const uint8_t[::1] v = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-    tier.attention(&result[0], &q[0], &k[0], &v[0], half, head_dim, length, scale, &scores[0])
+    tier.attention(&result[0, 0], &q[0, 0], &k[0], &v[0], half, head_dim, length, scale, &scores[0], heads)
     return out

@@ -91,6 +91,7 @@ cdef extern from "bitnet_lut/engine.h" nogil:
 
     int64_t bl_head_stride(const bl_model *)
     int64_t bl_widest_input(const bl_model *)
+    int64_t bl_scratch_floats(const bl_model *, int64_t)
     int bl_forward(bl_step *)
 
     ctypedef struct bl_pool:

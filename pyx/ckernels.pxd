@@ -4,6 +4,7 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t
 cdef extern from "bitnet_lut/kernels.h" nogil:
     enum: BL_CPU_COUNT
     enum: BL_TIER_COUNT
+    enum: BL_MAX_HEADS
     const char *bl_cpu_names[]
     uint32_t bl_cpu()
 
@@ -33,6 +34,6 @@ cdef extern from "bitnet_lut/kernels.h" nogil:
         void (*rope)(float *, const float *, const float *, int64_t, int) noexcept nogil
         void (*store_f16)(uint16_t *, const float *, int64_t) noexcept nogil
         void (*attention)(float *, const float *, const void *, const void *, int, int64_t, int64_t, float,
-                          float *) noexcept nogil
+                          float *, int) noexcept nogil
 
     const bl_tier *bl_tiers[]

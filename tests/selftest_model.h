@@ -129,7 +129,7 @@ static bl_state make_state(const bl_model *m, int64_t context, int64_t batch, in
         cache, cache, batch * m->embedding * 4, batch * widest * 4, batch * bl_i2_s_prepared_bytes(widest),
         workers * widest, batch * 4, batch * attention * 4, batch * kv * 4, batch * kv * 4, batch * attention * 4,
         batch * m->ffn * 4, batch * m->ffn * 4, batch * m->embedding * 4, batch * m->rope_dim * 4,
-        workers * (context + 2 * stride) * 4};
+        workers * bl_scratch_floats(m, context) * 4};
     for (int i = 0; i < STATE_BLOCKS; i++) blocks[i] = room(bytes[i]);
     memset(blocks[0], 0, (size_t)cache);
     memset(blocks[1], 0, (size_t)cache);

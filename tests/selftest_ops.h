@@ -91,11 +91,11 @@ static void check_rope(const bl_tier *tier, int64_t n)
 }
 
 /* Scores within reach of exp, and some far below. */
-static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t length, int kv_f16)
+static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t length, int kv_f16, int heads)
 {
     const int64_t elements = head_dim * length, bytes = elements * (kv_f16 ? 2 : 4);
-    float *q = room(head_dim * 4), *keys = room(elements * 4), *values = pick_floats(elements);
-    for (int64_t k = 0; k < head_dim; k++) q[k] = (float)(random_below(2001) - 1000) * 0x1p-8f;
+    float *q = room(heads * head_dim * 4), *keys = room(elements * 4), *values = pick_floats(elements);
+    for (int64_t k = 0; k < heads * head_dim; k++) q[k] = (float)(random_below(2001) - 1000) * 0x1p-8f;
     for (int64_t i = 0; i < elements; i++) keys[i] = (float)(random_below(2001) - 1000) * 0x1p-8f;
     if (kv_f16) {
         uint16_t *half_keys = room(bytes), *half_values = room(bytes);
@@ -108,10 +108,12 @@ static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t lengt
         keys = (void *)half_keys;
         values = (void *)half_values;
     }
-    float *found = room(head_dim * 4), *expected = room(head_dim * 4), *scores = room(length * 4);
-    tier->attention(found, q, keys, values, kv_f16, head_dim, length, 0.125f, scores);
-    bl_tier_scalar.attention(expected, q, keys, values, kv_f16, head_dim, length, 0.125f, scores);
-    same(tier->name, "attention", length, found, expected, head_dim * 4);
+    float *found = room(heads * head_dim * 4), *expected = room(heads * head_dim * 4), *scores = room(heads * length * 4);
+    tier->attention(found, q, keys, values, kv_f16, head_dim, length, 0.125f, scores, heads);
+    for (int h = 0; h < heads; h++)
+        bl_tier_scalar.attention(expected + h * head_dim, q + h * head_dim, keys, values, kv_f16, head_dim, length,
+                                 0.125f, scores, 1);
+    same(tier->name, "attention", length, found, expected, heads * head_dim * 4);
     free(q);
     free(keys);
     free(values);
@@ -165,7 +167,10 @@ static void check_ops(void)
         }
         for (size_t d = 0; d < sizeof head_dims / sizeof *head_dims; d++)
             for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++)
-                for (int kv_f16 = 0; kv_f16 < 2; kv_f16++) check_attention(tier, head_dims[d], lengths[l], kv_f16);
+                for (int heads = 1; heads <= BL_MAX_HEADS; heads++) {
+                    check_attention(tier, head_dims[d], lengths[l], 0, heads);
+                    check_attention(tier, head_dims[d], lengths[l], 1, heads);
+                }
     }
 }
 

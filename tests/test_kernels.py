@@ -288,11 +288,14 @@ def test_rope(
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("head_dim", [16, 48, 64, 80, 128, 144])
-def test_attention(isa: str, rng: np.random.Generator, half: bool, head_dim: int) -> None:
+@pytest.mark.parametrize("heads", [1, 2, 3, 4])
+def test_attention(
+    isa: str, rng: np.random.Generator, half: bool, head_dim: int, heads: int
+) -> None:
     scale = f32(1) / np.sqrt(f32(head_dim))
     for length in (1, 2, 3, 4, 5, 15, 16, 17, 130):
         for spread in (0, 1, 20):
-            q = rng.normal(0, spread, head_dim).astype(f32)
+            q = rng.normal(0, spread, (heads, head_dim)).astype(f32)
             keys, values = rng.normal(size=(2, length, head_dim)).astype(f32)
             stored = (keys, values)
             if half:
@@ -305,8 +308,8 @@ def test_attention(isa: str, rng: np.random.Generator, half: bool, head_dim: int
 
 def test_attention_shows_each_weight(isa: str) -> None:
     """Two positions of which only the less likely has a value: its weight is laid bare."""
-    q, values = np.zeros(16, f32), np.zeros((2, 16), f32)
-    q[0], values[1] = 1, 2.0**100
+    q, values = np.zeros((1, 16), f32), np.zeros((2, 16), f32)
+    q[0, 0], values[1] = 1, 2.0**100
     for score in np.linspace(-90, 0, 3001).astype(f32):
         keys = np.zeros((2, 16), f32)
         keys[1, 0] = score
@@ -322,9 +325,10 @@ def test_attention_does_not_hide_what_is_not_finite(
         for at in range(length):
             keys, values = rng.normal(size=(2, length, 16)).astype(f32)
             values[at, 3] = bad
-            found = _kernels.attention(rng.normal(size=16).astype(f32), keys, values, 1.0, isa=isa)
+            q = rng.normal(size=(1, 16)).astype(f32)
+            found = _kernels.attention(q, keys, values, 1.0, isa=isa)[0]
             assert not np.isfinite(found[3])
             assert np.isfinite(np.delete(found, 3)).all()
             keys[at] = np.nan
-            q = np.ones(16, f32)
+            q = np.ones((1, 16), f32)
             assert np.isnan(_kernels.attention(q, keys, values, 1.0, isa=isa)).all()

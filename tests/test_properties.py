@@ -110,7 +110,7 @@ def test_forward_pass_of_any_shape(config: Any, isa: str, seed: int, n: int, dat
 
 
 U8, I8, F32 = (np.zeros((4, 32), dtype) for dtype in (np.uint8, np.int8, np.float32))
-ROW, BITS = F32[0], np.zeros((4, 32), np.uint16)
+ROW, BITS, FIVE = F32[0], np.zeros((4, 32), np.uint16), np.zeros((5, 32), np.float32)
 gemm = partial(_kernels.i2_s_gemm, isa=BEST)
 dense = partial(_kernels.dense_gemm, isa=BEST)
 rows = partial(_kernels.dense_rows, isa=BEST)
@@ -174,12 +174,17 @@ attention = partial(_kernels.attention, isa=BEST)
         (lambda: rope(ROW, ROW[:4], ROW[:5]), ValueError, "length of sine is 5, expected 4"),
         (lambda: rope(ROW[:9], ROW[:5], ROW[:5]), ValueError, "5 angles rotate 10 values, x has 9"),
         (lambda: to_f16(ROW[:17]), ValueError, "length of x modulo 16 is 1, expected 0"),
-        (lambda: attention(ROW, F32, F32[1:], 1), ValueError, "do not fit q (32,)"),
-        (lambda: attention(ROW, F32, BITS, 1), ValueError, "do not fit q (32,)"),
-        (lambda: attention(ROW, F32.astype("f8"), F32, 1), ValueError, "do not fit q (32,)"),
-        (lambda: attention(ROW, F32[0], F32[0], 1), ValueError, "do not fit q (32,)"),
-        (lambda: attention(ROW[:9], F32, F32, 1), ValueError, "length of q modulo 16 is 9"),
-        (lambda: attention(ROW, None, F32, 1), TypeError, "Argument 'keys' must not be None"),
+        (lambda: attention(F32, F32, F32[1:], 1), ValueError, "do not fit q (4, 32)"),
+        (lambda: attention(F32, F32, BITS, 1), ValueError, "do not fit q (4, 32)"),
+        (lambda: attention(F32, F32.astype("f8"), F32, 1), ValueError, "do not fit q (4, 32)"),
+        (lambda: attention(F32, F32[0], F32[0], 1), ValueError, "do not fit q (4, 32)"),
+        (
+            lambda: attention(F32[:, :9].copy(), F32, F32, 1),
+            ValueError,
+            "columns of q modulo 16 is 9",
+        ),
+        (lambda: attention(FIVE, F32, F32, 1), ValueError, "q has 5 heads"),
+        (lambda: attention(F32, None, F32, 1), TypeError, "Argument 'keys' must not be None"),
         (lambda: _kernels.quantise(F32, isa="mmx"), ValueError, "isa 'mmx' is not one of"),
         (lambda: _kernels.missing_features("mmx"), ValueError, "isa 'mmx' is not one of"),
         (lambda: _kernels.self_test(None), TypeError, "Argument 'isa' has incorrect type"),
@@ -202,7 +207,7 @@ def test_kernels_take_empty_and_read_only_arrays(isa: str) -> None:
     assert _kernels.dense_gemm("f32", U8[:, :0].copy(), F32[:, :0].copy(), isa=isa).sum() == 0
     assert _kernels.dense_rows("q8_0", U8[:0, :0].copy(), 0, isa=isa).shape == (0, 0)
     assert _kernels.to_f16(ROW[:0], isa=isa).shape == (0,)
-    assert _kernels.attention(ROW, F32[:0], F32[:0], 1, isa=isa).tolist() == [0] * 32
+    assert _kernels.attention(F32[:1], F32[:0], F32[:0], 1, isa=isa).tolist() == [[0] * 32]
 
 
 CONFIG = tiny_config()

@@ -18,7 +18,7 @@ typedef struct {
     int32_t dot[BL_CHECK_TOKENS][BL_CHECK_ROWS], dot1[BL_CHECK_ROWS];
     float dense[BL_TYPE_COUNT][BL_CHECK_TOKENS][BL_CHECK_ROWS], dense1[BL_TYPE_COUNT][BL_CHECK_ROWS];
     float row[BL_TYPE_COUNT][BL_CHECK_COLS];
-    float norm[BL_CHECK_COLS], silu[BL_CHECK_COLS], relu2[BL_CHECK_COLS], rope[BL_CHECK_COLS], attention[2][48];
+    float norm[BL_CHECK_COLS], silu[BL_CHECK_COLS], relu2[BL_CHECK_COLS], rope[BL_CHECK_COLS], attention[2][2 * 48];
     uint16_t half[BL_CHECK_COLS];
 } bl_check_output;
 
@@ -68,8 +68,8 @@ static void bl_check_run(const bl_tier *tier, const bl_check_input *in, bl_check
     tier->rope(out->rope, in->x[1], in->x[2], 70, 0);
     tier->rope(out->rope + 70, in->x[1], in->x[2], 70, 1);
     tier->store_f16(out->half, in->x[3], COLS);
-    tier->attention(out->attention[0], in->x[0], in->keys, in->values, 1, 48, 14, 0.125f, scores);
-    tier->attention(out->attention[1], in->x[0], in->x[1], in->x[2], 0, 48, 13, 0.125f, scores);
+    tier->attention(out->attention[0], in->x[0], in->keys, in->values, 1, 48, 13, 0.125f, scores, 2);
+    tier->attention(out->attention[1], in->x[0], in->x[1], in->x[2], 0, 48, 14, 0.125f, scores, 2);
 }
 
 /* Whether the tier gives the scalar tier's bits. Needs about 100 kB of room for two inputs and outputs. */

@@ -72,7 +72,7 @@ typedef struct {
     float *gate, *up;      /* (batch, ffn) */
     float *out;            /* (batch, embedding) of the two matrices that add to the residual */
     float *cosine, *sine;  /* (batch, rope_dim / 2) */
-    float *worker_scratch; /* (workers, context + 2 * head_stride) */
+    float *worker_scratch; /* (workers, bl_scratch_floats) */
 } bl_state;
 
 /* One call of bl_forward. */
@@ -91,6 +91,12 @@ typedef struct {
 } bl_step;
 
 BL_INLINE int64_t bl_head_stride(const bl_model *m) { return bl_round_up(m->head_dim, BL_LANES); }
+
+/* Scores, queries and results of the heads that one worker does together. */
+BL_INLINE int64_t bl_scratch_floats(const bl_model *m, int64_t context)
+{
+    return BL_MAX_HEADS * (context + 2 * bl_head_stride(m));
+}
 
 BL_INLINE int64_t bl_widest_input(const bl_model *m)
 {
@@ -198,6 +204,11 @@ static void bl_embed(const bl_step *s, int worker, int workers)
     }
 }
 
+BL_INLINE float *bl_scratch(const bl_step *s, int worker)
+{
+    return s->state->worker_scratch + worker * bl_scratch_floats(s->model, s->state->context);
+}
+
 /* Element index in the cache of a head's row at a position. */
 BL_INLINE int64_t bl_cache_row(const bl_step *s, int64_t layer, int64_t kv_head, int64_t position)
 {
@@ -217,7 +228,7 @@ static void bl_fill_cache(const bl_step *s, int64_t layer, int worker, int worke
     const bl_model *m = s->model;
     bl_state *state = s->state;
     const int64_t half = m->rope_dim / 2, stride = bl_head_stride(m);
-    float *head = state->worker_scratch + worker * (state->context + 2 * stride) + state->context;
+    float *head = bl_scratch(s, worker);
     memset(head, 0, (size_t)stride * sizeof(float));
     int64_t lo, hi;
     bl_share(s->n * m->kv_heads, 1, worker, workers, &lo, &hi);
@@ -232,27 +243,49 @@ static void bl_fill_cache(const bl_step *s, int64_t layer, int worker, int worke
     }
 }
 
-/* This worker's (head, token) pairs of mixed = causal attention; heads that share keys come one after the other. */
-static void bl_attend(const bl_step *s, int64_t layer, int worker, int workers)
+/* How many of the heads that share keys are done together: fewer while there is not enough work for every worker. */
+BL_INLINE int64_t bl_heads_together(const bl_step *s, int workers)
+{
+    const int64_t group = s->model->heads / s->model->kv_heads;
+    int64_t together = group < BL_MAX_HEADS ? group : BL_MAX_HEADS;
+    while (together > 1 && s->n * s->model->kv_heads * ((group + together - 1) / together) < 4 * workers) together /= 2;
+    return together;
+}
+
+/* Causal attention of `count` heads from `head` on, which share keys, for token t. */
+static void bl_attend_heads(const bl_step *s, int64_t layer, int64_t t, int64_t head, int64_t count, float *scratch)
 {
     const bl_model *m = s->model;
     bl_state *state = s->state;
     const int64_t half = m->rope_dim / 2, stride = bl_head_stride(m), size = state->kv_f16 ? 2 : 4;
-    float *scores = state->worker_scratch + worker * (state->context + 2 * stride);
-    float *q = scores + state->context, *out = q + stride;
-    const float scale = 1.0f / sqrtf((float)m->head_dim);
-    memset(q, 0, (size_t)stride * sizeof(float));
+    const int64_t row = bl_cache_row(s, layer, head / (m->heads / m->kv_heads), 0);
+    const int64_t at = (t * m->heads + head) * m->head_dim;
+    float *scores = scratch, *q = scratch + BL_MAX_HEADS * state->context, *out = q + BL_MAX_HEADS * stride;
+    for (int64_t h = 0; h < count; h++) {
+        memset(q + h * stride, 0, (size_t)stride * sizeof(float));
+        memcpy(q + h * stride, state->q + at + h * m->head_dim, (size_t)m->head_dim * sizeof(float));
+        m->tier->rope(q + h * stride, state->cosine + t * half, state->sine + t * half, m->rope_dim,
+                      m->rope_interleaved);
+    }
+    m->tier->attention(out, q, (const uint8_t *)state->keys + row * size, (const uint8_t *)state->values + row * size,
+                       state->kv_f16, stride, s->position + t + 1, 1.0f / sqrtf((float)m->head_dim), scores,
+                       (int)count);
+    for (int64_t h = 0; h < count; h++)
+        memcpy(state->mixed + at + h * m->head_dim, out + h * stride, (size_t)m->head_dim * sizeof(float));
+}
+
+/* This worker's part of mixed = causal attention; heads that share keys come one after the other. */
+static void bl_attend(const bl_step *s, int64_t layer, int worker, int workers)
+{
+    const bl_model *m = s->model;
+    const int64_t group = m->heads / m->kv_heads, together = bl_heads_together(s, workers);
+    const int64_t parts = (group + together - 1) / together;
     int64_t lo, hi;
-    bl_share(s->n * m->heads, 1, worker, workers, &lo, &hi);
+    bl_share(s->n * m->kv_heads * parts, 1, worker, workers, &lo, &hi);
     for (int64_t i = lo; i < hi; i++) {
-        const int64_t head = i / s->n, t = i % s->n, at = (t * m->heads + head) * m->head_dim;
-        const int64_t row = bl_cache_row(s, layer, head / (m->heads / m->kv_heads), 0);
-        memcpy(q, state->q + at, (size_t)m->head_dim * sizeof(float));
-        m->tier->rope(q, state->cosine + t * half, state->sine + t * half, m->rope_dim, m->rope_interleaved);
-        m->tier->attention(out, q, (const uint8_t *)state->keys + row * size,
-                           (const uint8_t *)state->values + row * size, state->kv_f16, stride, s->position + t + 1,
-                           scale, scores);
-        memcpy(state->mixed + at, out, (size_t)m->head_dim * sizeof(float));
+        const int64_t t = i % s->n, kv_head = i / s->n / parts, first = i / s->n % parts * together;
+        const int64_t count = group - first < together ? group - first : together;
+        bl_attend_heads(s, layer, t, kv_head * group + first, count, bl_scratch(s, worker));
     }
 }
 

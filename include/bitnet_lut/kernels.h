@@ -33,11 +33,14 @@ typedef struct {
     void (*rope)(float *x, const float *cosine, const float *sine, int64_t rope_dim, int interleaved);
     void (*store_f16)(uint16_t *out, const float *x, int64_t n);
     void (*attention)(float *out, const float *q, const void *keys, const void *values, int kv_f16, int64_t head_dim,
-                      int64_t length, float scale, float *scores);
+                      int64_t length, float scale, float *scores, int heads);
 } bl_tier;
 
 /* How far ahead of its use a weight is fetched: further than the hardware looks, which stops at the end of a page. */
 enum { BL_AHEAD = 16384 };
+
+/* Most heads of one call of attention: they share the keys and values that are read. */
+enum { BL_MAX_HEADS = 4 };
 
 #include "scalar.h"
 #if BL_X86

@@ -268,31 +268,28 @@ BL_INLINE bl_f32x16 BL_FN(load_kv)(const void *cache, int64_t index, const int k
     return kv_f16 ? BL_FN(load_f16)((const uint8_t *)cache + 2 * index) : BL_FN(load)((const float *)cache + index);
 }
 
-/* scores (length) = q . key * scale, several keys at once so that their chains of additions overlap. */
-BL_INLINE void BL_FN(score_keys)(float *scores, const float *q, const void *keys, const int kv_f16, int64_t head_dim,
-                                 int64_t length, float scale)
+/* scores (heads, stride) = q (heads, head_dim) . keys * scale; each key is read once for all heads, two keys at once so
+ * that more chains of additions overlap. */
+BL_INLINE void BL_FN(score_keys)(float *scores, int64_t stride, const float *q, const void *keys, const int kv_f16,
+                                 int64_t head_dim, int64_t length, float scale, const int heads)
 {
-    int64_t p = 0;
-    for (; p + 4 <= length; p += 4) {
-        bl_f32x16 s0 = BL_FN(zero)(), s1 = s0, s2 = s0, s3 = s0;
+    for (int64_t p = 0; p < length; p += 2) {
+        const int64_t second = p + 1 < length ? head_dim : 0; /* of an odd last one, the same key again */
+        bl_f32x16 sum[BL_MAX_HEADS][2];
+        for (int h = 0; h < heads; h++) sum[h][0] = sum[h][1] = BL_FN(zero)();
         for (int64_t k = 0; k < head_dim; k += BL_LANES) {
-            const bl_f32x16 query = BL_FN(load)(q + k);
-            const int64_t at = p * head_dim + k;
-            s0 = BL_FN(add)(s0, BL_FN(mul)(query, BL_FN(load_kv)(keys, at, kv_f16)));
-            s1 = BL_FN(add)(s1, BL_FN(mul)(query, BL_FN(load_kv)(keys, at + head_dim, kv_f16)));
-            s2 = BL_FN(add)(s2, BL_FN(mul)(query, BL_FN(load_kv)(keys, at + 2 * head_dim, kv_f16)));
-            s3 = BL_FN(add)(s3, BL_FN(mul)(query, BL_FN(load_kv)(keys, at + 3 * head_dim, kv_f16)));
+            const bl_f32x16 key0 = BL_FN(load_kv)(keys, p * head_dim + k, kv_f16);
+            const bl_f32x16 key1 = BL_FN(load_kv)(keys, p * head_dim + second + k, kv_f16);
+            for (int h = 0; h < heads; h++) {
+                const bl_f32x16 query = BL_FN(load)(q + h * head_dim + k);
+                sum[h][0] = BL_FN(add)(sum[h][0], BL_FN(mul)(query, key0));
+                sum[h][1] = BL_FN(add)(sum[h][1], BL_FN(mul)(query, key1));
+            }
         }
-        scores[p] = BL_FN(reduce)(s0) * scale;
-        scores[p + 1] = BL_FN(reduce)(s1) * scale;
-        scores[p + 2] = BL_FN(reduce)(s2) * scale;
-        scores[p + 3] = BL_FN(reduce)(s3) * scale;
-    }
-    for (; p < length; p++) {
-        bl_f32x16 sum = BL_FN(zero)();
-        for (int64_t k = 0; k < head_dim; k += BL_LANES)
-            sum = BL_FN(add)(sum, BL_FN(mul)(BL_FN(load)(q + k), BL_FN(load_kv)(keys, p * head_dim + k, kv_f16)));
-        scores[p] = BL_FN(reduce)(sum) * scale;
+        for (int h = 0; h < heads; h++) {
+            scores[h * stride + p] = BL_FN(reduce)(sum[h][0]) * scale;
+            if (second) scores[h * stride + p + 1] = BL_FN(reduce)(sum[h][1]) * scale;
+        }
     }
 }
 
@@ -309,43 +306,57 @@ BL_INLINE float BL_FN(exp_scores)(float *scores, int64_t length)
     return BL_FN(reduce)(sum);
 }
 
-/* out (vectors * 16) = sum over positions, in order, of weight times value, divided by total. */
-BL_INLINE void BL_FN(mix_values)(float *out, const float *weights, const void *values, const int kv_f16,
-                                 int64_t head_dim, int64_t length, float total, const int vectors)
+/* Columns k .. k + 16 vectors of out (heads, head_dim) = sum over positions, in order, of weight times value, divided
+ * by the head's total. */
+BL_INLINE void BL_FN(mix_values)(float *out, const float *weights, int64_t stride, const void *values,
+                                 const int kv_f16, int64_t head_dim, int64_t length, const float *total, int64_t k,
+                                 const int vectors, const int heads)
 {
-    bl_f32x16 sum[4];
-    for (int v = 0; v < vectors; v++) sum[v] = BL_FN(zero)();
-    for (int64_t p = 0; p < length; p++) {
-        const bl_f32x16 weight = BL_FN(set1)(weights[p]);
-        for (int v = 0; v < vectors; v++)
-            sum[v] = BL_FN(add)(sum[v], BL_FN(mul)(weight, BL_FN(load_kv)(values, p * head_dim + 16 * v, kv_f16)));
-    }
-    for (int v = 0; v < vectors; v++) {
-        BL_FN(store)(out + 16 * v, sum[v]);
-        for (int j = 0; j < BL_LANES; j++) out[16 * v + j] /= total;
-    }
+    bl_f32x16 sum[BL_MAX_HEADS][2];
+    for (int h = 0; h < heads; h++)
+        for (int v = 0; v < vectors; v++) sum[h][v] = BL_FN(zero)();
+    for (int64_t p = 0; p < length; p++)
+        for (int v = 0; v < vectors; v++) {
+            const bl_f32x16 value = BL_FN(load_kv)(values, p * head_dim + k + 16 * v, kv_f16);
+            for (int h = 0; h < heads; h++)
+                sum[h][v] = BL_FN(add)(sum[h][v], BL_FN(mul)(BL_FN(set1)(weights[h * stride + p]), value));
+        }
+    for (int h = 0; h < heads; h++)
+        for (int v = 0; v < vectors; v++) {
+            float *to = out + h * head_dim + k + 16 * v;
+            BL_FN(store)(to, sum[h][v]);
+            for (int j = 0; j < BL_LANES; j++) to[j] /= total[h];
+        }
 }
 
 BL_INLINE void BL_FN(attend)(float *out, const float *q, const void *keys, const void *values, const int kv_f16,
-                             int64_t head_dim, int64_t length, float scale, float *scores)
+                             int64_t head_dim, int64_t length, float scale, float *scores, const int heads)
 {
-    BL_FN(score_keys)(scores, q, keys, kv_f16, head_dim, length, scale);
-    const float total = BL_FN(exp_scores)(scores, length);
-    const int64_t value_bytes = kv_f16 ? 2 : 4;
+    float total[BL_MAX_HEADS];
+    BL_FN(score_keys)(scores, length, q, keys, kv_f16, head_dim, length, scale, heads);
+    for (int h = 0; h < heads; h++) total[h] = BL_FN(exp_scores)(scores + h * length, length);
     int64_t k = 0;
-    for (; k + 64 <= head_dim; k += 64)
-        BL_FN(mix_values)(out + k, scores, (const uint8_t *)values + k * value_bytes, kv_f16, head_dim, length, total, 4);
+    for (; k + 32 <= head_dim; k += 32)
+        BL_FN(mix_values)(out, scores, length, values, kv_f16, head_dim, length, total, k, 2, heads);
     for (; k < head_dim; k += 16)
-        BL_FN(mix_values)(out + k, scores, (const uint8_t *)values + k * value_bytes, kv_f16, head_dim, length, total, 1);
+        BL_FN(mix_values)(out, scores, length, values, kv_f16, head_dim, length, total, k, 1, heads);
 }
 
-/* out (head_dim) = softmax(q . keys * scale) . values for one head and one token. keys and values (length, head_dim)
- * are half precision if kv_f16, else float; head_dim a multiple of 16; scores is room for length floats. */
+/* out (heads, head_dim) = softmax(q . keys * scale) . values for one token and 1 to BL_MAX_HEADS heads that share keys
+ * and values. q (heads, head_dim); keys and values (length, head_dim), half precision if kv_f16, else float; head_dim
+ * a multiple of 16; scores is room for heads * length floats. */
 static void BL_FN(attention)(float *out, const float *q, const void *keys, const void *values, int kv_f16,
-                             int64_t head_dim, int64_t length, float scale, float *scores)
+                             int64_t head_dim, int64_t length, float scale, float *scores, int heads)
 {
-    if (kv_f16) BL_FN(attend)(out, q, keys, values, 1, head_dim, length, scale, scores);
-    else BL_FN(attend)(out, q, keys, values, 0, head_dim, length, scale, scores);
+#define BL_ATTEND(kv_f16, heads) BL_FN(attend)(out, q, keys, values, kv_f16, head_dim, length, scale, scores, heads)
+    if (kv_f16) switch (heads) {
+        case 1: BL_ATTEND(1, 1); return;
+        case 2: BL_ATTEND(1, 2); return;
+        case 3: BL_ATTEND(1, 3); return;
+        default: BL_ATTEND(1, 4); return;
+        }
+    for (int h = 0; h < heads; h++, q += head_dim, out += head_dim) BL_ATTEND(0, 1);
+#undef BL_ATTEND
 }
 
 #define BL_TIER_STRING2(tier) #tier
