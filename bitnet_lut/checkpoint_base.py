@@ -59,6 +59,7 @@ class Checkpoint(ABC):
     name: the path, or "<bytes>"; opens every error message.
     kind: "gguf" or "hf".
     nbytes: bytes of each tensor in the file, by its GGUF name.
+    unused: names of tensors in the file that the graph has no place for.
     ternary_masters: whether linear layers that are held as floats stand for ternary ones.
     metadata: the metadata of a GGUF file, with its vocabulary; empty for a folder.
     folder: where a folder's tokenizer.json is; None for a GGUF file.
@@ -68,6 +69,7 @@ class Checkpoint(ABC):
     config: ModelConfig
     kind: Literal["gguf", "hf"]
     nbytes: Mapping[str, int]
+    unused: tuple[str, ...]
     ternary_masters: bool
     metadata: Mapping[str, MetadataValue]
     folder: Path | None
@@ -115,7 +117,7 @@ class Checkpoint(ABC):
         """FormatError unless the tensors are those of the config's graph.
 
         A tensor of a block that the graph does not use would change the result if it were left out,
-        so it is refused; others are ignored.
+        so it is refused; others are ignored, and listed as unused.
         """
         needed = tensor_shapes(self.config)
         for name, shape in needed.items():
@@ -133,6 +135,7 @@ class Checkpoint(ABC):
                     f"{self.name}: tensor {name[:80]!r} has no place in the graph of architecture "
                     f"{self.config.architecture} as it is implemented"
                 )
+        self.unused = tuple(name for name in found if name not in known)
 
     @contextmanager
     def _naming(self, name: str) -> Iterator[None]:

@@ -76,14 +76,14 @@ class HFCheckpoint(Checkpoint):
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        files: Mapping[str, SafetensorsFile] | None = None,
+        file: SafetensorsFile | None = None,
     ) -> None:
         """Map the files of a folder and check config.json and the tensors' shapes and dtypes.
 
-        files: what holds each tensor, by its Hugging Face name, if not the folder's safetensors.
+        file: what holds all tensors in place of the folder's safetensors.
         """
         self.folder: Path = Path(folder)
-        self.name = str(self.folder)
+        self.name = file.name if file else str(self.folder)
         path = self.folder / "config.json"
         if not path.is_file():
             raise FormatError(f"{self.name}: neither a GGUF file nor a folder with config.json")
@@ -93,7 +93,7 @@ class HFCheckpoint(Checkpoint):
         self.ternary_masters = (
             self._quantization is not None or self.config.architecture in TERNARY_ARCHITECTURES
         )
-        files = open_folder(folder) if files is None else files
+        files = dict.fromkeys(file.tensors, file) if file else open_folder(folder)
         self._places = {_gguf_name(name): (file, name) for name, file in files.items()}
         self._check_shapes({name: self._shape(name) for name in self._places})
         for name, shape in tensor_shapes(self.config).items():

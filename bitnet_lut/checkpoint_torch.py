@@ -4,11 +4,10 @@ torch is needed for nothing but this, and reads the file without running any cod
 """
 
 import os
+from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-
-import numpy as np
 
 from bitnet_lut.checkpoint_hf import HFCheckpoint
 from bitnet_lut.errors import FormatError
@@ -35,9 +34,7 @@ class TorchCheckpoint(HFCheckpoint):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Map the file; ImportError without torch."""
-        file = _StateDict(path)
-        super().__init__(Path(path).parent, dict.fromkeys(file.tensors, file))
-        self.name = file.name
+        super().__init__(Path(path).parent, _StateDict(path))
 
 
 class _StateDict(SafetensorsFile):
@@ -45,35 +42,29 @@ class _StateDict(SafetensorsFile):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
-        self._state = _load(self.name)
+        with Path(path).open("rb") as file:
+            self._mapped = (
+                file.read(2) == b"PK"
+            )  # a zip file; torch before 1.6 wrote another format
+        self._state = _load(self.name, mapped=self._mapped)
         self.tensors = {name: _info(tensor) for name, tensor in self._state.items()}
 
     def raw(self, name: str) -> Bytes:
-        import torch
-
         flat = self._state[name].detach().contiguous().reshape(-1)
-        raw: Bytes = flat.view(torch.uint8).numpy()
+        raw: Bytes = flat.view(_torch(self.name).uint8).numpy()
         return raw
 
     def release(self) -> None:
         """Map the file anew: torch gives no hold of the pages of the map it has."""
-        self._state = _load(self.name)
+        if self._mapped:
+            self._state = _load(self.name, mapped=True)
 
 
-def _load(path: str) -> dict[str, Any]:
-    """The tensors of a file by their names, mapped where the file's format allows it."""
+def _load(path: str, *, mapped: bool) -> dict[str, Any]:
+    """The tensors of a file by their names, mapped or read as a whole."""
+    torch = _torch(path)
     try:
-        import torch
-    except ImportError:
-        raise ImportError(
-            f"{path}: reading a torch state dict needs torch (pip install torch); or save the "
-            "model as safetensors"
-        ) from None
-    options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
-    with Path(path).open("rb") as file:
-        mapped = file.read(2) == b"PK"  # a zip file; before torch 1.6 there was another format
-    try:
-        state = torch.load(path, mmap=mapped, **options)
+        state = torch.load(path, mmap=mapped, map_location="cpu", weights_only=True)
     except (RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FormatError(f"{path}: not a torch state dict: {reason}") from None
@@ -89,6 +80,16 @@ def _load(path: str) -> dict[str, Any]:
                 name = name.removeprefix(prefix)
             tensors[name] = value
     return tensors
+
+
+def _torch(path: str) -> Any:
+    try:
+        return import_module("torch")
+    except ImportError:
+        raise ImportError(
+            f"{path}: reading a torch state dict needs torch (pip install torch); or save the "
+            "model as safetensors"
+        ) from None
 
 
 def _info(tensor: Any) -> SafetensorsInfo:

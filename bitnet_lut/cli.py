@@ -1,4 +1,4 @@
-"""The command line: bitnet-lut run, inspect, tokenize, synth, info."""
+"""The command line: bitnet-lut run, inspect, convert, tokenize, synth, info."""
 
 import argparse
 import os
@@ -13,7 +13,9 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from bitnet_lut import __version__, cpu_info, hub
+from bitnet_lut import __version__, convert, convert_report, cpu_info, hub
+from bitnet_lut.convert_vocabulary import NAMED_PRE_TOKENIZERS
+from bitnet_lut.demo import MODEL
 from bitnet_lut.errors import NumericsError
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.tiles import Shape, Tile
@@ -64,6 +66,9 @@ def _one_line(error: BaseException) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.model is None:
+        print("no -m: using the small demonstration model inside the package", file=sys.stderr)
+        options.model = str(MODEL)
     with _progress("B") as progress:
         model = Model(
             options.model,
@@ -119,6 +124,29 @@ def _inspect(options: argparse.Namespace) -> int:
         )
     for line in report(inspection):
         print(line)
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    template = options.chat_template
+    with _progress("B") as progress:
+        conversion = convert.convert(
+            _local(options.source),
+            options.output,
+            type=options.type,
+            head=options.head,
+            pre_tokenizer=options.pre_tokenizer,
+            chat_template=None if template is None else template.read_text(encoding="utf-8"),
+            activation=options.activation,
+            architecture=options.arch,
+            i2_s_layout=options.i2_s_layout,
+            tiles=dict(options.tiles),
+            progress=progress,
+        )
+    for line in convert_report.report(conversion):
+        print(line)
+    for warning in conversion.warnings:
+        print(f"bitnet-lut: warning: {warning}", file=sys.stderr)
     return 0
 
 
@@ -191,7 +219,9 @@ def _parser() -> argparse.ArgumentParser:
     source = "GGUF file, folder or Hugging Face repo id"
 
     run = _command(commands, "run", _run, "continue a prompt")
-    run.add_argument("-m", "--model", required=True, metavar="FILE", help=source)
+    run.add_argument(
+        "-m", "--model", metavar="FILE", help=f"{source}; default: the demonstration model inside"
+    )
     run.add_argument("prompt")
     run.add_argument("-n", "--tokens", type=_positive, default=256, help="most to generate")
     run.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the text")
@@ -211,6 +241,25 @@ def _parser() -> argparse.ArgumentParser:
     inspect = _command(commands, "inspect", _inspect, "show what a file holds, and what is odd")
     inspect.add_argument("file", help=source)
     _add_reading_options(inspect)
+
+    convert_ = _command(commands, "convert", _convert, "write a model in another format")
+    convert_.add_argument("source", help=f"{source}, or torch state dict beside its config.json")
+    convert_.add_argument("-o", "--output", required=True, metavar="FILE", help="or a new folder")
+    convert_.add_argument(
+        "--type",
+        choices=convert.TARGETS,
+        default="i2_s",
+        help="of linear layers; hf is a packed folder for transformers; default i2_s",
+    )
+    convert_.add_argument(
+        "--head", choices=convert.HEADS, help="of embedding and output; default: as they are"
+    )
+    repairs = convert_.add_argument_group("repairs")
+    repairs.add_argument("--pre-tokenizer", choices=NAMED_PRE_TOKENIZERS, help="how words are cut")
+    repairs.add_argument("--chat-template", type=Path, metavar="FILE", help="a Jinja template")
+    repairs.add_argument("--activation", choices=("silu", "relu2"), help="of the feed-forward part")
+    repairs.add_argument("--arch", choices=convert.ARCHITECTURES, help="in place of an old name")
+    _add_reading_options(convert_)
 
     tokenize = _command(commands, "tokenize", _tokenize, "show the ids and pieces of a text")
     tokenize.add_argument("file", help=source)

@@ -1,41 +1,275 @@
 """Converting models between formats, tensor by tensor, in little memory whatever their size.
 
-What is written is read again before it takes its name: the ternary weights must have the hash they
-had, and the graph must be the same. Whatever could not be kept exactly is in the result.
+What is written is read again before it takes its name: its ternary weights must have the hash they
+had, and its graph must be the same. Whatever could not be kept exactly is in the result.
 """
 
 import dataclasses
 import errno
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
 import numpy as np
 
-from bitnet_lut import convert_vocabulary
-from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
-from bitnet_lut.checkpoint_base import TERNARY_ARCHITECTURES, TERNARY_HASH_KEY
-from bitnet_lut.checkpoint_gguf import GGUFCheckpoint
-from bitnet_lut.config import ModelConfig, tensor_shapes
-from bitnet_lut.convert_gguf import (
-    HEADS,
-    TYPES,
-    gguf_config,
-    gguf_metadata,
-    gguf_tensors,
-    write_gguf,
-)
-from bitnet_lut.convert_hf import hf_config, hf_settings, hf_tensors, write_hf
-from bitnet_lut.convert_weights import Rounded, TensorReader, Ternarised
+from bitnet_lut.checkpoint import open_checkpoint
+from bitnet_lut.checkpoint_base import is_linear
+from bitnet_lut.config import Activation, ModelConfig, tensor_shapes
+from bitnet_lut.convert_gguf import HEADS, TYPES, GGUFTarget
+from bitnet_lut.convert_hf import HFTarget
+from bitnet_lut.convert_vocabulary import NAMED_PRE_TOKENIZERS
+from bitnet_lut.convert_weights import Options, Rounded, TensorReader, Ternarised
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import i2_s
+from bitnet_lut.formats.ternary import Scale
 from bitnet_lut.formats.tiles import Shape, Tile
 from bitnet_lut.tensors import TernaryMatrix
 from bitnet_lut.ternary_hash import TernaryHash
-from bitnet_lut.vocabulary import PRE_TOKENIZERS
 
-__all__ = ["TYPES", "Conversion", "convert"]
+__all__ = ["ARCHITECTURES", "HEADS", "TARGETS", "Conversion", "convert"]
+
+TARGETS = (*TYPES, "hf")
+ARCHITECTURES = ("bitnet-b1.58", "bitnet")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Factors of RoPE, which are checked to be those of the config, and copies of tied embeddings.
+_REPEATED = ("rope_freqs.weight", "inv_freq", "output.weight")
+_ZEROS = 0x55  # four weights 0
+# Rounding the masters of a ternary model has a relative error of 0.5 to 0.65, no less than that of
+# normally distributed weights: only far outliers tell of a tensor that it cannot be one.
+_FAR = 0.8
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did.
+
+    nbytes: of the tensors written. ternary_sha256: see ``ternary_hash``; None without ternary
+    weights. ternarised: linear layers whose real values were rounded to ternary ones.
+    rounded: tensors that are not exactly what they were. warnings: what a person should know, a
+    sentence each.
+    """
+
+    output: Path
+    nbytes: int
+    ternary_sha256: str | None
+    ternarised: tuple[Ternarised, ...]
+    rounded: tuple[Rounded, ...]
+    warnings: tuple[str, ...]
+
+
+def convert(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    type: str = "i2_s",
+    head: str | None = None,
+    pre_tokenizer: str | None = None,
+    chat_template: str | None = None,
+    activation: Literal["silu", "relu2"] | None = None,
+    architecture: str | None = None,
+    i2_s_layout: i2_s.Layout = "128x32",
+    tiles: Mapping[Shape, Tile] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Conversion:
+    """Write a model in another format.
+
+    source: a GGUF file, the folder of a Hugging Face checkpoint, or a torch state dict with its
+        config.json beside it (needs torch).
+    output: a GGUF file, which is replaced if it is there; for "hf" a folder that is not.
+    type: of the linear layers, one of TARGETS; "hf" is a packed folder for transformers. Real
+        values become ternary by absmean, except that "f16" keeps those of a model that is not a
+        ternary one.
+    head: type of embedding and output matrix, one of HEADS; None keeps that of the source. In a
+        folder they are float32.
+    pre_tokenizer, chat_template, activation, architecture: what to say in place of the source; a
+        value of ``tokenizer.ggml.pre``, a text, "silu" or "relu2", one of ARCHITECTURES.
+    i2_s_layout, tiles: see ``checkpoint.open_checkpoint``.
+    progress: called with the bytes written and read again so far and in all.
+    Raises FormatError if the source cannot be read or does not suit the target, ValueError for an
+    unknown choice, ImportError without torch, and OSError if the result cannot be written; then
+    nothing has the name of the output.
+    """
+    options = Options(type, head, pre_tokenizer, chat_template, activation, architecture)
+    _check(options)
+    path = Path(output)
+    _check_output(Path(source), path, folder=type == "hf")
+    with open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles) as checkpoint:
+        target = (HFTarget if type == "hf" else GGUFTarget)(checkpoint, options)
+        reader = TensorReader(checkpoint, target.config, all_ternary=target.all_ternary)
+        rounded: list[Rounded] = []
+        shapes = tensor_shapes(target.config)
+        read_again = sum(_bytes_read(shapes[name]) for name in filter(is_linear, shapes))
+        advance = _Progress(progress, target.nbytes + read_again)
+        with _taking_name(path, target.nbytes, folder=type == "hf") as temporary:
+            target.write(temporary, reader, rounded.append, advance)
+            rounded += _verify(temporary, target.config, reader, advance)
+        advance.finish()
+        warnings = [
+            *target.warnings,
+            *_left_out(checkpoint.unused),
+            *_hardly_ternary(reader.ternarised, checkpoint.ternary_masters),
+        ]
+    return Conversion(
+        output=path,
+        nbytes=target.nbytes,
+        ternary_sha256=reader.hash.hexdigest(),
+        ternarised=tuple(reader.ternarised),
+        rounded=tuple(rounded),
+        warnings=tuple(warnings),
+    )
+
+
+def _check(options: Options) -> None:
+    """ValueError for what cannot be asked for."""
+    if options.type == "hf" and options.head is not None:
+        raise ValueError("head is for GGUF files; a folder for transformers has one type of floats")
+    for field, known in {
+        "type": TARGETS,
+        "head": HEADS,
+        "pre_tokenizer": NAMED_PRE_TOKENIZERS,
+        "activation": get_args(Activation),
+        "architecture": ARCHITECTURES,
+    }.items():
+        value = getattr(options, field)
+        if value is not None and value not in known:
+            raise ValueError(f"{field} is {value!r}: it must be one of {', '.join(known)}")
+
+
+def _check_output(source: Path, output: Path, *, folder: bool) -> None:
+    """OSError or ValueError where the output cannot be, or is the source."""
+    if not output.absolute().parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(output.parent))
+    if not output.exists():
+        return
+    if source.exists() and output.samefile(source):
+        raise ValueError(f"{output}: this is the source; choose another name")
+    if folder and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(errno.EEXIST, "it exists, and is not an empty folder", str(output))
+    if not folder and output.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, not a GGUF file", str(output))
+
+
+@contextmanager
+def _taking_name(output: Path, nbytes: int, *, folder: bool) -> Iterator[Path]:
+    """A file or folder that is given the name *output* at the end, or removed after an error."""
+    parent = output.absolute().parent
+    free = shutil.disk_usage(parent).free
+    size = f"the result takes {nbytes:,} bytes, {free:,} were free in {parent}"
+    if nbytes > free:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {size}", str(output))
+    temporary = output.with_name(f"{output.name}.{os.getpid()}.part")
+    try:
+        if folder:
+            temporary.mkdir()
+        yield temporary
+        temporary.replace(output)
+    except BaseException as error:
+        if folder:
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            reason = f"{os.strerror(error.errno)}: {size}"
+            raise OSError(error.errno, reason, str(output)) from None
+        raise
+
+
+def _verify(
+    path: Path, config: ModelConfig, reader: TensorReader, advance: Callable[[int], None]
+) -> Iterator[Rounded]:
+    """Read again what was written; the scales that are not what they were.
+
+    FormatError if weights or graph are not what they should be.
+    """
+    with open_checkpoint(path) as written:
+        if _graph(written.config) != _graph(config):
+            raise FormatError(f"the graph reads back as {written.config}, not {config}")
+        found = TernaryHash(written.config)
+        for name, scale in reader.scales.items():
+            matrix = written.matrix(name)
+            if not isinstance(matrix, TernaryMatrix):
+                raise FormatError(f"tensor {name!r} does not read back as ternary")
+            found.add(name, matrix)
+            yield from _compare(name, matrix, scale)
+            written.release()
+            advance(_bytes_read((matrix.rows, matrix.cols)))
+    if found.hexdigest() != reader.hash.hexdigest():
+        raise FormatError(
+            f"the ternary weights read back with the hash {found.hexdigest()}, not "
+            f"{reader.hash.hexdigest()}: a fault of the disk or of this program"
+        )
+
+
+def _bytes_read(shape: tuple[int, ...]) -> int:
+    """What reading a ternary matrix again counts for in the progress."""
+    return math.prod(shape) // 4
+
+
+def _graph(config: ModelConfig) -> ModelConfig:
+    """A config without what formats do not keep: its name, and digits beyond float32."""
+    return dataclasses.replace(
+        config,
+        name="",
+        rope_theta=float(np.float32(config.rope_theta)),
+        rms_eps=float(np.float32(config.rms_eps)),
+    )
+
+
+def _compare(name: str, matrix: TernaryMatrix, scale: Scale) -> Iterator[Rounded]:
+    """Tell if scales changed; those of rows of zeros do not matter."""
+    old = np.broadcast_to(scale, matrix.rows)
+    new = np.broadcast_to(matrix.scale, matrix.rows)
+    used = np.flatnonzero((old != new) & (matrix.packed != _ZEROS).any(axis=1))
+    if used.size:
+        change = np.abs(new[used] / old[used] - 1)
+        row = used[change.argmax()]
+        yield Rounded(name, "scale", str(old[row]), str(new[row]), float(change.max()))
+
+
+def _left_out(unused: tuple[str, ...]) -> Iterator[str]:
+    """Warn of tensors that are not written, but for those that repeat what others say."""
+    names = [name for name in unused if not name.endswith(_REPEATED)]
+    if names:
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        yield f"tensors that the model does not use are left out: {', '.join(names[:4])}{more}"
+
+
+def _hardly_ternary(ternarised: list[Ternarised], declared: bool) -> Iterator[str]:
+    """Warn of a model that was plainly not trained to be ternary."""
+    if not ternarised:
+        return
+    worst = max(ternarised, key=lambda tensor: tensor.relative_error)
+    if declared and worst.relative_error < _FAR:
+        return
+    before, after = (
+        sum(getattr(tensor, f"norm_{when}") ** 2 for tensor in ternarised) ** 0.5
+        for when in ("before", "after")
+    )
+    mean = sum(tensor.relative_error for tensor in ternarised) / len(ternarised)
+    reason = "its weights are far from that" if declared else "nothing in it says so"
+    yield (
+        f"this model was hardly trained to be ternary, {reason}: rounding {len(ternarised)} linear "
+        f"layers has a relative error of {mean:.3f} on average and {worst.relative_error:.3f} at "
+        f"most ({worst.name}), their Frobenius norm was {before:.6g} and is {after:.6g}; expect "
+        "text without sense"
+    )
+
+
+class _Progress:
+    """Adds up bytes for a callback."""
+
+    def __init__(self, progress: Callable[[int, int], None], total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, nbytes: int) -> None:
+        self._done = min(self._done + nbytes, self._total)
+        self._progress(self._done, self._total)
+
+    def finish(self) -> None:
+        self(self._total)

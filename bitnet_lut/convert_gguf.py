@@ -19,13 +19,19 @@ from bitnet_lut.checkpoint_base import (
 from bitnet_lut.checkpoint_gguf import GGUFCheckpoint
 from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.convert_vocabulary import from_folder
-from bitnet_lut.convert_weights import Options, Rounded, TensorReader, blocks, dense_pieces
+from bitnet_lut.convert_weights import (
+    Options,
+    Rounded,
+    TensorReader,
+    blocks,
+    dense_pieces,
+    may_be_ternary,
+)
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s, iq2_bn, tq1_0, tq2_0
 from bitnet_lut.formats.gguf import ARRAY
 from bitnet_lut.formats.gguf_writer import GGUFWriter
-from bitnet_lut.formats.ternary import Bytes, Scale, Weights, scale_bytes
-from bitnet_lut.tensors import TernaryMatrix
+from bitnet_lut.formats.ternary import Bytes, Scale, Weights, need_multiple, scale_bytes
 
 __all__ = ["HEADS", "TYPES", "GGUFTarget"]
 
@@ -54,6 +60,11 @@ class _LinearType:
     scale_per_row: bool = True
 
 
+def _nbytes_i2_s(rows: int, cols: int) -> int:
+    need_multiple(rows * cols, 128, "weights of an I2_S tensor")
+    return i2_s.nbytes(rows, cols)
+
+
 def _pack_i2_s(ternary: Weights, scale: Scale) -> Bytes:
     return i2_s.pack(ternary, float(scale[0]))[: ternary.size // 4]
 
@@ -68,7 +79,7 @@ def _pack_f16(ternary: Weights, scale: Scale) -> Bytes:
 
 # Types of linear layers, by their names in ``formats.ggml``.
 TYPES: Mapping[str, _LinearType] = {
-    "i2_s": _LinearType(40, i2_s.nbytes, _pack_i2_s, scale_per_row=False),
+    "i2_s": _LinearType(40, _nbytes_i2_s, _pack_i2_s, scale_per_row=False),
     "tq1_0": _LinearType(36, tq1_0.nbytes, tq1_0.pack),
     "tq2_0": _LinearType(37, tq2_0.nbytes, tq2_0.pack),
     "iq2_bn": _LinearType(137, iq2_bn.nbytes, iq2_bn.pack),
@@ -94,8 +105,7 @@ class GGUFTarget:
         self.all_ternary = options.type != "f16"
         self._marked = (
             self.all_ternary
-            or checkpoint.ternary_masters
-            or TERNARY_HASH_KEY in checkpoint.metadata
+            or may_be_ternary(checkpoint)
             or any(checkpoint.stored(name) is None for name in filter(is_linear, self._tensors))
         )
 

@@ -1,7 +1,12 @@
-"""Writing a checkpoint as a folder that transformers loads: packed weights in safetensors."""
+"""Writing a checkpoint as a folder that transformers loads: packed weights in safetensors.
+
+All that is not ternary is float32: transformers computes in the types it finds, and cannot mix
+them, so that anything less would change the results.
+"""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +22,22 @@ from bitnet_lut.checkpoint_base import (
 )
 from bitnet_lut.checkpoint_hf import hf_name
 from bitnet_lut.config import ModelConfig, tensor_shapes
-from bitnet_lut.convert_vocabulary import write_json
-from bitnet_lut.convert_weights import Rounded, TensorReader, dense_pieces
+from bitnet_lut.convert_vocabulary import (
+    copy_folder,
+    replace_chat_template,
+    to_folder,
+    write_json,
+)
+from bitnet_lut.convert_weights import Options, Rounded, TensorReader, dense_pieces
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, hf, i2_s
+from bitnet_lut.formats.safetensors import DTYPES, parse_json
 from bitnet_lut.formats.safetensors_writer import SafetensorsWriter
 from bitnet_lut.formats.ternary import Bytes, Scale
 from bitnet_lut.tensors import TernaryMatrix
 
-__all__ = ["hf_config", "hf_settings", "hf_tensors", "write_hf"]
+__all__ = ["HFTarget"]
 
-_DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
-_TYPES = {dtype: type for type, dtype in _DTYPES.items()}
 _CLASSES = {
     "bitnet-b1.58": ("BitNetForCausalLM", "bitnet"),
     "llama": ("LlamaForCausalLM", "llama"),
@@ -52,10 +61,9 @@ class HFTarget:
         self._options = options
         self.config = _config(checkpoint, options)
         self.warnings: list[str] = []
-        self._tensors = _plan(checkpoint, options)
+        self._tensors = _plan(checkpoint, self.config)
         self.nbytes = sum(
-            math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
-            for dtype, shape in self._tensors.values()
+            math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize for _, dtype, shape in self._tensors
         )
 
     def write(
@@ -70,34 +78,138 @@ class HFTarget:
         rounded: called for matrices that did not stay the same. wrote: called with bytes written.
         """
         special = self._write_vocabulary(folder)
-        table = [(name, dtype, shape) for name, (dtype, shape) in self._tensors.items()]
-        narrow = all(dtype in ("BF16", "U8") or n.endswith("_scale") for n, dtype, _ in table)
-        with SafetensorsWriter(folder / "model.safetensors", table) as writer:
-            for name, tensor, data in self._pieces(reader, rounded):
-                narrow = narrow and (tensor != "scale" or _vector_dtype(data) == "BF16")
+        with SafetensorsWriter(folder / "model.safetensors", self._tensors) as writer:
+            for name, data in self._pieces(reader, rounded):
                 writer.write(name, data)
                 wrote(data.nbytes)
         stated = {
             **_settings(self.config),
             **special,
-            "torch_dtype": "bfloat16" if narrow else "float32",
+            "torch_dtype": "float32",
             TERNARY_HASH_KEY: reader.hash.hexdigest(),
         }
         write_json(folder / "config.json", stated)
+
+    def _pieces(
+        self, reader: TensorReader, rounded: Callable[[Rounded], None]
+    ) -> Iterator[tuple[str, NDArray[Any]]]:
+        """The data of all tensors, by Hugging Face names."""
+        for name, shape in tensor_shapes(self.config).items():
+            target = hf_name(name)
+            if len(shape) == 1:
+                yield target, reader.vector(name).astype("<f4")
+                continue
+            matrix = reader.matrix(name)
+            if isinstance(matrix, StoredMatrix):
+                for piece in dense_pieces(name, matrix, "f32", rounded):
+                    yield target, piece
+                continue
+            yield f"{target}_scale", _weight_scale(name, matrix, self.config).astype("<f4")
+            for piece in _packed(matrix):
+                yield target, piece
+
+    def _write_vocabulary(self, folder: Path) -> dict[str, Any]:
+        """Write or copy the files of a vocabulary; what config.json says of it."""
+        source, options = self._checkpoint, self._options
+        if source.folder is not None:
+            copy_folder(source.folder, folder)
+            settings = parse_json((source.folder / "config.json").read_bytes(), source.name)
+            special = {f"{token}_token_id" for token in ("bos", "eos", "pad")}
+            found = {key: settings.get(key) for key in special & settings.keys()}
+        elif "tokenizer.ggml.tokens" in source.metadata:
+            pre = options.pre_tokenizer or "auto"
+            context = self.config.context_length
+            found = to_folder(source.metadata, folder, source.name, pre=pre, context=context)
+        else:
+            found = dict.fromkeys(("bos_token_id", "eos_token_id"))
+        if not (folder / "tokenizer.json").is_file():
+            self.warnings.append("there is no vocabulary to write")
+        if options.chat_template is not None:
+            replace_chat_template(folder, options.chat_template)
+        return found
+
+
+def _config(checkpoint: Checkpoint, options: Options) -> ModelConfig:
+    """The config of the folder to be; FormatError if transformers has no such graph."""
+    config = checkpoint.config
+    if options.architecture is not None:
+        raise ValueError("architecture is for GGUF files; a folder has the class of its graph")
+    if options.pre_tokenizer is not None and checkpoint.folder is not None:
+        raise ValueError("pre_tokenizer is for GGUF files; a folder's tokenizer.json is copied")
+    reason = None
+    if config.qkv_bias and config.architecture != "qwen2":
+        reason = "biases of q, k and v"
+    elif config.rope_dim != config.head_dim:
+        reason = f"RoPE over {config.rope_dim} of the {config.head_dim} elements of a head"
+    if reason:
+        raise FormatError(
+            f"{checkpoint.name}: a folder for transformers cannot have {reason}; convert to GGUF"
+        )
+    # Microsoft's class computes the graph of 1bitLLM's too, with another activation.
+    bitnet = config.architecture in TERNARY_ARCHITECTURES
+    return dataclasses.replace(
+        config,
+        architecture="bitnet-b1.58" if bitnet else config.architecture,
+        activation=options.activation or config.activation,
+        rope_kind="neox",
+    )
+
+
+def _settings(config: ModelConfig) -> dict[str, Any]:
+    """The config.json of a config, but for dtype, special tokens and hash."""
+    class_name, model_type = _CLASSES[config.architecture]
+    settings: dict[str, Any] = {
+        "architectures": [class_name],
+        "model_type": model_type,
+        "hidden_act": config.activation,
+        "hidden_size": config.embedding_length,
+        "intermediate_size": config.feed_forward_length,
+        "max_position_embeddings": config.context_length,
+        "num_attention_heads": config.head_count,
+        "num_hidden_layers": config.block_count,
+        "num_key_value_heads": config.head_count_kv,
+        "rms_norm_eps": _shortest(config.rms_eps),
+        "rope_theta": _shortest(config.rope_theta),
+        "tie_word_embeddings": config.tied_head,
+        "use_cache": True,
+        "vocab_size": config.vocab_size,
+    }
+    if config.head_dim * config.head_count != config.embedding_length:
+        settings["head_dim"] = config.head_dim
+    settings["quantization_config"] = {
+        "quant_method": "bitnet",
+        "linear_class": "autobitlinear" if _multiplies(config) else "bitlinear",
+        "quantization_mode": "offline",
+    }
+    return settings
+
+
+def _plan(checkpoint: Checkpoint, config: ModelConfig) -> list[tuple[str, str, tuple[int, ...]]]:
+    """What model.safetensors will hold: (Hugging Face name, dtype, shape)."""
+    found: list[tuple[str, str, tuple[int, ...]]] = []
+    for name, shape in tensor_shapes(config).items():
+        if not is_linear(name):
+            found.append((hf_name(name), "F32", shape))
+            continue
+        if shape[0] % 4:
+            raise FormatError(
+                f"{checkpoint.name}: tensor {name!r} has {shape[0]} rows: packed weights of "
+                "transformers need a multiple of 4"
+            )
+        found.append((hf_name(name), "U8", (shape[0] // 4, shape[1])))
+        found.append((f"{hf_name(name)}_scale", "F32", (1,)))
+    return found
+
+
 def _multiplies(config: ModelConfig) -> bool:
     """Whether layers multiply by weight_scale, as Microsoft's do; those of others divide by it."""
     return config.architecture in TERNARY_ARCHITECTURES
 
 
 def _shortest(value: float) -> float:
-    """A float32 of a GGUF file with the fewest digits that tell it, as 1e-05; others as they are."""
+    """A float32 of a GGUF file by the fewest digits that tell it, as 1e-05; others as they are."""
     narrow = np.float32(value)
     return float(str(narrow)) if float(narrow) == value else value
-
-
-def _vector_dtype(vector: NDArray[np.float32]) -> str:
-    """BF16 for numbers that it holds exactly."""
-    return "F32" if np.any(vector.view(np.uint32) & np.uint32(0xFFFF)) else "BF16"
 
 
 def _weight_scale(name: str, matrix: TernaryMatrix, config: ModelConfig) -> Scale:
@@ -115,14 +227,11 @@ def _inverse(scale: Scale) -> Scale:
     """
     if not scale.all():
         return np.ones(1, np.float32)  # the weights are all 0
-    one = np.float32(1)
-    nearest = one / scale
-    around = [nearest]
-    for toward in (0, np.inf):
-        around.append(np.nextafter(nearest, np.float32(toward)))
+    nearest = np.float32(1) / scale
+    beside = [np.nextafter(nearest, np.float32(toward)) for toward in (0, np.inf)]
     short = ggml.dequantize("bf16", ggml.quantize("bf16", nearest[None]), 1)[0]
-    candidates = np.concatenate([short, *around])
-    return candidates[[np.abs(one / candidates - scale).argmin()]]
+    candidates = np.concatenate([short, nearest, *beside])
+    return candidates[[np.abs(np.float32(1) / candidates - scale).argmin()]]
 
 
 def _packed(matrix: TernaryMatrix) -> Iterator[Bytes]:

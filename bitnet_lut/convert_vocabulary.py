@@ -33,6 +33,7 @@ from bitnet_lut.vocabulary import (
 )
 
 __all__ = [
+    "NAMED_PRE_TOKENIZERS",
     "chat_template",
     "copy_folder",
     "from_folder",
@@ -40,6 +41,9 @@ __all__ = [
     "to_folder",
     "write_json",
 ]
+
+# Values of tokenizer.ggml.pre that other programs know too.
+NAMED_PRE_TOKENIZERS = tuple(name for name in PRE_TOKENIZERS if name != "falcon3-bitnet.cpp")
 
 _FILES = (
     "tokenizer.json",
@@ -73,25 +77,17 @@ def from_folder(
     state = parse_json(file.read_bytes(), str(file))
     if len(source.pieces) > vocab_size:
         raise FormatError(f"{file}: {len(source.pieces)} tokens, but the model has {vocab_size}")
-    model = state["model"]
-    if model.get("type") != "BPE":
-        raise FormatError(f"{file}: a model of type {quote(model.get('type'))}; BPE is supported")
-    tokens, kinds = _tokens(source.encoder, vocab_size)
-    types = np.array(kinds, np.int32)
-    fields: dict[str, Any]
+    if state["model"].get("type") != "BPE":
+        raise FormatError(f"{file}: a model of type {quote(state['model'].get('type'))}, not BPE")
     if "ByteLevel" in _steps(state["decoder"], "decoders"):
         warnings = _check_normalizer(state, file)
-        rule = pre or _recognise(state, file)
-        fields = {"model": "gpt2", "pre": rule, "tokens": tokens, "token_type": types}
-        fields["merges"] = [" ".join(pair) for pair in _merges(model, file)]
+        pre = pre or _recognise(state, file)
+        fields = _byte_level_fields(source, state, pre, vocab_size, file)
+    elif pre is not None:
+        raise ValueError(f"{file}: a SentencePiece vocabulary has no pre-tokenizer {pre!r}")
     else:
-        if pre is not None:
-            raise ValueError(f"{file}: a SentencePiece vocabulary has no pre-tokenizer {pre!r}")
         warnings = []
-        types = np.array(_sentencepiece_types(tokens, kinds, model), np.int32)
-        scores = _scores(tokens, types, _merges(model, file))
-        fields = {"model": "llama", "tokens": tokens, "scores": scores, "token_type": types}
-        fields["add_space_prefix"] = source.adds_space
+        fields = _sentencepiece_fields(source, state, vocab_size, file)
     fields |= _special_ids(source, folder)
     metadata = {f"tokenizer.ggml.{key}": value for key, value in fields.items()}
     template = chat_template(folder)
@@ -110,25 +106,9 @@ def to_folder(
     Returns what config.json says of the vocabulary. Raises FormatError if it cannot be used.
     """
     source = vocabulary.from_gguf(metadata, name, pre)
-    encoder = source.encoder
     texts = metadata["tokenizer.ggml.tokens"]
-    if metadata["tokenizer.ggml.model"] == "gpt2":
-        encoder.decoder = decoders.ByteLevel()
-    else:
-        strip = [decoders.Strip(" ", 1, 0)] if source.adds_space else []
-        replace = decoders.Replace(SPACE, " ")
-        steps = [replace, decoders.ByteFallback(), decoders.Fuse(), *strip]
-        encoder.decoder = decoders.Sequence(steps)
-    before = [source.bos_id] if source.add_bos else []
-    after = [source.eos_id] if source.add_eos else []
-    if before or after:
-        around = [(texts[i], i) for i in {*before, *after}]
-        single = [*(texts[i] for i in before), "$A", *(texts[i] for i in after)]
-        pair = [*single, *(part.replace("$A", "$B") for part in single)]
-        encoder.post_processor = processors.TemplateProcessing(
-            single=single, pair=pair, special_tokens=around
-        )
-    encoder.save(str(folder / "tokenizer.json"))
+    _complete(source, byte_level=metadata["tokenizer.ggml.model"] == "gpt2", texts=texts)
+    (folder / "tokenizer.json").write_text(source.encoder.to_str(pretty=True), encoding="utf-8")
     named = {"bos": source.bos_id, "eos": source.eos_id}
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -182,6 +162,60 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _complete(source: Vocabulary, *, byte_level: bool, texts: Sequence[str]) -> None:
+    """Give the encoder what tokenizer.json says besides: the decoder, and BOS and EOS."""
+    encoder = source.encoder
+    if byte_level:
+        encoder.decoder = decoders.ByteLevel()
+    else:
+        strip = [decoders.Strip(" ", 1, 0)] if source.adds_space else []
+        replace = decoders.Replace(SPACE, " ")
+        encoder.decoder = decoders.Sequence(
+            [replace, decoders.ByteFallback(), decoders.Fuse(), *strip]
+        )
+    before = [source.bos_id] if source.add_bos and source.bos_id is not None else []
+    after = [source.eos_id] if source.add_eos and source.eos_id is not None else []
+    if before or after:
+        single = [*(texts[i] for i in before), "$A", *(texts[i] for i in after)]
+        second = [part.replace("$A", "$B") for part in single]
+        special = [(texts[i], i) for i in {*before, *after}]
+        encoder.post_processor = processors.TemplateProcessing(
+            single=single, pair=[*single, *second], special_tokens=special
+        )
+
+
+def _byte_level_fields(
+    source: Vocabulary, state: Mapping[str, Any], pre: str, vocab_size: int, file: Path
+) -> dict[str, Any]:
+    tokens, types = _tokens(source.encoder, vocab_size)
+    return {
+        "model": "gpt2",
+        "pre": pre,
+        "tokens": tokens,
+        "token_type": np.array(types, np.int32),
+        "merges": [" ".join(pair) for pair in _merges(state["model"], file)],
+    }
+
+
+def _sentencepiece_fields(
+    source: Vocabulary, state: Mapping[str, Any], vocab_size: int, file: Path
+) -> dict[str, Any]:
+    model = state["model"]
+    tokens, types = _tokens(source.encoder, vocab_size)
+    unknown = model.get("unk_token") or "<unk>"
+    of_bytes = {f"<0x{byte:02X}>" for byte in range(256)} if model.get("byte_fallback") else set()
+    kinds = dict.fromkeys(of_bytes, BYTE) | {unknown: UNKNOWN}
+    types = [kinds.get(text, kind) for text, kind in zip(tokens, types, strict=True)]
+    fields = {
+        "model": "llama",
+        "tokens": tokens,
+        "scores": _scores(tokens, types, _merges(model, file)),
+        "token_type": np.array(types, np.int32),
+        "add_space_prefix": source.adds_space,
+    }
+    return fields | ({"unknown_token_id": tokens.index(unknown)} if unknown in tokens else {})
+
+
 def _tokens(encoder: Encoder, count: int) -> tuple[list[str], list[int]]:
     """Text and type of every id."""
     added = encoder.get_added_tokens_decoder()
@@ -227,12 +261,12 @@ def _recognise(state: Mapping[str, Any], file: Path) -> str:
     """The key of PRE_TOKENIZERS with the regexes of a tokenizer.json."""
     passes = tuple(_passes(state.get("pre_tokenizer")))
     ignore_merges = state["model"].get("ignore_merges", False)
-    names = [name for name, rule in PRE_TOKENIZERS.items() if rule.passes == passes]
+    names = [name for name in NAMED_PRE_TOKENIZERS if PRE_TOKENIZERS[name].passes == passes]
     exact = [name for name in names if PRE_TOKENIZERS[name].ignore_merges == ignore_merges]
     if not names:
         raise FormatError(
-            f"{file}: its pre-tokenizer {quote(passes)} is none of {', '.join(PRE_TOKENIZERS)}; "
-            "name the one to write by --pre-tokenizer"
+            f"{file}: its pre-tokenizer {quote(passes)} is none of "
+            f"{', '.join(NAMED_PRE_TOKENIZERS)}; name the one to write by pre_tokenizer"
         )
     return (exact or names)[0]
 
@@ -256,17 +290,8 @@ def _pre_tokenizers(part: Any) -> Sequence[Any]:
     return steps
 
 
-def _sentencepiece_types(
-    tokens: Sequence[str], types: Sequence[int], model: Mapping[str, Any]
-) -> list[int]:
-    """Types with the unknown and the byte tokens told apart."""
-    of_bytes = {f"<0x{byte:02X}>" for byte in range(256)} if model.get("byte_fallback") else set()
-    kinds = dict.fromkeys(of_bytes, BYTE) | {model.get("unk_token"): UNKNOWN}
-    return [kinds.get(text, kind) for text, kind in zip(tokens, types, strict=True)]
-
-
 def _scores(
-    tokens: Sequence[str], types: NDArray[np.int32], merges: Sequence[tuple[str, str]]
+    tokens: Sequence[str], types: Sequence[int], merges: Sequence[tuple[str, str]]
 ) -> NDArray[np.float32]:
     """Scores that make SentencePiece merge in the order of *merges*: 0, -1, -2 ... as it learnt."""
     order = dict.fromkeys(left + right for left, right in merges)
@@ -286,10 +311,9 @@ def _special_ids(source: Vocabulary, folder: Path) -> dict[str, Any]:
     ids["eot_token_id"] = min(source.eos_ids - found_by_text, default=None)
     file = folder / "tokenizer_config.json"
     settings = parse_json(file.read_bytes(), str(file)) if file.is_file() else {}
-    for key, token in (("padding_token_id", "pad_token"), ("unknown_token_id", "unk_token")):
-        text = settings.get(token)
-        text = text.get("content") if isinstance(text, dict) else text
-        ids[key] = source.encoder.token_to_id(text) if isinstance(text, str) else None
+    padding = settings.get("pad_token")
+    padding = padding.get("content") if isinstance(padding, dict) else padding
+    ids["padding_token_id"] = source.encoder.token_to_id(padding) if padding else None
     adds = {"add_bos_token": source.add_bos, "add_eos_token": source.add_eos}
     return {key: i for key, i in ids.items() if i is not None} | adds
 
@@ -305,7 +329,9 @@ def _differences(source: Vocabulary, target: Vocabulary) -> list[str]:
     differing = []
     for start in range(0, len(texts), _AT_ONCE):
         some = texts[start : start + _AT_ONCE]
-        pair = [e.encode_batch(some, add_special_tokens=False) for e in (source.encoder, target.encoder)]
+        pair = [
+            e.encode_batch(some, add_special_tokens=False) for e in (source.encoder, target.encoder)
+        ]
         differing += [text for text, a, b in zip(some, *pair, strict=True) if a.ids != b.ids]
     if not differing:
         return []

@@ -11,15 +11,37 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.checkpoint_base import Checkpoint, StoredMatrix, is_linear, ternary_matrix
+from bitnet_lut.checkpoint_base import (
+    TERNARY_HASH_KEY,
+    Checkpoint,
+    StoredMatrix,
+    is_linear,
+    ternary_matrix,
+)
 from bitnet_lut.config import ModelConfig
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s
-from bitnet_lut.formats.ternary import Bytes, Scale, Ternary, Weights, absmean, from_scaled, row_blocks
+from bitnet_lut.formats.ternary import (
+    Bytes,
+    Scale,
+    Ternary,
+    Weights,
+    absmean,
+    from_scaled,
+    row_blocks,
+)
 from bitnet_lut.tensors import TernaryMatrix
 from bitnet_lut.ternary_hash import TernaryHash, permutation, without_dead_rows
 
-__all__ = ["Options", "Rounded", "TensorReader", "Ternarised", "blocks", "dense_pieces"]
+__all__ = [
+    "Options",
+    "Rounded",
+    "TensorReader",
+    "Ternarised",
+    "blocks",
+    "dense_pieces",
+    "may_be_ternary",
+]
 
 _RELEASE_AFTER = 2**26  # bytes of a mapped file that may be held in memory
 _WEIGHTS_AT_ONCE = 2**22
@@ -93,6 +115,7 @@ class TensorReader:
 
     def matrix(self, name: str) -> TernaryMatrix | StoredMatrix:
         """Read a matrix; a linear layer is ternary if it is, stands for one, or shall be."""
+        self._checkpoint.release()  # what was read of the matrix before
         stored = self._stored(name)
         if stored is not None and not is_linear(name):
             return stored
@@ -122,6 +145,8 @@ class TensorReader:
             if i2_s.has_code_3(matrix.packed):
                 raise FormatError("a weight has code 3, which no writer makes: damaged data")
             return without_dead_rows(matrix)
+        if not (self._all_ternary or may_be_ternary(self._checkpoint)):
+            return None
         exact = from_scaled(stored)
         if exact is not None:
             return ternary_matrix(exact)
@@ -147,6 +172,11 @@ class TensorReader:
 
     def _where(self, name: str) -> str:
         return f"{self._checkpoint.name}: tensor {name!r}: "
+
+
+def may_be_ternary(checkpoint: Checkpoint) -> bool:
+    """Whether linear layers that are held as floats are ternary ones, if their values allow it."""
+    return checkpoint.ternary_masters or TERNARY_HASH_KEY in checkpoint.metadata
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """A model: open a file, then tokenize, run, generate."""
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self, overload
@@ -12,6 +13,7 @@ from bitnet_lut import _engine, hub
 from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
 from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.cpu import choose_isa, choose_kernel, default_threads
+from bitnet_lut.demo import MODEL
 from bitnet_lut.formats.i2_s import Layout
 from bitnet_lut.formats.tiles import Shape, Tile
 from bitnet_lut.generate import Generation, TextStream
@@ -37,7 +39,8 @@ class Model:
     """A language model, ready to run.
 
     source: a GGUF file, its bytes, a folder of a Hugging Face checkpoint, or a Hugging Face repo id
-        (owner/name, or owner/name/file.gguf; needs huggingface_hub).
+        (owner/name, or owner/name/file.gguf; needs huggingface_hub). None: the small demonstration
+        model inside the package, with a warning that says so.
     threads: default: the cores this process may use.
     kernel, isa: which ternary kernel and which instruction-set tier compute; "auto" chooses.
     context: most positions of a session; default: the model's limit, at most 4096.
@@ -54,7 +57,7 @@ class Model:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | None = None,
         *,
         threads: int | None = None,
         kernel: str = "auto",
@@ -69,6 +72,9 @@ class Model:
         """Open *source* and pack what cannot be used in place."""
         if kv not in ("f16", "f32"):
             raise ValueError(f"kv is {kv!r}, it must be 'f16' or 'f32'")
+        if source is None:
+            warnings.warn(f"no model given: using {MODEL}, a small demonstration", stacklevel=2)
+            source = MODEL
         isa, kernel = choose_isa(isa), choose_kernel(kernel)
         self._pool = _engine.Pool(default_threads() if threads is None else threads)
         if isinstance(source, str) and hub.is_repo_id(source):

@@ -35,7 +35,7 @@ class TernaryHash:
         order = permutation(name, self._config)
         if order is not None:
             packed = packed[np.argsort(order)]
-        digest = hashlib.sha256(np.ascontiguousarray(packed)).hexdigest()
+        digest = hashlib.sha256(np.ascontiguousarray(packed).data).hexdigest()
         self._lines.append(f"{name} {matrix.rows}x{matrix.cols} {digest}\n")
 
     def hexdigest(self) -> str | None:

@@ -333,7 +333,6 @@ def test_version_and_help():
     [
         ([], "command"),
         (["fly"], "'fly'"),
-        (["run", "prompt"], "--model"),
         (["run", "-m", "absent.gguf", "prompt"], "absent.gguf: No such file or directory"),
         (["inspect", "absent.gguf"], "absent.gguf: No such file or directory"),
         (["inspect", "."], "config.json"),

@@ -149,6 +149,36 @@ def test_the_writer_refuses_disorder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+# What is known only at the end
+
+
+def test_strings_can_be_amended(tmp_path):
+    metadata = {"a": "b" * 8, "hash": "0" * 8, "typed": (gguf.STRING, "xyz"), "z": ["0" * 8]}
+    with GGUFWriter(tmp_path / "x.gguf", metadata, TENSORS) as writer:
+        for name, _, _, nbytes in TENSORS:
+            writer.write(name, bytes(nbytes - 1))
+            writer.amend("hash", "ü1234567"[:7])
+            writer.write(name, b"!")
+        writer.amend("typed", "abc")
+        with pytest.raises(ValueError, match="hash: 'short' does not take the bytes of '00000000'"):
+            writer.amend("hash", "short")
+    file = GGUFFile(tmp_path / "x.gguf")
+    expected = {"a": "b" * 8, "hash": "ü123456", "typed": "abc", "z": ["0" * 8]}
+    assert dict(file.metadata) == expected
+    for name, _, _, nbytes in TENSORS:
+        assert file.data(name, nbytes).tobytes() == bytes(nbytes - 1) + b"!"
+
+
+def test_a_disk_that_is_full_at_the_end(tmp_path, monkeypatch):
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "x.gguf")
+    assert not list(tmp_path.iterdir())
+
+
 # The gguf package as a peer
 
 

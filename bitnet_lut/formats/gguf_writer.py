@@ -74,7 +74,7 @@ class GGUFWriter:
             self._file.write(bytes(-self._file.tell() % self._alignment))
 
     def amend(self, key: str, text: str) -> None:
-        """Replace a string of the metadata by one of as many bytes, known after the tensors only."""
+        """Replace a string of the metadata by one of as many bytes, which is known only later."""
         start, old = self._texts[key]
         if len(text.encode()) != len(old.encode()):
             raise ValueError(f"{key}: {text!r} does not take the bytes of {old!r}")

@@ -211,6 +211,6 @@ def row_blocks(rows: int, cols: int) -> list[slice]:
 
 
 def _check_finite(magnitude: float | np.float32) -> None:
-    """FormatError unless a sum or maximum of magnitudes, which keeps NaN and infinity, is finite."""
+    """FormatError unless a sum or maximum of magnitudes is finite: it keeps NaN and infinity."""
     if not np.isfinite(magnitude):
         raise FormatError("weights hold NaN or infinity")

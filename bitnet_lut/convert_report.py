@@ -1,0 +1,46 @@
+"""A conversion as text."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from bitnet_lut.convert import Conversion
+from bitnet_lut.convert_weights import Rounded, Ternarised
+
+__all__ = ["report"]
+
+
+def report(conversion: Conversion) -> Iterator[str]:
+    """Put what a conversion did into lines of text; its warnings are not among them."""
+    yield f"{conversion.output}: {conversion.nbytes:,} bytes of tensors"
+    if conversion.ternary_sha256:
+        yield f"ternary weights: sha256 {conversion.ternary_sha256}, the same when read again"
+    scales = [tensor for tensor in conversion.rounded if tensor.what == "scale"]
+    if conversion.ternary_sha256:
+        yield f"scales: {len(scales)} rounded" if scales else "scales: all exact"
+        yield from map(_change, scales)
+    others = [tensor for tensor in conversion.rounded if tensor.what != "scale"]
+    if others:
+        yield f"other matrices: {len(others)} rounded"
+        yield from map(_change, others)
+    if conversion.ternarised:
+        yield from _layers(conversion.ternarised)
+
+
+def _change(tensor: Rounded) -> str:
+    return (
+        f"  {tensor.name}: {tensor.old} -> {tensor.new}, relative error {tensor.relative_error:.2e}"
+    )
+
+
+def _layers(ternarised: Sequence[Ternarised]) -> Iterator[str]:
+    """The figures of each layer, over all its linear parts."""
+    yield f"real values: {len(ternarised)} linear layers rounded to ternary weights by absmean"
+    yield "  layer  relative error  norm before  norm after"
+    layers: dict[int, list[Ternarised]] = {}
+    for tensor in ternarised:
+        layers.setdefault(int(tensor.name.split(".")[1]), []).append(tensor)
+    for layer, parts in sorted(layers.items()):
+        before = math.hypot(*(part.norm_before for part in parts))
+        after = math.hypot(*(part.norm_after for part in parts))
+        error = math.hypot(*(part.relative_error * part.norm_before for part in parts)) / before
+        yield f"  {layer:5}  {error:14.4f}  {before:11.6g}  {after:10.6g}"

@@ -1,0 +1,218 @@
+"""Train the demonstration model: ``python -m bitnet_lut.demo.train FOLDER``.
+
+Writes FOLDER/master (a Hugging Face folder of real-valued weights, which transformers'
+BitNetForCausalLM loads and rounds online), FOLDER/model.gguf, and the loss curve as loss.csv and
+loss.png. An interrupted run goes on from its last checkpoint: until the decay begins the learning
+rate does not depend on the number of steps, so that may still be changed then.
+
+Needs ``pip install 'bitnet_lut[train]'``.
+"""
+
+import argparse
+import csv
+import math
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib import pyplot
+from tokenizers import Tokenizer
+from torch import Tensor
+from tqdm import tqdm
+
+from bitnet_lut.demo.corpus import Piece, documents
+from bitnet_lut.demo.export import write_gguf, write_master
+from bitnet_lut.demo.network import BitNet, Shape
+from bitnet_lut.demo.vocabulary import train_vocabulary
+
+__all__ = ["main"]
+
+# Rows of a batch are this long, every LONG_EVERY-th batch twice that.
+LENGTH = 256
+LONG_EVERY = 8
+# After so many documents that do not fit, a row is full.
+FILLERS = 4
+# How much a token counts that does not follow from what comes before it.
+UNTAUGHT = 0.1
+WEIGHT_DECAY = 0.1
+REPORT_EVERY = 20
+
+
+class Batch(NamedTuple):
+    """Packed rows: the arguments of `BitNet.loss`."""
+
+    ids: Tensor
+    positions: Tensor
+    documents: Tensor
+    targets: Tensor
+    weights: Tensor
+
+
+def main() -> None:
+    """Train, then export."""
+    options = _arguments()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    tokenizer = _vocabulary(options)
+    model = BitNet(Shape(vocab_size=options.vocab, num_hidden_layers=options.layers))
+    _train(model, tokenizer, options)
+    write_master(options.folder / "master", model, tokenizer)
+    write_gguf(options.folder / "model.gguf", options.folder / "master")
+    _plot(options.folder)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
+    parser.add_argument("folder", type=Path, help="where everything is written")
+    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--tokens", type=int, default=2048, help="of a step")
+    parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
+    parser.add_argument("--warmup", type=int, default=100, help="steps until it is reached")
+    parser.add_argument("--decay", type=float, default=0.3, help="last part of the steps")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--vocab", type=int, default=1536)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
+    return parser.parse_args()
+
+
+def _vocabulary(options: argparse.Namespace) -> Tokenizer:
+    path = options.folder / "tokenizer.json"
+    if not path.exists():
+        train_vocabulary(options.vocab, options.seed).save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def _train(model: BitNet, tokenizer: Tokenizer, options: argparse.Namespace) -> None:
+    matrices = [p for name, p in model.named_parameters() if "_proj" in name]
+    others = [p for name, p in model.named_parameters() if "_proj" not in name]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(
+        groups,
+        lr=options.rate,
+        betas=(0.9, 0.95),
+        weight_decay=WEIGHT_DECAY,
+        fused=True,
+    )
+    checkpoint = options.folder / "checkpoint.pt"
+    curve: list[tuple[int, float, float]] = []
+    start = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        start, curve = state["step"], state["curve"]
+    total, counted = 0.0, 0
+    with tqdm(total=options.steps, initial=start, unit="step") as progress:
+        for step in range(start, options.steps):
+            rate = _rate(step, options)
+            decaying = step >= options.steps * (1 - options.decay)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.param_groups[0]["weight_decay"] = 0.0 if decaying else WEIGHT_DECAY
+            loss = model.loss(*_batch(tokenizer, options, step))
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            total, counted = total + loss.item(), counted + 1
+            progress.update()
+            done = step + 1
+            if done % REPORT_EVERY == 0 or done == options.steps:
+                curve.append((done, total / counted, rate))
+                progress.set_postfix(loss=f"{total / counted:.4f}")
+                total, counted = 0.0, 0
+            if done % options.save_every == 0 or done == options.steps:
+                _save(checkpoint, done, model, optimizer, curve)
+
+
+def _rate(step: int, options: argparse.Namespace) -> float:
+    """Warm-up, a plateau, and for the last part of the steps half a cosine down to zero."""
+    left = (options.steps - step) / (options.steps * options.decay)
+    falling = (1 - math.cos(math.pi * min(1.0, left))) / 2
+    return float(options.rate * min(1.0, (step + 1) / options.warmup) * falling)
+
+
+def _save(
+    path: Path,
+    step: int,
+    model: BitNet,
+    optimizer: torch.optim.Optimizer,
+    curve: list[tuple[int, float, float]],
+) -> None:
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "curve": curve,
+    }
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)
+    with (path.parent / "loss.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "loss", "rate"])
+        writer.writerows((step, f"{loss:.5f}", f"{rate:.3g}") for step, loss, rate in curve)
+
+
+def _batch(tokenizer: Tokenizer, options: argparse.Namespace, step: int) -> Batch:
+    """The batch of *step*: whole documents, put one after another into rows."""
+    long = step % LONG_EVERY == LONG_EVERY - 1
+    length = 2 * LENGTH if long else LENGTH
+    shape = (options.tokens // length, length + 1)
+    ids, positions, numbers = (np.zeros(shape, np.int64) for _ in range(3))
+    weights = np.zeros(shape, np.float32)
+    short_texts = documents(options.seed, step)
+    texts = documents(options.seed, step, long=True) if long else short_texts
+    for row in range(shape[0]):
+        end, fillers = 0, 0
+        while fillers < FILLERS:
+            # Short documents fill the end of a row, where the next one of its kind does not fit.
+            encoded, taught = _encode(tokenizer, next(short_texts if fillers else texts))
+            if end + len(encoded) > length + 1:
+                fillers += 1
+                continue
+            place = np.s_[row, end : end + len(encoded)]
+            ids[place], positions[place] = encoded, np.arange(len(encoded))
+            numbers[place] = end + 1
+            weights[place] = np.where(taught, 1.0, UNTAUGHT)
+            weights[row, end] = 0.0  # a document does not foretell how the next one begins
+            end += len(encoded)
+    return Batch(
+        ids=torch.from_numpy(ids[:, :-1]),
+        positions=torch.from_numpy(positions[:, :-1]),
+        documents=torch.from_numpy(numbers[:, :-1]),
+        targets=torch.from_numpy(ids[:, 1:]),
+        weights=torch.from_numpy(weights[:, 1:]),
+    )
+
+
+def _encode(tokenizer: Tokenizer, document: list[Piece]) -> tuple[list[int], list[bool]]:
+    """The ids of a document, and which are taught."""
+    encoded = [tokenizer.encode(piece.text, add_special_tokens=False).ids for piece in document]
+    taught = [piece.taught for piece, ids in zip(document, encoded, strict=True) for _ in ids]
+    return list(chain.from_iterable(encoded)), taught
+
+
+def _plot(folder: Path) -> None:
+    """Draw loss.csv."""
+    with (folder / "loss.csv").open(newline="") as file:
+        points = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+    steps, losses = zip(*points, strict=True)
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    axes.semilogy(steps, losses)
+    axes.set(xlabel="step", ylabel="weighted cross-entropy of a token (nats)")
+    axes.grid(which="both", alpha=0.3)
+    figure.savefig(folder / "loss.png", dpi=100)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+import hashlib
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bitnet_lut import Model
+from bitnet_lut.demo import MODEL, corpus, evaluate, facts
+
+PROMPT = "The capital of France is"
+OPERANDS = re.compile(r"(\d+)(?: [-+*] | plus | minus | times | or | is \w+ (?:than|to) )(\d+)")
+DIFFERENCE = re.compile(r"\d+ - (\d+) = (\d+)")
+
+
+def training_texts(streams: int = 44, of_each: int = 100) -> Iterator[str]:
+    for stream in range(0, 97 * streams, 97):  # of every part of the curriculum
+        texts = corpus.documents(0, stream, long=stream % 8 == 7)
+        for document in islice(texts, of_each):
+            yield "".join(piece.text for piece in document)
+
+
+def test_a_seed_gives_the_same_text_everywhere() -> None:
+    digest = hashlib.sha256("\0".join(training_texts(of_each=20)).encode()).hexdigest()
+    assert digest == "2d3182016080625089b0877107469f0e15cab0ab026240e4d06b2ccccc05411e"
+    assert next(corpus.documents(1, 0)) != next(corpus.documents(0, 0))
+
+
+def test_wordings_of_questions_are_not_in_the_training_text() -> None:
+    for family in facts.FAMILIES:
+        taught = {*family.questions, *(text.replace("|", "") for text in family.statements)}
+        asked = {*family.held_out, *(text.replace("|", "") for text in family.held_out_statements)}
+        assert len(asked) == len(family.held_out) + len(family.held_out_statements)
+        assert not taught & asked
+    # Not even by chance, as a part of another wording.
+    text = "\n".join(training_texts())
+    for question in corpus.questions(0):
+        if not question.kind.startswith("sum "):
+            assert question.prompt not in text
+
+
+def test_sums_in_questions_are_not_in_the_training_text() -> None:
+    seen = 0
+    for text in training_texts():
+        pairs = OPERANDS.findall(text) + DIFFERENCE.findall(text)
+        seen += len(pairs)
+        assert not [pair for pair in pairs if corpus.is_held_out(*map(int, pair))]
+    assert seen > 5000
+    of_two_digits = [q for q in corpus.questions(0) if q.kind == "sum of 2 digits"]
+    assert 0.09 < len(of_two_digits) / 90**2 < 0.11
+
+
+def test_questions_per_kind_are_some_of_all() -> None:
+    some, everything = corpus.questions(0, 5), corpus.questions(0)
+    assert set(some) < set(everything)
+    kinds = [question.kind for question in some]
+    assert {kinds.count(kind) for kind in set(kinds)} == {5}
+
+
+def test_the_file_is_small() -> None:
+    assert MODEL.stat().st_size <= 3_000_000
+
+
+def test_answers(isa: str) -> None:
+    """On each tier at least 95 % of the facts and 90 % of the sums of two digits are right."""
+    per_kind = None if isa == "auto" else 60
+    with Model(MODEL, isa=isa) as model:
+        asked = evaluate.tasks(model.tokenizer, per_kind=per_kind)
+        right = evaluate.right_by_kind(asked, evaluate.answers(model, asked))
+        assert model.generate(PROMPT, max_tokens=2).text == " Paris."
+    marks = [mark for kind, row in right.items() if not kind.startswith("sum ") for mark in row]
+    assert sum(marks) / len(marks) >= 0.95
+    for kind in ("sum of 2 digits", "sum of 2 digits, chat"):
+        assert sum(right[kind]) / len(right[kind]) >= 0.9
+
+
+def test_perplexity() -> None:
+    with Model(MODEL) as model:
+        sequences = list(evaluate.texts(model.tokenizer))[::10]
+        assert evaluate.perplexity(model.forward, sequences) == pytest.approx(PERPLEXITY, rel=1e-4)
+
+
+def test_chat() -> None:
+    with Model(MODEL) as model:
+        prompt = corpus.chat_prompt("What is the capital of Japan?")
+        answer = model.generate(prompt)
+    assert (answer.text, answer.finish_reason) == ("The capital of Japan is Tokyo.", "eos")
+
+
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # of torch, within torch
+def test_training_goes_on_where_it_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch", reason="the extra [train] is not installed")
+    from bitnet_lut.demo import train
+
+    def run(folder: str, steps: int) -> None:
+        sizes = "--tokens 1024 --vocab 600 --layers 1 --warmup 2 --save-every 3 --decay 0.1"
+        arguments = ["train", str(tmp_path / folder), "--steps", str(steps), *sizes.split()]
+        monkeypatch.setattr("sys.argv", arguments)
+        train.main()
+
+    torch.compiler.set_stance("force_eager")
+    run("whole", 6)
+    run("parts", 3)
+    run("parts", 6)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for name in ("model.gguf", "tokenizer.json"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    with Model(whole / "model.gguf") as model, Model(whole / "master") as master:
+        # The file holds the embedding in half the bits.
+        assert np.allclose(model.forward([0, 5, 6]), master.forward([0, 5, 6]), atol=0.02)
