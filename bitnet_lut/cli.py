@@ -13,15 +13,16 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from bitnet_lut import __version__, convert, convert_report, cpu_info, hub
-from bitnet_lut.convert_vocabulary import NAMED_PRE_TOKENIZERS
+from bitnet_lut import __version__, convert, cpu_info, hub
+from bitnet_lut.convert.report import report as report_conversion
+from bitnet_lut.convert.vocabulary import NAMED_PRE_TOKENIZERS
 from bitnet_lut.demo import MODEL
 from bitnet_lut.errors import NumericsError
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.tiles import Shape, Tile
 from bitnet_lut.generate import Timings
 from bitnet_lut.inspection import inspect_model
-from bitnet_lut.inspection_report import report
+from bitnet_lut.inspection.report import report
 from bitnet_lut.model import Model
 from bitnet_lut.sampling import Sampling
 from bitnet_lut.synth import HEADS, SHAPES, TYPES, synthesise
@@ -143,7 +144,7 @@ def _convert(options: argparse.Namespace) -> int:
             tiles=dict(options.tiles),
             progress=progress,
         )
-    for line in convert_report.report(conversion):
+    for line in report_conversion(conversion):
         print(line)
     for warning in conversion.warnings:
         print(f"bitnet-lut: warning: {warning}", file=sys.stderr)

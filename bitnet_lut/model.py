@@ -19,13 +19,12 @@ from bitnet_lut.formats.tiles import Shape, Tile
 from bitnet_lut.generate import Generation, TextStream
 from bitnet_lut.memory import ModelInfo, refuse_beyond
 from bitnet_lut.sampling import Sampling
-from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+from bitnet_lut.tensors import Tensor, TernaryMatrix
 from bitnet_lut.tokenizer import Tokenizer
 
 __all__ = ["Model", "Probe", "Session"]
 
 Source = str | os.PathLike[str] | bytes | memoryview
-Tensor = TernaryMatrix | DenseMatrix | NDArray[np.float32]
 # Called with the layer (-1 outside the layers), the op's name and its result (n, width).
 Probe = Callable[[int, str, NDArray[np.float32]], None]
 
@@ -84,7 +83,7 @@ class Model:
             self._tokenizer = _tokenizer(checkpoint, pre_tokenizer)
             self._context = _context(checkpoint.config, context)
             self._kv_f16 = kv == "f16"
-            tensors = _read(checkpoint, progress)
+            tensors = checkpoint.tensors(progress)
         self._weights: _engine.Weights | None = _engine.Weights(self._config, tensors, isa=isa)
         self._info = self._measure(tensors, isa, kernel)
         self._refuse_session(self._context)
@@ -350,18 +349,6 @@ def _tokenizer(checkpoint: Checkpoint, pre_tokenizer: str) -> Tokenizer:
 
 def _context(config: ModelConfig, context: int | None) -> int:
     return min(config.context_length, DEFAULT_CONTEXT) if context is None else context
-
-
-def _read(checkpoint: Checkpoint, progress: Callable[[int, int], None]) -> dict[str, Tensor]:
-    shapes = tensor_shapes(checkpoint.config)
-    total = sum(checkpoint.nbytes[name] for name in shapes)
-    tensors: dict[str, Tensor] = {}
-    done = 0
-    for name, shape in shapes.items():
-        tensors[name] = checkpoint.matrix(name) if len(shape) == 2 else checkpoint.vector(name)
-        done += checkpoint.nbytes[name]
-        progress(done, total)
-    return tensors
 
 
 def _kind(name: str, tensor: Tensor) -> str:

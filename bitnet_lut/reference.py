@@ -10,8 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.checkpoint import Checkpoint
-from bitnet_lut.config import Activation, ModelConfig, tensor_shapes
+from bitnet_lut.config import Activation, ModelConfig
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
 
@@ -24,7 +23,6 @@ __all__ = [
     "lane_dot",
     "linear",
     "quantise",
-    "read_tensors",
     "rescale",
     "rms_norm",
     "rope",
@@ -211,14 +209,6 @@ def attention(q: Floats, keys: Floats, values: Floats, scale: np.float32) -> Flo
     return mixed / total[..., None]
 
 
-def read_tensors(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Every tensor of the graph, by its GGUF name."""
-    return {
-        name: checkpoint.matrix(name) if len(shape) == 2 else checkpoint.vector(name)
-        for name, shape in tensor_shapes(checkpoint.config).items()
-    }
-
-
 def forward(
     config: ModelConfig,
     tensors: Tensors,
@@ -227,7 +217,7 @@ def forward(
     kv: Literal["f32", "f16"] = "f32",
     probe: Probe | None = None,
 ) -> tuple[Floats, Floats]:
-    """Run *ids* (n,) through the model of *tensors*, named as in GGUF (see ``read_tensors``).
+    """Run *ids* (n,) through the model of *tensors*, named as in GGUF (``Checkpoint.tensors``).
 
     kv: type in which keys and values are kept. probe: called as ``probe(layer, op, array)`` with
     each result (n, width), named as in engine.h; layer -1 outside the layers.

@@ -1,11 +1,12 @@
 """The two kinds of weight matrix every file format is read into."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DenseMatrix", "TernaryMatrix"]
+__all__ = ["DenseMatrix", "Tensor", "TernaryMatrix"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,3 +46,7 @@ class DenseMatrix:
     def nbytes(self) -> int:
         """Bytes of the weights."""
         return self.data.nbytes
+
+
+# What a name of a checkpoint stands for: a matrix, or a vector of float32.
+Tensor: TypeAlias = TernaryMatrix | DenseMatrix | NDArray[np.float32]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.checkpoint_base import TERNARY_HASH_KEY, Checkpoint
+from bitnet_lut.checkpoint.base import TERNARY_HASH_KEY, Checkpoint
 from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.tensors import TernaryMatrix
 

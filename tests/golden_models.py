@@ -56,7 +56,7 @@ def load(model: str) -> tuple[ModelConfig, dict[str, Any]]:
     if "tl2" in model:
         tiles = {(m, k): (bm, bk, b) for m, k, bm, bk, b in facts(model)["tl2_tiles_M_K_BM_BK_bm"]}
     with open_checkpoint(root() / model, tiles=tiles) as checkpoint:
-        return checkpoint.config, reference.read_tensors(checkpoint)
+        return checkpoint.config, checkpoint.tensors()
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from golden_data import GOLDEN
 from model_files import QUERY, TILES, linears
 
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint_base import is_linear
+from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.config import tensor_shapes
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s

@@ -359,3 +359,16 @@ def test_an_error_is_one_line(tiny, tmp_path, monkeypatch, capsys, arguments, ex
 def test_a_damaged_file_is_an_error_of_run(golden, capsys):
     path = golden / "malformed" / "truncated_data.gguf"
     assert "blk.0.ffn_down.weight" in refused(capsys, "run", "-m", path, "prompt")
+
+
+def test_inspect_checks_the_hash_that_a_conversion_wrote(tiny, tmp_path, capsys):
+    converted, damaged = tmp_path / "converted.gguf", tmp_path / "damaged.gguf"
+    assert main(["convert", str(tiny), "-o", str(converted), "--type", "tq2_0"]) == 0
+    with GGUFFile(converted) as file:
+        stated = file.metadata["bitnet_lut.ternary_sha256"]
+    capsys.readouterr()
+    assert main(["inspect", str(converted)]) == 0
+    assert f"SHA-256, the same in every format: {stated}" in capsys.readouterr().out
+    assert "hash" not in oddities(capsys, converted)
+    rewrite(converted, damaged, tensors={"blk.0.attn_q.weight": bytes([0x55])})
+    assert "not those that its conversion wrote" in oddities(capsys, damaged)

@@ -8,7 +8,7 @@ from compare import assert_same_bits
 from model_files import QUERY, TILES, linears, rewritten
 
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint_base import is_linear, ternarise
+from bitnet_lut.checkpoint.base import is_linear, ternarise
 from bitnet_lut.config import tensor_shapes
 from bitnet_lut.convert import TARGETS, convert
 from bitnet_lut.errors import FormatError

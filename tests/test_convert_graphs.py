@@ -10,7 +10,7 @@ from tiny_model import tiny_config, tiny_tensors
 from tiny_models import load_model
 
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint_base import is_linear
+from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.config import tensor_shapes
 from bitnet_lut.convert import TARGETS, convert
 from bitnet_lut.errors import FormatError

@@ -12,7 +12,7 @@ from golden_models import results
 
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.convert import convert
-from bitnet_lut.convert_vocabulary import chat_template, from_folder, to_folder
+from bitnet_lut.convert.vocabulary import chat_template, from_folder, to_folder
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.gguf_writer import GGUFWriter

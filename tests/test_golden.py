@@ -277,7 +277,7 @@ def test_ik_formats_hold_the_same_weights(golden: Path, isa: str) -> None:
     ids, logits = np.arange(30, dtype=np.int32), {}
     for kind in ("i2_s", "iq2_bn", "iq1_bn"):
         with open_checkpoint(golden / "ik-bn" / f"model-{kind}.gguf") as checkpoint:
-            config, tensors = checkpoint.config, reference.read_tensors(checkpoint)
+            config, tensors = checkpoint.config, checkpoint.tensors()
         session = _engine.Session(
             _engine.Weights(config, tensors, isa=isa), models.pool(), 30, kv_f16=False
         )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bitnet_lut import Model
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint_base import is_linear
+from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.config import tensor_shapes
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.gguf import GGUFFile

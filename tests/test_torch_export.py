@@ -27,7 +27,7 @@ from bitnet_lut.torch import (  # noqa: E402
     load,
     set_lambda,
 )
-from bitnet_lut.torch_check import compare  # noqa: E402
+from bitnet_lut.torch.check import compare  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 

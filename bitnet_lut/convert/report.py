@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from bitnet_lut.convert import Conversion
-from bitnet_lut.convert_weights import Rounded, Ternarised
+from bitnet_lut.convert.weights import Rounded, Ternarised
 
 __all__ = ["report"]
 

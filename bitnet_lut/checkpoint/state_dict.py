@@ -9,7 +9,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from bitnet_lut.checkpoint_hf import HFCheckpoint
+from bitnet_lut.checkpoint.hf import HFCheckpoint
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.safetensors import SafetensorsFile, SafetensorsInfo
 from bitnet_lut.formats.ternary import Bytes

@@ -14,10 +14,10 @@ except ImportError as error:
         "bitnet_lut.torch needs PyTorch and transformers: pip install 'bitnet_lut[train]'"
     ) from error
 
-from bitnet_lut.torch_bitlinear import BitLinear, absmean, replace_linears, set_lambda
-from bitnet_lut.torch_check import Comparison
-from bitnet_lut.torch_export import CHECK_TEXT, Export, ExportError, export
-from bitnet_lut.torch_load import load
+from bitnet_lut.torch.bitlinear import BitLinear, absmean, replace_linears, set_lambda
+from bitnet_lut.torch.check import Comparison
+from bitnet_lut.torch.exporter import CHECK_TEXT, Export, ExportError, export
+from bitnet_lut.torch.loader import load
 
 __all__ = [
     "CHECK_TEXT",

@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.checkpoint_base import (
+from bitnet_lut.checkpoint.base import (
     TERNARY_ARCHITECTURES,
     TERNARY_HASH_KEY,
     Checkpoint,
     StoredMatrix,
     is_linear,
 )
-from bitnet_lut.checkpoint_hf import hf_name
+from bitnet_lut.checkpoint.hf import hf_name
 from bitnet_lut.config import ModelConfig, tensor_shapes
-from bitnet_lut.convert_vocabulary import (
+from bitnet_lut.convert.vocabulary import (
     copy_folder,
     replace_chat_template,
     to_folder,
     write_json,
 )
-from bitnet_lut.convert_weights import Options, Rounded, TensorReader, dense_pieces
+from bitnet_lut.convert.weights import Options, Rounded, TensorReader, dense_pieces
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, hf, i2_s
 from bitnet_lut.formats.safetensors import DTYPES, parse_json

@@ -31,6 +31,7 @@ def report(inspection: Inspection) -> Iterator[str]:
         yield "\nternary weights"
         heading = ("tensor", "scale", "-1", "0", "+1")
         yield from _table([heading, *map(_shares, inspection.ternary)], "<>>>>")
+        yield f"  SHA-256, the same in every format: {inspection.ternary_sha256}"
     yield "\nodd about this file"
     yield from (f"  - {_printable(oddity)}" for oddity in inspection.odd or ("nothing",))
 

@@ -13,13 +13,13 @@ import transformers
 from torch import Tensor, nn
 
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint_base import Checkpoint
-from bitnet_lut.checkpoint_hf import hf_name
+from bitnet_lut.checkpoint.base import Checkpoint
+from bitnet_lut.checkpoint.hf import hf_name
 from bitnet_lut.config import tensor_shapes
 from bitnet_lut.convert import convert
 from bitnet_lut.formats import i2_s
 from bitnet_lut.tensors import TernaryMatrix
-from bitnet_lut.torch_bitlinear import replace_linears
+from bitnet_lut.torch.bitlinear import replace_linears
 
 __all__ = ["from_state", "load"]
 

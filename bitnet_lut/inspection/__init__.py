@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
-from bitnet_lut.checkpoint_base import scale_name
+from bitnet_lut.checkpoint.base import scale_name
 from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s
@@ -20,6 +20,7 @@ from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.safetensors import open_folder, parse_json
 from bitnet_lut.formats.tiles import Shape, Tile
 from bitnet_lut.tensors import TernaryMatrix
+from bitnet_lut.ternary_hash import TERNARY_HASH_KEY, TernaryHash
 from bitnet_lut.tokenizer import Tokenizer
 
 __all__ = ["Inspection", "StoredTensor", "TernaryStatistics", "inspect_model"]
@@ -87,6 +88,7 @@ class Inspection:
     config: ModelConfig | None
     tokenizer: Tokenizer | None
     ternary: tuple[TernaryStatistics, ...]
+    ternary_sha256: str | None
     odd: tuple[str, ...]
 
 
@@ -128,10 +130,15 @@ def inspect_model(
         tokenizer = attempt(no_vocabulary, lambda: Tokenizer.from_gguf(metadata, name=name))
         odd += _oddities_of_vocabulary(metadata, tokenizer)
     ternary: list[TernaryStatistics] = []
+    digest = None
     if checkpoint is not None:
         faults: dict[str, list[str]] = {}
+        hashed = TernaryHash(checkpoint.config)
         with checkpoint:
-            ternary = list(_statistics(checkpoint, faults, progress))
+            ternary = list(_statistics(checkpoint, hashed, faults, progress))
+        digest = hashed.hexdigest()
+        if metadata.get(TERNARY_HASH_KEY, digest) != digest:
+            odd.append("its ternary weights are not those that its conversion wrote (their hash)")
         odd += _oddities_of_scales(ternary, checkpoint.config)
         odd += [f"{fault}: {_some(names)}" for fault, names in faults.items()]
     return Inspection(
@@ -142,6 +149,7 @@ def inspect_model(
         config=checkpoint.config if checkpoint else None,
         tokenizer=tokenizer,
         ternary=tuple(ternary),
+        ternary_sha256=digest,
         odd=tuple(odd),
     )
 
@@ -177,9 +185,15 @@ def _read_folder(folder: Path) -> _Container:
 
 
 def _statistics(
-    checkpoint: Checkpoint, faults: dict[str, list[str]], progress: Callable[[int, int], None]
+    checkpoint: Checkpoint,
+    digest: TernaryHash,
+    faults: dict[str, list[str]],
+    progress: Callable[[int, int], None],
 ) -> Iterator[TernaryStatistics]:
-    """Look at every weight; what is wrong with a tensor goes into *faults*: {fault: names}."""
+    """Look at every weight, and hash the ternary ones.
+
+    What is wrong with a tensor goes into *faults*: {fault: names}.
+    """
     shapes = tensor_shapes(checkpoint.config)
     for done, (name, shape) in enumerate(shapes.items(), 1):
         try:
@@ -187,6 +201,7 @@ def _statistics(
                 vector = checkpoint.vector(name)
                 empty, finite = not vector.any(), bool(np.isfinite(vector).all())
             elif isinstance(matrix := checkpoint.matrix(name), TernaryMatrix):
+                digest.add(name, matrix)
                 found = _count(name, matrix)
                 empty, finite = found.zero == 1, True
                 if found.invalid:

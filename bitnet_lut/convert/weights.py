@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.checkpoint_base import (
+from bitnet_lut.checkpoint.base import (
     TERNARY_HASH_KEY,
     Checkpoint,
     StoredMatrix,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.checkpoint_base import (
+from bitnet_lut.checkpoint.base import (
     TERNARY_ARCHITECTURES,
     Checkpoint,
     StoredMatrix,

@@ -1,7 +1,7 @@
 """What every model file offers: a config, and its matrices and vectors by their GGUF names."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.gguf import MetadataValue
 from bitnet_lut.formats.ternary import Bytes, Rows, Ternary, absmean, from_scaled
-from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+from bitnet_lut.tensors import DenseMatrix, Tensor, TernaryMatrix
 
 # The matrices of a block that BitNet makes ternary: blk.N.<linear>.weight.
 LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
@@ -95,6 +95,23 @@ class Checkpoint(ABC):
     @abstractmethod
     def release(self) -> None:
         """Hand the pages of mapped files back to the system; views read them again as needed."""
+
+    def tensors(
+        self, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> dict[str, Tensor]:
+        """Read every tensor of the graph.
+
+        progress: called with the bytes of the file's tensors read so far and in all.
+        """
+        shapes = tensor_shapes(self.config)
+        total = sum(self.nbytes[name] for name in shapes)
+        found: dict[str, Tensor] = {}
+        done = 0
+        for name, shape in shapes.items():
+            found[name] = self.matrix(name) if len(shape) == 2 else self.vector(name)
+            done += self.nbytes[name]
+            progress(done, total)
+        return found
 
     @abstractmethod
     def close(self) -> None:

@@ -4,10 +4,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from bitnet_lut.checkpoint_base import Checkpoint
-from bitnet_lut.checkpoint_gguf import GGUFCheckpoint
-from bitnet_lut.checkpoint_hf import HFCheckpoint
-from bitnet_lut.checkpoint_torch import SUFFIXES, TorchCheckpoint
+from bitnet_lut.checkpoint.base import Checkpoint
+from bitnet_lut.checkpoint.gguf import GGUFCheckpoint
+from bitnet_lut.checkpoint.hf import HFCheckpoint
+from bitnet_lut.checkpoint.state_dict import SUFFIXES, TorchCheckpoint
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.tiles import Shape, Tile
 

@@ -14,19 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bitnet_lut import convert_vocabulary
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint_base import is_linear
-from bitnet_lut.checkpoint_hf import hf_name
+from bitnet_lut.checkpoint.base import is_linear
+from bitnet_lut.checkpoint.hf import hf_name
 from bitnet_lut.config import ModelConfig, config_from_hf, tensor_shapes
 from bitnet_lut.convert import convert
+from bitnet_lut.convert import vocabulary as convert_vocabulary
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import hf
 from bitnet_lut.formats.safetensors_writer import SafetensorsWriter
 from bitnet_lut.formats.ternary import Scale, Weights
-from bitnet_lut.torch_bitlinear import BitLinear, absmean
-from bitnet_lut.torch_check import Comparison, compare
-from bitnet_lut.torch_load import from_state
+from bitnet_lut.torch.bitlinear import BitLinear, absmean
+from bitnet_lut.torch.check import Comparison, compare
+from bitnet_lut.torch.loader import from_state
 
 __all__ = ["CHECK_TEXT", "Export", "ExportError", "export"]
 

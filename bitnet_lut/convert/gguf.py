@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from bitnet_lut.checkpoint_base import (
+from bitnet_lut.checkpoint.base import (
     TERNARY_ARCHITECTURES,
     TERNARY_HASH_KEY,
     Checkpoint,
     StoredMatrix,
     is_linear,
 )
-from bitnet_lut.checkpoint_gguf import GGUFCheckpoint
+from bitnet_lut.checkpoint.gguf import GGUFCheckpoint
 from bitnet_lut.config import ModelConfig, tensor_shapes
-from bitnet_lut.convert_vocabulary import from_folder
-from bitnet_lut.convert_weights import (
+from bitnet_lut.convert.vocabulary import from_folder
+from bitnet_lut.convert.weights import (
     Options,
     Rounded,
     TensorReader,

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.checkpoint_base import (
+from bitnet_lut.checkpoint.base import (
     TERNARY_ARCHITECTURES,
     TERNARY_HASH_KEY,
     Checkpoint,
