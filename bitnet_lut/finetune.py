@@ -94,7 +94,7 @@ def _train(
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
     width = min(length - len(start), len(ids))
     model.train()
-    with tqdm(range(options.steps), unit="step") as progress:
+    with tqdm(range(options.steps), unit="step", disable=None) as progress:
         for step in progress:
             done = step / options.steps
             rate = options.rate * min((step + 1) / (options.steps * _WARM_UP), 1 - done)

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from bitnet_lut import Model
+from bitnet_lut.cpu import KERNELS
 from bitnet_lut.demo import MODEL, corpus, evaluate, facts
 
 PROMPT = "The capital of France is"
 OPERANDS = re.compile(r"(\d+)(?: [-+*] | plus | minus | times | or | is \w+ (?:than|to) )(\d+)")
 DIFFERENCE = re.compile(r"\d+ - (\d+) = (\d+)")
+# The perplexity that transformers 5.23.0 found for every tenth of the texts, from the masters.
+OF_TRANSFORMERS = 1.71403
 
 
 def training_texts(streams: int = 44, of_each: int = 100) -> Iterator[str]:
@@ -24,7 +27,7 @@ def training_texts(streams: int = 44, of_each: int = 100) -> Iterator[str]:
 
 def test_a_seed_gives_the_same_text_everywhere() -> None:
     digest = hashlib.sha256("\0".join(training_texts(of_each=20)).encode()).hexdigest()
-    assert digest == "2d3182016080625089b0877107469f0e15cab0ab026240e4d06b2ccccc05411e"
+    assert digest == "818f8bef29761889422a8af411a7257725ae2d8ca51eea953c7e989bc7fe0133"
     assert next(corpus.documents(1, 0)) != next(corpus.documents(0, 0))
 
 
@@ -63,23 +66,31 @@ def test_the_file_is_small() -> None:
     assert MODEL.stat().st_size <= 3_000_000
 
 
-def test_answers(isa: str) -> None:
-    """On each tier at least 95 % of the facts and 90 % of the sums of two digits are right."""
-    per_kind = None if isa == "auto" else 60
-    with Model(MODEL, isa=isa) as model:
-        asked = evaluate.tasks(model.tokenizer, per_kind=per_kind)
-        right = evaluate.right_by_kind(asked, evaluate.answers(model, asked))
-        assert model.generate(PROMPT, max_tokens=2).text == " Paris."
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_answers_of_every_kernel_and_tier(kernel: str, isa: str) -> None:
+    check_answers(Model(MODEL, threads=1, kernel=kernel, isa=isa), per_kind=30)
+
+
+def test_all_answers() -> None:
+    check_answers(Model(MODEL, threads=1))
+
+
+def check_answers(model: Model, per_kind: int | None = None) -> None:
+    """At least 95 % of the facts and 90 % of the sums of two digits are right."""
+    asked = evaluate.tasks(model.tokenizer, per_kind=per_kind)
+    right = evaluate.right_by_kind(asked, evaluate.answers(model, asked))
+    assert model.generate(PROMPT).text == " Paris."
     marks = [mark for kind, row in right.items() if not kind.startswith("sum ") for mark in row]
     assert sum(marks) / len(marks) >= 0.95
     for kind in ("sum of 2 digits", "sum of 2 digits, chat"):
         assert sum(right[kind]) / len(right[kind]) >= 0.9
 
 
-def test_perplexity() -> None:
+def test_perplexity_is_that_of_transformers() -> None:
     with Model(MODEL) as model:
         sequences = list(evaluate.texts(model.tokenizer))[::10]
-        assert evaluate.perplexity(model.forward, sequences) == pytest.approx(PERPLEXITY, rel=1e-4)
+        ours = evaluate.perplexity(model.forward, sequences)
+    assert ours == pytest.approx(OF_TRANSFORMERS, rel=0.005)
 
 
 def test_chat() -> None:
