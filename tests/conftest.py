@@ -1,9 +1,13 @@
+import os
 from pathlib import Path
 
 import pytest
 from golden_data import GOLDEN
 
 from bitnet_lut import _kernels
+
+# Programs that tests start import the installed package, not the folder they are started in.
+os.environ["PYTHONSAFEPATH"] = "1"
 
 
 @pytest.fixture(scope="session")
