@@ -1,6 +1,7 @@
 """The package on processors that this machine is not: same logits, whatever tiers are there."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -43,7 +44,8 @@ def logits_of_tiers(emulator: list[str]) -> dict[str, dict[str, str]]:
     """What the program above prints."""
     files = [] if GOLDEN is None else [GOLDEN / "bitnet-b1.58" / "model-i2_s.gguf"]
     command = [*emulator, sys.executable, "-W", "error", "-c", PROGRAM, *map(str, files)]
-    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=300)
+    here = {**os.environ, "PYTHONPATH": str(TESTS)}  # for tiny_models
+    done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{' '.join(emulator)}: {done.returncode}\n{done.stderr}"
     return json.loads(done.stdout)
 
