@@ -21,13 +21,16 @@ def _report(benchmark, rows, cols, tokens, weight_bytes):
 @pytest.mark.parametrize("tokens", [1, 4, 128])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
 @pytest.mark.parametrize("isa", TIERS)
-def bench_i2_s(benchmark, isa, shape, tokens):
+@pytest.mark.parametrize("name", _kernels.kernel_names())
+def bench_gemm(benchmark, name, isa, shape, tokens):
     rows, cols = shape
     rng = np.random.default_rng(0)
     weights = rng.integers(-1, 2, (rows, cols), np.int8)
     q = rng.integers(-127, 128, (tokens, cols), np.int8)
-    packed = i2_s.pack_rows(weights)
-    dot = benchmark(_kernels.i2_s_gemm, packed, q, isa=isa)
+    kernel = _kernels.Kernel(name, isa=isa)
+    packed, prepared = kernel.pack(i2_s.pack_rows(weights), cols), kernel.prepare(q)
+    out = np.zeros((tokens, rows), np.int32)
+    dot = benchmark(kernel.gemm, packed, prepared, rows, cols, out=out)
     assert np.array_equal(dot[0, :8], weights[:8].astype(np.int32) @ q[0].astype(np.int32))
     _report(benchmark, rows, cols, tokens, packed.nbytes)
 

@@ -1,12 +1,12 @@
 """The two kinds of weight matrix every file format is read into."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DenseMatrix", "Tensor", "TernaryMatrix"]
+__all__ = ["DenseMatrix", "PackedMatrix", "Tensor", "TernaryMatrix"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,8 +16,31 @@ class TernaryMatrix:
     packed: uint8 (rows, ceil(cols / 128) * 32), C-contiguous, the canonical I2_S layout with every
     row padded to whole blocks of 128 columns by zeros (code 1). May view a mapped file.
     scale: float32 of shape (1,) for the whole tensor, or (rows,).
+    kernel: the one that computes with this layout.
     """
 
+    kernel: ClassVar[str] = "i2_s"
+    rows: int
+    cols: int
+    packed: NDArray[np.uint8]
+    scale: NDArray[np.float32]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed weights and their scales."""
+        return self.packed.nbytes + self.scale.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class PackedMatrix:
+    """A ternary matrix in the layout of another kernel than i2_s.
+
+    kernel: its name, as `bitnet_lut.kernels` lists it.
+    packed: uint8 (bytes,), what the kernel's pack makes of the canonical rows. May view a mapped file.
+    scale: float32 of shape (1,) for the whole tensor, or (rows,).
+    """
+
+    kernel: str
     rows: int
     cols: int
     packed: NDArray[np.uint8]
@@ -49,4 +72,4 @@ class DenseMatrix:
 
 
 # What a name of a checkpoint stands for: a matrix, or a vector of float32.
-Tensor: TypeAlias = TernaryMatrix | DenseMatrix | NDArray[np.float32]
+Tensor: TypeAlias = TernaryMatrix | PackedMatrix | DenseMatrix | NDArray[np.float32]

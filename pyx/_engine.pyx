@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 
-from bitnet_lut._kernels import missing_features
+from bitnet_lut._kernels import Kernel, missing_features
 from bitnet_lut.errors import NumericsError
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uintptr_t
@@ -24,6 +24,7 @@ from cengine cimport (
     bl_pool,
     bl_pool_free,
     bl_pool_init,
+    bl_prepared_bytes,
     bl_probe,
     bl_scratch_floats,
     bl_state,
@@ -39,7 +40,8 @@ from ckernels cimport (
     BL_Q8_0,
     BL_TERNARY,
     BL_TIER_COUNT,
-    bl_i2_s_prepared_bytes,
+    bl_cell,
+    bl_kernel,
     bl_round_up,
     bl_row_bytes,
     bl_tiers,
@@ -89,11 +91,12 @@ cdef class Weights:
     cdef bl_model model
     cdef bl_layer *layers
     cdef list _kept
+    cdef dict _kernels
     cdef readonly object config
     cdef readonly str isa
 
     def __cinit__(self, config not None, tensors not None, *, str isa not None):
-        self._kept = []
+        self._kept, self._kernels = [], {}
         self.config = config
         self.isa = isa
         missing = missing_features(isa)
@@ -150,33 +153,55 @@ cdef class Weights:
         matrix = tensors[name]
         if (matrix.rows, matrix.cols) != (rows, cols):
             raise ValueError(f"{name} is {matrix.rows} x {matrix.cols}, the config asks for {rows} x {cols}")
-        cdef const uint8_t[:, ::1] data
         to.rows, to.cols = rows, cols
         if hasattr(matrix, "packed"):
             if dense:
                 raise ValueError(f"{name} is ternary, which is supported for the linear layers only")
-            to.type = BL_TERNARY
-            data = matrix.packed
-            to.scale = self._floats(matrix.scale)
-            to.scales = len(matrix.scale)
-            if to.scales not in (1, rows):
-                raise ValueError(f"{name} has {to.scales} scales for {rows} rows")
+            self._ternary(to, matrix, name)
         else:
-            if matrix.type not in _DENSE:
-                raise ValueError(f"{name} has type {matrix.type!r}, which is not one of {', '.join(_DENSE)}")
-            to.type, block = _DENSE[matrix.type]
-            if cols % block:
-                raise ValueError(f"{name} has {cols} columns, {matrix.type} needs whole blocks of {block}")
-            data = matrix.data
-        if data.shape[0] != rows or data.shape[1] != bl_row_bytes(to.type, cols):
-            raise ValueError(f"{name} has {data.shape[0]} x {data.shape[1]} bytes, its type needs "
-                             f"{rows} x {bl_row_bytes(to.type, cols)}")
-        to.data = &data[0, 0]
+            self._dense(to, matrix, name)
         self._kept.append(matrix)
         bias = tensors.get(name.removesuffix("weight") + "bias")
         if bias is not None:
             to.bias = self._vector(tensors, name.removesuffix("weight") + "bias", rows)
         return 0
+
+    cdef int _ternary(self, bl_matrix *to, matrix, str name) except -1:
+        kernel = self._kernel(matrix.kernel)
+        if not matrix.packed.flags.c_contiguous:
+            raise ValueError(f"{name}: packed is not C-contiguous")
+        cdef const uint8_t[::1] data = matrix.packed.reshape(-1)
+        to.type = BL_TERNARY
+        to.kernel = <const bl_kernel *><uintptr_t>kernel.kernel_address
+        to.cell = <const bl_cell *><uintptr_t>kernel.cell_address
+        to.scale = self._floats(matrix.scale)
+        to.scales = len(matrix.scale)
+        if to.scales not in (1, to.rows):
+            raise ValueError(f"{name} has {to.scales} scales for {to.rows} rows")
+        if data.shape[0] != kernel.packed_bytes(to.rows, to.cols):
+            raise ValueError(f"{name} has {data.shape[0]} bytes, kernel {matrix.kernel} needs "
+                             f"{kernel.packed_bytes(to.rows, to.cols)}")
+        to.data = &data[0]
+        return 0
+
+    cdef int _dense(self, bl_matrix *to, matrix, str name) except -1:
+        if matrix.type not in _DENSE:
+            raise ValueError(f"{name} has type {matrix.type!r}, which is not one of {', '.join(_DENSE)}")
+        to.type, block = _DENSE[matrix.type]
+        if to.cols % block:
+            raise ValueError(f"{name} has {to.cols} columns, {matrix.type} needs whole blocks of {block}")
+        cdef const uint8_t[:, ::1] data = matrix.data
+        if data.shape[0] != to.rows or data.shape[1] != bl_row_bytes(to.type, to.cols):
+            raise ValueError(f"{name} has {data.shape[0]} x {data.shape[1]} bytes, its type needs "
+                             f"{to.rows} x {bl_row_bytes(to.type, to.cols)}")
+        to.data = &data[0, 0]
+        return 0
+
+    def _kernel(self, str name not None) -> Kernel:
+        """The kernel of that name on this tier, made once."""
+        if name not in self._kernels:
+            self._kernels[name] = Kernel(name, isa=self.isa)
+        return self._kernels[name]
 
     cdef int _set_tensors(self, config, tensors) except -1:
         cdef bl_model *m = &self.model
@@ -204,9 +229,15 @@ cdef class Weights:
             self._matrix(&layer.gate, tensors, block + "ffn_gate.weight", m.ffn, m.embedding)
             self._matrix(&layer.up, tensors, block + "ffn_up.weight", m.ffn, m.embedding)
             self._matrix(&layer.down, tensors, block + "ffn_down.weight", m.embedding, m.ffn)
-            for kinds in ((layer.q.type, layer.k.type, layer.v.type), (layer.gate.type, layer.up.type)):
-                if BL_TERNARY in kinds and len(set(kinds)) > 1:
-                    raise ValueError(f"{block}: matrices that share an input must be ternary together or not at all")
+            self._share_input(block, &layer.q, &layer.k)
+            self._share_input(block, &layer.q, &layer.v)
+            self._share_input(block, &layer.gate, &layer.up)
+        return 0
+
+    cdef int _share_input(self, str block, const bl_matrix *a, const bl_matrix *b) except -1:
+        if BL_TERNARY in (a.type, b.type) and a.cell != b.cell:
+            raise ValueError(f"{block}: matrices that share an input must be ternary together, with one kernel, or not "
+                             "at all")
         return 0
 
 
@@ -237,7 +268,7 @@ cdef _lay_out(Weights weights, bl_state *s, int64_t context, bint kv_f16, int64_
     cache = used
     _carve(base, &used, <void **>&s.x, batch * m.embedding * 4)
     _carve(base, &used, <void **>&s.input, batch * widest * 4)
-    _carve(base, &used, <void **>&s.prepared, batch * bl_i2_s_prepared_bytes(widest))
+    _carve(base, &used, <void **>&s.prepared, bl_prepared_bytes(m, batch))
     _carve(base, &used, <void **>&s.quantised, workers * widest)
     _carve(base, &used, <void **>&s.act_max, batch * 4)
     _carve(base, &used, <void **>&s.q, batch * attention * 4)

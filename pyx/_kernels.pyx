@@ -5,7 +5,7 @@ Each function takes ``isa=``, the name of a tier of this machine; there is no gl
 
 import numpy as np
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
 from ckernels cimport (
@@ -13,20 +13,31 @@ from ckernels cimport (
     BL_CPU_COUNT,
     BL_F16,
     BL_F32,
+    BL_KERNEL_COUNT,
+    BL_MAX_COLS,
     BL_MAX_HEADS,
     BL_Q4_0,
     BL_Q6_K,
     BL_Q8_0,
     BL_TERNARY,
     BL_TIER_COUNT,
+    bl_cell,
+    bl_cell_of,
     bl_cpu,
     bl_cpu_names,
-    bl_i2_s_prepared_bytes,
+    bl_gemm,
+    bl_has_code_3,
     bl_i2_s_row_bytes,
+    bl_kernel,
+    bl_kernels,
+    bl_pack,
+    bl_packed_bytes,
+    bl_prepare,
     bl_rescale,
     bl_row_bytes,
     bl_tier,
     bl_tiers,
+    bl_token_bytes,
     bl_type,
 )
 
@@ -100,39 +111,165 @@ def self_test(str isa not None) -> bool:
     cdef bl_check_output *results = <bl_check_output *>malloc(2 * sizeof(bl_check_output))
     try:
         if given is NULL or results is NULL:
-            raise MemoryError("the self-test of a tier needs 100 kB")
+            raise MemoryError("the self-test of a tier needs 1 MB")
         return bool(bl_tier_agrees(tier, given, results))
     finally:
         free(given)
         free(results)
 
 
-def i2_s_gemm(const uint8_t[:, ::1] packed not None, const int8_t[:, ::1] q not None, *,
-              str isa not None, int64_t lo=0, hi=None):
-    """Exact dot products of ternary rows with int8 activations.
+def kernel_names() -> list[str]:
+    """Every ternary kernel compiled in."""
+    cdef int i
+    return [bl_kernels[i].name.decode() for i in range(BL_KERNEL_COUNT)]
 
-    packed: (M, ceil(K / 128) * 32), as ``formats.i2_s.pack_rows`` makes it. q: (n, K).
-    Returns int32 (n, M); rows outside [lo, hi) are zero.
+
+def aligned(int64_t nbytes):
+    """Uninitialised uint8 (nbytes,) that starts at a cache line."""
+    room = np.empty(nbytes + 64, np.uint8)
+    cdef uint8_t[::1] view = room
+    cdef int64_t skip = -<int64_t><uintptr_t>&view[0] & 63
+    return room[skip:skip + nbytes]
+
+
+cdef class Kernel:
+    """A ternary kernel on a tier: its packed layout, and its functions on plain arrays.
+
+    name: one of `kernel_names`. isa: one of `tier_names`.
+    Attributes: panel, the rows that are packed together; kernel_address and cell_address, for the engine.
     """
-    cdef const bl_tier *tier = _find(isa)
-    cdef int64_t rows = packed.shape[0], n = q.shape[0], cols = q.shape[1], t
-    cdef int64_t end = rows if hi is None else hi
-    _same("bytes per row of packed", packed.shape[1], bl_i2_s_row_bytes(cols))
-    if cols > 1 << 22:
-        raise ValueError(f"{cols} columns: at most {1 << 22} keep the int32 sums exact")
-    if not 0 <= lo <= end <= rows:
-        raise ValueError(f"rows [{lo}, {end}) are not within the {rows} rows of packed")
-    out = np.zeros((n, rows), np.int32)
-    if n == 0 or rows == 0 or cols == 0:
-        return out
-    cdef int64_t token_bytes = bl_i2_s_prepared_bytes(cols)
-    cdef uint8_t[:, ::1] prepared = np.empty((n, token_bytes), np.uint8)
-    cdef int32_t[:, ::1] dot = out
-    with nogil:
-        for t in range(n):
-            tier.i2_s_prepare(&prepared[t, 0], &q[t, 0], cols)
-        tier.i2_s_gemm(&dot[0, 0], rows, &packed[0, 0], &prepared[0, 0], cols, lo, end, n)
-    return out
+
+    cdef const bl_kernel *kernel
+    cdef const bl_cell *cell
+    cdef bl_kernel own_kernel
+    cdef bl_cell own_cell
+    cdef readonly str name
+    cdef readonly str isa
+    cdef object _kept
+
+    def __cinit__(self, str name not None, *, str isa not None, functions=None):
+        cdef int i
+        self.name, self.isa = name, isa
+        if functions is not None:
+            self._set_functions(functions)
+            return
+        for i in range(BL_KERNEL_COUNT):
+            if bl_kernels[i].name.decode() == name:
+                self.kernel, self.cell = bl_kernels[i], bl_cell_of(_find(isa), i)
+                return
+        raise ValueError(f"kernel {name!r} is not one of {', '.join(kernel_names())}")
+
+    cdef int _set_functions(self, functions) except -1:
+        """From outside: addresses of C functions as ternary.h declares them, by name, with panel and what keeps them."""
+        self._kept = functions["kept"]
+        self.own_kernel.name = b"outside"
+        self.own_kernel.panel = functions["panel"]
+        self.own_kernel.packed_bytes = <bl_packed_bytes><uintptr_t>functions["packed_bytes"]
+        self.own_kernel.pack = <bl_pack><uintptr_t>functions["pack"]
+        self.own_kernel.unpack = <bl_pack><uintptr_t>functions["unpack"]
+        self.own_cell.token_bytes = <bl_token_bytes><uintptr_t>functions["token_bytes"]
+        self.own_cell.prepare = <bl_prepare><uintptr_t>functions["prepare"]
+        self.own_cell.gemm = <bl_gemm><uintptr_t>functions["gemm"]
+        self.kernel, self.cell = &self.own_kernel, &self.own_cell
+        return 0
+
+    @property
+    def panel(self) -> int:
+        return self.kernel.panel
+
+    @property
+    def kernel_address(self) -> int:
+        return <uintptr_t>self.kernel
+
+    @property
+    def cell_address(self) -> int:
+        return <uintptr_t>self.cell
+
+    def packed_bytes(self, int64_t rows, int64_t cols) -> int:
+        """Bytes of a packed matrix (rows, cols)."""
+        if rows < 0 or not 0 <= cols <= BL_MAX_COLS:
+            raise ValueError(f"{rows} x {cols}: rows must not be negative, and at most {BL_MAX_COLS} columns keep the "
+                             "int32 sums exact")
+        return self.kernel.packed_bytes(rows, cols)
+
+    def token_bytes(self, int64_t cols, int64_t n) -> int:
+        """Bytes of each of *n* prepared tokens of *cols* activations."""
+        if not (0 <= cols <= BL_MAX_COLS and n >= 1):
+            raise ValueError(f"{n} tokens of {cols}: at least one token, at most {BL_MAX_COLS} columns")
+        return self.cell.token_bytes(cols, n)
+
+    cdef _check_rows(self, int64_t rows, int64_t lo, int64_t hi):
+        if not 0 <= lo <= hi <= rows:
+            raise ValueError(f"rows [{lo}, {hi}) are not within the {rows} rows of packed")
+        if lo % self.kernel.panel or (hi % self.kernel.panel and hi != rows):
+            raise ValueError(f"rows [{lo}, {hi}) do not start and end with a panel of {self.kernel.panel}")
+
+    def pack(self, const uint8_t[:, ::1] canonical not None, int64_t cols, *, uint8_t[::1] out=None):
+        """Canonical i2_s rows, (M, ceil(cols / 128) * 32), in this kernel's layout: uint8 (packed_bytes,), or *out*.
+
+        Raises ValueError for code 3, which only i2_s itself can hold.
+        """
+        cdef int64_t rows = canonical.shape[0], nbytes = self.packed_bytes(rows, cols)
+        _same("bytes per row", canonical.shape[1], bl_i2_s_row_bytes(cols))
+        if self.name != "i2_s" and has_code_3(canonical):
+            raise ValueError(f"code 3 is no ternary weight: {self.name} cannot hold it, i2_s can")
+        if out is None:
+            out = aligned(nbytes)
+        _same("bytes of out", out.shape[0], nbytes)
+        if nbytes:
+            with nogil:
+                self.kernel.pack(&out[0], &canonical[0, 0], rows, cols, 0, rows)
+        return np.asarray(out)
+
+    def unpack(self, const uint8_t[::1] packed not None, int64_t rows, int64_t cols):
+        """Canonical i2_s rows (rows, ceil(cols / 128) * 32) of a packed matrix."""
+        _same("bytes of packed", packed.shape[0], self.packed_bytes(rows, cols))
+        canonical = np.empty((rows, bl_i2_s_row_bytes(cols)), np.uint8)
+        cdef uint8_t[:, ::1] result = canonical
+        if result.size:
+            with nogil:
+                self.kernel.unpack(&result[0, 0], &packed[0], rows, cols, 0, rows)
+        return canonical
+
+    def prepare(self, const int8_t[:, ::1] q not None):
+        """Activations (n, K) as this cell reads them: uint8 (n, token_bytes)."""
+        cdef int64_t n = q.shape[0], cols = q.shape[1], t, token_bytes = self.token_bytes(cols, max(n, 1))
+        room = aligned(n * token_bytes).reshape(n, token_bytes)
+        cdef uint8_t[:, ::1] prepared = room
+        if n and cols:
+            with nogil:
+                for t in range(n):
+                    self.cell.prepare(&prepared[t, 0], &q[t, 0], cols, n)
+        return room
+
+    def gemm(self, const uint8_t[::1] packed not None, const uint8_t[:, ::1] prepared not None, int64_t rows,
+             int64_t cols, *, int64_t lo=0, hi=None, int32_t[:, ::1] out=None):
+        """Exact dot products of packed rows (rows, cols) with prepared tokens (n, token_bytes): int32 (n, rows).
+
+        lo, hi: only these rows are computed, whole panels or up to the last row; the others of *out* stay as they are,
+        zero if it is new.
+        """
+        cdef int64_t n = prepared.shape[0], end = rows if hi is None else hi
+        _same("bytes of packed", packed.shape[0], self.packed_bytes(rows, cols))
+        _same("bytes of a prepared token", prepared.shape[1], self.token_bytes(cols, max(n, 1)))
+        self._check_rows(rows, lo, end)
+        if out is None:
+            out = np.zeros((n, rows), np.int32)
+        _same("tokens of out", out.shape[0], n)
+        _same("rows of out", out.shape[1], rows)
+        if n and rows and cols:
+            with nogil:
+                self.cell.gemm(&out[0, 0], rows, &packed[0], &prepared[0, 0], rows, cols, lo, end, n)
+        return np.asarray(out)
+
+
+def has_code_3(const uint8_t[:, ::1] canonical not None) -> bool:
+    """Whether canonical i2_s rows hold the code that is no ternary weight."""
+    cdef int found = 0
+    if canonical.size:
+        with nogil:
+            found = bl_has_code_3(&canonical[0, 0], canonical.shape[0] * canonical.shape[1])
+    return bool(found)
 
 
 def quantise(const float[:, ::1] x not None, *, str isa not None):

@@ -1,6 +1,6 @@
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 
-from ckernels cimport bl_tier, bl_type
+from ckernels cimport bl_cell, bl_kernel, bl_tier, bl_type
 
 
 cdef extern from "bitnet_lut/engine.h" nogil:
@@ -9,6 +9,8 @@ cdef extern from "bitnet_lut/engine.h" nogil:
         int64_t rows
         int64_t cols
         const uint8_t *data
+        const bl_kernel *kernel
+        const bl_cell *cell
         const float *scale
         int64_t scales
         const float *bias
@@ -91,6 +93,7 @@ cdef extern from "bitnet_lut/engine.h" nogil:
 
     int64_t bl_head_stride(const bl_model *)
     int64_t bl_widest_input(const bl_model *)
+    int64_t bl_prepared_bytes(const bl_model *, int64_t)
     int64_t bl_scratch_floats(const bl_model *, int64_t)
     int bl_forward(bl_step *)
 

@@ -5,6 +5,8 @@ cdef extern from "bitnet_lut/kernels.h" nogil:
     enum: BL_CPU_COUNT
     enum: BL_TIER_COUNT
     enum: BL_MAX_HEADS
+    enum: BL_MAX_COLS
+    enum: BL_KERNEL_COUNT
     const char *bl_cpu_names[]
     uint32_t bl_cpu()
 
@@ -13,16 +15,35 @@ cdef extern from "bitnet_lut/kernels.h" nogil:
 
     int64_t bl_row_bytes(bl_type type, int64_t cols)
     int64_t bl_i2_s_row_bytes(int64_t cols)
-    int64_t bl_i2_s_prepared_bytes(int64_t cols)
+    int bl_has_code_3(const uint8_t *codes, int64_t n)
     int64_t bl_round_up(int64_t n, int64_t step)
     float bl_rescale(float weight_scale, float act_max)
+
+    ctypedef int64_t (*bl_packed_bytes)(int64_t, int64_t) noexcept nogil
+    ctypedef void (*bl_pack)(uint8_t *, const uint8_t *, int64_t, int64_t, int64_t, int64_t) noexcept nogil
+    ctypedef int64_t (*bl_token_bytes)(int64_t, int64_t) noexcept nogil
+    ctypedef void (*bl_prepare)(uint8_t *, const int8_t *, int64_t, int64_t) noexcept nogil
+    ctypedef void (*bl_gemm)(int32_t *, int64_t, const uint8_t *, const uint8_t *, int64_t, int64_t, int64_t, int64_t,
+                             int64_t) noexcept nogil
+
+    ctypedef struct bl_kernel:
+        const char *name
+        int64_t panel
+        bl_packed_bytes packed_bytes
+        bl_pack pack
+        bl_pack unpack
+
+    ctypedef struct bl_cell:
+        bl_token_bytes token_bytes
+        bl_prepare prepare
+        bl_gemm gemm
+
+    const bl_kernel *bl_kernels[]
+    const bl_cell *bl_cell_of(const bl_tier *tier, int kernel)
 
     ctypedef struct bl_tier:
         const char *name
         uint32_t needs
-        void (*i2_s_prepare)(uint8_t *, const int8_t *, int64_t) noexcept nogil
-        void (*i2_s_gemm)(int32_t *, int64_t, const uint8_t *, const uint8_t *, int64_t, int64_t, int64_t,
-                          int64_t) noexcept nogil
         void (*dense_gemm)(float *, int64_t, bl_type, const uint8_t *, const float *, int64_t, int64_t, int64_t,
                            int64_t, int64_t) noexcept nogil
         void (*dense_row)(float *, bl_type, const uint8_t *, int64_t) noexcept nogil

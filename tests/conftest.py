@@ -26,3 +26,10 @@ def isa(request: pytest.FixtureRequest) -> str:
     if missing:
         pytest.skip(f"tier {name} needs {', '.join(missing)}, which this machine lacks")
     return name
+
+
+@pytest.fixture(params=_kernels.kernel_names())
+def kernel(request: pytest.FixtureRequest) -> str:
+    """Each ternary kernel that was compiled in."""
+    name: str = request.param
+    return name

@@ -48,27 +48,47 @@ static int64_t *multiply(const int8_t *weights, const int8_t *inputs, int64_t ro
     return products;
 }
 
-/* The rows in two ranges, the first of them empty at times. */
-static void check_ternary_tier(const bl_tier *tier, const uint8_t *packed, const int8_t *q, const int64_t *products,
-                               int64_t rows, int64_t cols, int64_t n)
+/* A cell against the products, the rows in two ranges, the first of them empty at times. */
+static void check_cell(const bl_tier *tier, int kernel, const uint8_t *packed, const int8_t *q, const int64_t *products,
+                       int64_t rows, int64_t cols, int64_t n)
 {
-    const int64_t token_bytes = bl_i2_s_prepared_bytes(cols), stride = rows + SPARE, middle = (rows + n) % (rows + 1);
-    const int64_t ints = (n - 1) * stride + rows;
+    const bl_cell *cell = bl_cell_of(tier, kernel);
+    const int64_t token_bytes = cell->token_bytes(cols, n), stride = rows + SPARE, panel = bl_kernels[kernel]->panel;
+    const int64_t ints = (n - 1) * stride + rows, middle = (rows + n) % (rows + 1) / panel * panel;
     uint8_t *prepared = room(n * token_bytes);
     int32_t *dot = room(ints * 4);
     const int32_t untouched = *dot;
-    for (int64_t t = 0; t < n; t++) tier->i2_s_prepare(prepared + t * token_bytes, q + t * cols, cols);
-    tier->i2_s_gemm(dot, stride, packed, prepared, cols, 0, middle, n);
-    tier->i2_s_gemm(dot, stride, packed, prepared, cols, middle, rows, n);
+    for (int64_t t = 0; t < n; t++) cell->prepare(prepared + t * token_bytes, q + t * cols, cols, n);
+    cell->gemm(dot, stride, packed, prepared, rows, cols, 0, middle, n);
+    cell->gemm(dot, stride, packed, prepared, rows, cols, middle, rows, n);
     for (int64_t i = 0; i < ints; i++) {
         const int64_t t = i / stride, row = i % stride, expected = row < rows ? products[t * rows + row] : untouched;
         if (dot[i] != expected)
-            FAIL("%s i2_s_gemm %lld x %lld, %lld tokens: token %lld, row %lld is %ld, not %lld", tier->name,
-                 (long long)rows, (long long)cols, (long long)n, (long long)t, (long long)row, (long)dot[i],
-                 (long long)expected);
+            FAIL("%s %s gemm %lld x %lld, %lld tokens: token %lld, row %lld is %ld, not %lld", tier->name,
+                 bl_kernels[kernel]->name, (long long)rows, (long long)cols, (long long)n, (long long)t, (long long)row,
+                 (long)dot[i], (long long)expected);
     }
     free(prepared);
     free(dot);
+}
+
+/* Every cell of a kernel; packed in two ranges, and unpacked again. */
+static void check_kernel(int index, const uint8_t *canonical, const int8_t *q, const int64_t *products, int64_t rows,
+                         int64_t cols, int64_t n)
+{
+    const bl_kernel *kernel = bl_kernels[index];
+    const int64_t bytes = rows * bl_i2_s_row_bytes(cols), middle = rows / 2 / kernel->panel * kernel->panel;
+    uint8_t *packed = room(kernel->packed_bytes(rows, cols)), *again = room(bytes);
+    kernel->pack(packed, canonical, rows, cols, 0, middle);
+    kernel->pack(packed, canonical, rows, cols, middle, rows);
+    kernel->unpack(again, packed, rows, cols, 0, middle);
+    kernel->unpack(again, packed, rows, cols, middle, rows);
+    if (memcmp(again, canonical, (size_t)bytes))
+        FAIL("%s %lld x %lld: unpacked it is another matrix", kernel->name, (long long)rows, (long long)cols);
+    for (int i = 0; i < BL_TIER_COUNT; i++)
+        if (runs_here(bl_tiers[i])) check_cell(bl_tiers[i], index, packed, q, products, rows, cols, n);
+    free(packed);
+    free(again);
 }
 
 static void check_ternary_shape(int64_t rows, int64_t cols, int64_t n, pattern kind)
@@ -78,8 +98,7 @@ static void check_ternary_shape(int64_t rows, int64_t cols, int64_t n, pattern k
     for (int64_t i = 0; i < n * cols; i++) q[i] = pick_activation(kind);
     uint8_t *packed = pack_ternary(weights, rows, cols);
     int64_t *products = multiply(weights, q, rows, cols, n);
-    for (int i = 0; i < BL_TIER_COUNT; i++)
-        if (runs_here(bl_tiers[i])) check_ternary_tier(bl_tiers[i], packed, q, products, rows, cols, n);
+    for (int kernel = 0; kernel < BL_KERNEL_COUNT; kernel++) check_kernel(kernel, packed, q, products, rows, cols, n);
     free(weights);
     free(q);
     free(packed);
@@ -92,6 +111,10 @@ static void check_ternary(void)
     for (size_t c = 0; c < sizeof cols / sizeof *cols; c++)
         for (int rows = 1; rows <= 9; rows++)
             for (int n = 1; n <= 9; n++) check_ternary_shape(rows, cols[c], n, (pattern)((rows + n) % 2));
+    static const int panels[] = {63, 64, 65, 128, 191, 256, 257, 330, 450}, tokens[] = {1, 2, 5, 6, 7, 13, 64, 65};
+    for (size_t r = 0; r < sizeof panels / sizeof *panels; r++)
+        for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++)
+            check_ternary_shape(panels[r], cols[r % 11], tokens[t], (pattern)(t % 2));
     for (int kind = 0; kind < PATTERNS; kind++) {
         check_ternary_shape(5, 1 << 14, 5, (pattern)kind);
         check_ternary_shape(1, 1 << 22, 1, (pattern)kind); /* as long as a row may be */

@@ -117,7 +117,7 @@ static void free_dump(dump *d)
     free(d->layers);
 }
 
-enum { STATE_BLOCKS = 16 };
+enum { STATE_BLOCKS = 16, LINEARS = 7 };
 
 /* Each array of the state in a block of its own; blocks is what free_state frees. */
 static bl_state make_state(const bl_model *m, int64_t context, int64_t batch, int kv_f16, int workers,
@@ -126,7 +126,7 @@ static bl_state make_state(const bl_model *m, int64_t context, int64_t batch, in
     const int64_t widest = bl_widest_input(m), stride = bl_head_stride(m), attention = m->heads * m->head_dim;
     const int64_t kv = m->kv_heads * m->head_dim, cache = m->layers * m->kv_heads * context * stride * (kv_f16 ? 2 : 4);
     const int64_t bytes[STATE_BLOCKS] = {
-        cache, cache, batch * m->embedding * 4, batch * widest * 4, batch * bl_i2_s_prepared_bytes(widest),
+        cache, cache, batch * m->embedding * 4, batch * widest * 4, bl_prepared_bytes(m, batch),
         workers * widest, batch * 4, batch * attention * 4, batch * kv * 4, batch * kv * 4, batch * attention * 4,
         batch * m->ffn * 4, batch * m->ffn * 4, batch * m->embedding * 4, batch * m->rope_dim * 4,
         workers * bl_scratch_floats(m, context) * 4};
@@ -147,8 +147,44 @@ static void count_op(void *counts, int64_t layer, bl_op op, const float *data, i
     ((int64_t *)counts)[op]++;
 }
 
+/* The model with its ternary matrices packed for a kernel on a tier; free_packed frees what it holds. */
+static bl_model pack_model(const dump *d, const bl_tier *tier, int kernel)
+{
+    bl_model model = d->model;
+    bl_layer *layers = room(model.layers * (int64_t)sizeof *layers);
+    memcpy(layers, d->layers, (size_t)model.layers * sizeof *layers);
+    for (int64_t l = 0; l < model.layers; l++) {
+        bl_layer *y = &layers[l];
+        bl_matrix *const matrices[LINEARS] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down};
+        for (int i = 0; i < LINEARS; i++) {
+            bl_matrix *m = matrices[i];
+            if (m->type != BL_TERNARY) continue;
+            m->kernel = bl_kernels[kernel];
+            m->cell = bl_cell_of(tier, kernel);
+            uint8_t *packed = room(m->kernel->packed_bytes(m->rows, m->cols));
+            m->kernel->pack(packed, m->data, m->rows, m->cols, 0, m->rows);
+            m->data = packed;
+        }
+    }
+    model.tier = tier;
+    model.layer = layers;
+    return model;
+}
+
+static void free_packed(bl_model *model)
+{
+    for (int64_t l = 0; l < model->layers; l++) {
+        const bl_layer *y = &model->layer[l];
+        const bl_matrix *const matrices[LINEARS] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down};
+        for (int i = 0; i < LINEARS; i++)
+            if (matrices[i]->type == BL_TERNARY) free((void *)(uintptr_t)matrices[i]->data);
+    }
+    free((void *)(uintptr_t)model->layer);
+}
+
 typedef struct {
     const bl_tier *tier;
+    int kernel;
     bl_pool *pool;
     int64_t batch;       /* tokens of one call */
     int kv_f16;
@@ -160,8 +196,7 @@ typedef struct {
 static float *forward(const dump *d, way w)
 {
     void *blocks[STATE_BLOCKS];
-    bl_model model = d->model;
-    model.tier = w.tier;
+    bl_model model = pack_model(d, w.tier, w.kernel);
     const int64_t without = d->n - w.logit_tokens;
     bl_state state = make_state(&model, d->n, w.batch, w.kv_f16, w.pool->workers, blocks);
     float *logits = room(w.logit_tokens * model.vocab * 4);
@@ -182,6 +217,7 @@ static float *forward(const dump *d, way w)
              (long long)ops[BL_OP_LOGITS]);
     for (int i = 0; i < STATE_BLOCKS; i++) free(blocks[i]);
     free(hidden);
+    free_packed(&model);
     return logits;
 }
 
@@ -191,12 +227,12 @@ static void check_way(const dump *d, way w, const float *expected)
     float *logits = forward(d, w);
     const int64_t floats = w.logit_tokens * d->model.vocab;
     if (memcmp(logits, expected + d->n * d->model.vocab - floats, (size_t)floats * 4))
-        FAIL("%s, %d threads, batches of %lld, %s cache, %s: other logits than scalar, 1 thread, at once", w.tier->name,
-             w.pool->workers, (long long)w.batch, w.kv_f16 ? "f16" : "f32", w.observed ? "observed" : "unobserved");
+        FAIL("%s %s, %d threads, batches of %lld, %s cache, %s: other logits than scalar, 1 thread, at once",
+             w.tier->name, bl_kernels[w.kernel]->name, w.pool->workers, (long long)w.batch, w.kv_f16 ? "f16" : "f32", w.observed ? "observed" : "unobserved");
     free(logits);
 }
 
-/* Every tier, number of threads and cut gives the same logits, which are printed: cache, token, bits. */
+/* Every kernel, tier, number of threads and cut gives the same logits, which are printed: cache, token, bits. */
 static void check_model(const char *path)
 {
     static dump d;
@@ -208,13 +244,15 @@ static void check_model(const char *path)
         for (int threads = 1; threads <= 2; threads++) {
             bl_pool *pool = room(sizeof *pool);
             bl_pool_init(pool, threads);
-            if (!expected) expected = forward(&d, (way){&bl_tier_scalar, pool, d.n, kv_f16, d.n, 0});
-            for (int i = 0; i < BL_TIER_COUNT; i++) {
-                if (!runs_here(bl_tiers[i])) continue;
+            if (!expected) expected = forward(&d, (way){&bl_tier_scalar, BL_I2_S, pool, d.n, kv_f16, d.n, 0});
+            for (int i = 0; i < BL_TIER_COUNT * BL_KERNEL_COUNT; i++) {
+                const bl_tier *tier = bl_tiers[i / BL_KERNEL_COUNT];
+                const int kernel = i % BL_KERNEL_COUNT;
+                if (!runs_here(tier)) continue;
                 for (size_t c = 0; c < sizeof cuts / sizeof *cuts; c++)
-                    check_way(&d, (way){bl_tiers[i], pool, cuts[c], kv_f16, d.n, 0}, expected);
-                check_way(&d, (way){bl_tiers[i], pool, 4, kv_f16, 1, 0}, expected);
-                check_way(&d, (way){bl_tiers[i], pool, 4, kv_f16, d.n, 1}, expected);
+                    check_way(&d, (way){tier, kernel, pool, cuts[c], kv_f16, d.n, 0}, expected);
+                check_way(&d, (way){tier, kernel, pool, 4, kv_f16, 1, 0}, expected);
+                check_way(&d, (way){tier, kernel, pool, 4, kv_f16, d.n, 1}, expected);
             }
             bl_pool_free(pool);
             free(pool);

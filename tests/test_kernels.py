@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from compare import assert_same_bits
 from numpy.typing import NDArray
+from ternary_dot import ternary_dot
 
 from bitnet_lut import _kernels, reference
 from bitnet_lut.formats import ggml, i2_s
@@ -51,8 +52,8 @@ def random_dense(rng: np.random.Generator, type: str, rows: int, cols: int) -> D
     return DenseMatrix(type, rows, cols, data)
 
 
-def check_i2_s(isa: str, ternary: NDArray[np.int8], q: NDArray[np.int8]) -> None:
-    found = _kernels.i2_s_gemm(i2_s.pack_rows(ternary), q, isa=isa)
+def check(name: str, isa: str, ternary: NDArray[np.int8], q: NDArray[np.int8]) -> None:
+    found = ternary_dot(name, isa, ternary, q)
     expected = reference.ternary_dot(ternary, q)
     np.testing.assert_array_equal(found, expected, err_msg=f"{ternary.shape} x {q.shape}")
 
@@ -64,30 +65,32 @@ def test_self_test(isa: str) -> None:
 @pytest.mark.parametrize(
     "cols", [0, 1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 383, 384, 385, 513]
 )
-def test_i2_s_columns(isa: str, rng: np.random.Generator, cols: int) -> None:
+def test_columns(kernel: str, isa: str, rng: np.random.Generator, cols: int) -> None:
     for n in (1, 6):
-        check_i2_s(isa, random_ternary(rng, 7, cols), random_q(rng, n, cols))
+        check(kernel, isa, random_ternary(rng, 7, cols), random_q(rng, n, cols))
 
 
-def test_i2_s_rows_and_tokens(isa: str, rng: np.random.Generator) -> None:
+def test_rows_and_tokens(kernel: str, isa: str, rng: np.random.Generator) -> None:
     ternary, q = random_ternary(rng, 9, 161), random_q(rng, 9, 161)
-    packed, whole = i2_s.pack_rows(ternary), reference.ternary_dot(ternary, q)
+    whole = reference.ternary_dot(ternary, q)
     for rows in range(10):
         for n in range(10):
-            found = _kernels.i2_s_gemm(packed[:rows], q[:n], isa=isa)
+            found = ternary_dot(kernel, isa, ternary[:rows], q[:n])
             np.testing.assert_array_equal(found, whole[:n, :rows], err_msg=f"{rows} x {n}")
 
 
-@pytest.mark.parametrize("shape", [(640, 2560), (37, 6912), (64, 14336)])
-@pytest.mark.parametrize("n", [1, 5])
-def test_i2_s_layers_of_models(
-    isa: str, rng: np.random.Generator, shape: tuple[int, int], n: int
+@pytest.mark.parametrize("shape", [(640, 2560), (37, 6912), (64, 14336), (300, 1000)])
+@pytest.mark.parametrize("n", [1, 2, 5, 17, 70])
+def test_layers_of_models(
+    kernel: str, isa: str, rng: np.random.Generator, shape: tuple[int, int], n: int
 ) -> None:
-    check_i2_s(isa, random_ternary(rng, *shape), random_q(rng, n, shape[1]))
+    if n > 5 and isa == "scalar":
+        shape = (shape[0], shape[1] // 8)
+    check(kernel, isa, random_ternary(rng, *shape), random_q(rng, n, shape[1]))
 
 
 @pytest.mark.parametrize("cols", [128, 6912, 14336, 1 << 17])
-def test_i2_s_saturated(isa: str, rng: np.random.Generator, cols: int) -> None:
+def test_saturated(kernel: str, isa: str, rng: np.random.Generator, cols: int) -> None:
     """Sums as large as they get: int16 wraps at any of these."""
     alternating = np.where(np.arange(cols) % 2, 127, -128)
     q = np.stack([np.full(cols, 127), np.full(cols, -128), alternating, -1 - alternating])
@@ -99,34 +102,64 @@ def test_i2_s_saturated(isa: str, rng: np.random.Generator, cols: int) -> None:
             random_ternary(rng, 1, cols),
         ]
     )
-    check_i2_s(isa, ternary.astype(np.int8), q.astype(np.int8))
+    check(kernel, isa, ternary.astype(np.int8), q.astype(np.int8))
     for token in q.astype(np.int8):
-        check_i2_s(isa, ternary.astype(np.int8), token[None])
+        check(kernel, isa, ternary.astype(np.int8), token[None])
 
 
-def test_i2_s_row_ranges(isa: str, rng: np.random.Generator) -> None:
-    ternary, q = random_ternary(rng, 11, 300), random_q(rng, 3, 300)
-    packed, whole = i2_s.pack_rows(ternary), reference.ternary_dot(ternary, q)
-    for lo in range(12):
-        for hi in range(lo, 12):
-            expected = np.zeros_like(whole)
-            expected[:, lo:hi] = whole[:, lo:hi]
-            found = _kernels.i2_s_gemm(packed, q, isa=isa, lo=lo, hi=hi)
-            np.testing.assert_array_equal(found, expected, err_msg=f"[{lo}, {hi})")
+def test_row_ranges(kernel: str, isa: str, rng: np.random.Generator) -> None:
+    panel = _kernels.Kernel(kernel, isa=isa).panel
+    rows = 5 * panel + (panel + 1) // 2
+    ternary = random_ternary(rng, rows, 300)
+    ends = [*range(0, rows, panel), rows]
+    for n in (1, 3):
+        q = random_q(rng, n, 300)
+        whole = reference.ternary_dot(ternary, q)
+        for i, lo in enumerate(ends[:-1]):
+            for hi in ends[i:]:
+                expected = np.zeros_like(whole)
+                expected[:, lo:hi] = whole[:, lo:hi]
+                found = ternary_dot(kernel, isa, ternary, q, lo=lo, hi=hi)
+                np.testing.assert_array_equal(found, expected, err_msg=f"[{lo}, {hi})")
+
+
+def test_every_group_of_weights(kernel: str, isa: str, rng: np.random.Generator) -> None:
+    """Six weights in every combination, at every place of a group: all byte codes of any layout."""
+    digits = np.arange(3**6)[:, None] // 3 ** np.arange(6) % 3 - 1
+    for shift in range(6):
+        ternary = np.tile(np.roll(digits, shift, axis=1), 5).astype(np.int8)
+        for n in (1, 2):
+            check(kernel, isa, ternary, random_q(rng, n, 30))
+
+
+def test_pack_and_unpack(kernel: str, rng: np.random.Generator) -> None:
+    layout = _kernels.Kernel(kernel, isa="scalar")
+    for rows, cols in ((0, 5), (1, 1), (63, 127), (64, 128), (65, 129), (257, 642), (450, 333)):
+        canonical = i2_s.pack_rows(random_ternary(rng, rows, cols))
+        packed = layout.pack(canonical, cols)
+        assert packed.nbytes == layout.packed_bytes(rows, cols)
+        np.testing.assert_array_equal(layout.unpack(packed, rows, cols), canonical)
 
 
 def test_i2_s_never_reads_beyond_its_rows(isa: str, rng: np.random.Generator) -> None:
     """Code 3, which no file should hold, counts as +2 and touches no other row."""
+    kernel = _kernels.Kernel("i2_s", isa=isa)
     packed = i2_s.pack_rows(random_ternary(rng, 3, 200))
     q = random_q(rng, 2, 200)
-    before = _kernels.i2_s_gemm(packed, q, isa=isa)
+    before = kernel.gemm(packed.reshape(-1), kernel.prepare(q), 3, 200)
     packed[1] = 0xFF
-    after = _kernels.i2_s_gemm(packed, q, isa=isa)
+    after = kernel.gemm(packed.reshape(-1), kernel.prepare(q), 3, 200)
     np.testing.assert_array_equal(after[:, [0, 2]], before[:, [0, 2]])
     np.testing.assert_array_equal(after[:, 1], 2 * q.sum(axis=1, dtype=np.int32))
 
 
-def test_matmul_golden(golden: Path, isa: str) -> None:
+@pytest.mark.parametrize("name", [name for name in _kernels.kernel_names() if name != "i2_s"])
+def test_code_3_is_refused_by_other_kernels(name: str) -> None:
+    with pytest.raises(ValueError, match=f"code 3 is no ternary weight: {name} cannot hold it"):
+        _kernels.Kernel(name, isa="scalar").pack(np.full((1, 32), 0xFF, np.uint8), 100)
+
+
+def test_matmul_golden(golden: Path, kernel: str, isa: str) -> None:
     cases = np.load(golden / "matmul.npz")
     names = sorted({key.split("__")[0] for key in cases.files})
     assert len(names) == 13
@@ -137,10 +170,10 @@ def test_matmul_golden(golden: Path, isa: str) -> None:
         q, act_max = _kernels.quantise(case["x"], isa=isa)
         np.testing.assert_array_equal(q, case["q"], err_msg=name)
         assert_same_bits(act_max, case["act_max"], name)
-        dot = _kernels.i2_s_gemm(i2_s.pack_rows(case["W"]), q, isa=isa)
-        np.testing.assert_array_equal(dot, case["dot"], err_msg=name)
+        found = ternary_dot(kernel, isa, case["W"], q)
+        np.testing.assert_array_equal(found, case["dot"], err_msg=name)
         factors = [_kernels.rescale(case["weight_scale"], m) for m in act_max]
-        y = dot.astype(f32) * np.array(factors, f32)[:, None]
+        y = found.astype(f32) * np.array(factors, f32)[:, None]
         np.testing.assert_allclose(y, case["y"], rtol=3e-7, atol=0, err_msg=name)
 
 

@@ -11,11 +11,11 @@ from compare import assert_same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from ternary_dot import ternary_dot
 from tiny_model import dense_matrix, tiny_config, tiny_tensors
 
 from bitnet_lut import _kernels, reference
 from bitnet_lut._engine import Pool, Session, Weights, session_bytes
-from bitnet_lut.formats import i2_s
 from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
 
 f32 = np.float32
@@ -25,21 +25,25 @@ EACH = settings(max_examples=100, deadline=None)
 
 pool = functools.cache(Pool)
 isas = st.sampled_from(TIERS)
+kernels = st.sampled_from(_kernels.kernel_names())
 seeds = st.integers(0, 2**32 - 1)
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @EACH
-@given(isas, seeds, st.integers(1, 40), st.integers(0, 600), st.integers(0, 9), st.data())
-def test_i2_s_gemm(isa: str, seed: int, rows: int, cols: int, n: int, data: Any) -> None:
+@given(kernels, isas, seeds, st.integers(1, 300), st.integers(0, 600), st.integers(0, 9), st.data())
+def test_ternary_gemm(
+    name: str, isa: str, seed: int, rows: int, cols: int, n: int, data: Any
+) -> None:
     rng = np.random.default_rng(seed)
     ternary = rng.integers(-1, 2, (rows, cols), dtype=np.int8)
     q = rng.integers(-128, 128, (n, cols), dtype=np.int8)
-    lo = data.draw(st.integers(0, rows))
-    hi = data.draw(st.integers(lo, rows))
+    panel = _kernels.Kernel(name, isa=isa).panel
+    lo = data.draw(st.integers(0, rows // panel)) * panel
+    hi = min(rows, data.draw(st.integers(lo // panel, rows // panel + 1)) * panel)
     expected = np.zeros((n, rows), np.int32)
     expected[:, lo:hi] = reference.ternary_dot(ternary[lo:hi], q)
-    found = _kernels.i2_s_gemm(i2_s.pack_rows(ternary), q, isa=isa, lo=lo, hi=hi)
+    found = ternary_dot(name, isa, ternary, q, lo=lo, hi=hi)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -111,7 +115,10 @@ def test_forward_pass_of_any_shape(config: Any, isa: str, seed: int, n: int, dat
 
 U8, I8, F32 = (np.zeros((4, 32), dtype) for dtype in (np.uint8, np.int8, np.float32))
 ROW, BITS, FIVE = F32[0], np.zeros((4, 32), np.uint16), np.zeros((5, 32), np.float32)
-gemm = partial(_kernels.i2_s_gemm, isa=BEST)
+CODES, PACKED = U8, U8.reshape(-1)
+KERNEL = _kernels.Kernel("i2_s", isa=BEST)
+pack, prepare = KERNEL.pack, KERNEL.prepare
+gemm = partial(KERNEL.gemm, PACKED, prepare(I8), 4, 32)
 dense = partial(_kernels.dense_gemm, isa=BEST)
 rows = partial(_kernels.dense_rows, isa=BEST)
 quantise = partial(_kernels.quantise, isa=BEST)
@@ -125,33 +132,41 @@ attention = partial(_kernels.attention, isa=BEST)
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
-        (lambda: gemm(U8, I8.view(np.uint8)), ValueError, "Buffer dtype mismatch, expected 'const"),
-        (lambda: gemm(I8, I8), ValueError, "Buffer dtype mismatch"),
-        (lambda: gemm(U8[0], I8), ValueError, "wrong number of dimensions (expected 2, got 1)"),
-        (lambda: gemm(U8, None), TypeError, "Argument 'q' must not be None"),
-        (lambda: gemm(None, I8), TypeError, "Argument 'packed' must not be None"),
-        (lambda: gemm(U8, np.asfortranarray(I8)), ValueError, "not C-contiguous"),
-        (lambda: gemm(U8, np.zeros((4, 64), np.int8)[:, ::2]), ValueError, "not C-contiguous"),
-        (lambda: gemm(U8, I8[::-1]), ValueError, "not C-contiguous"),
-        (lambda: gemm([[1]], I8), TypeError, "a bytes-like object is required, not 'list'"),
+        (lambda: pack(I8, 32), ValueError, "Buffer dtype mismatch"),
+        (lambda: pack(CODES[0], 32), ValueError, "wrong number of dimensions (expected 2, got 1)"),
+        (lambda: pack(None, 32), TypeError, "Argument 'canonical' must not be None"),
+        (lambda: pack(np.asfortranarray(CODES), 32), ValueError, "not C-contiguous"),
+        (lambda: pack(CODES[::-1], 32), ValueError, "not C-contiguous"),
+        (lambda: pack([[1]], 32), TypeError, "a bytes-like object is required, not 'list'"),
+        (lambda: pack(CODES, 129), ValueError, "bytes per row is 32, expected 64"),
+        (lambda: pack(CODES, -1), ValueError, "4 x -1: rows must not be negative"),
+        (lambda: pack(CODES, 1 << 23), ValueError, "at most 4194304 columns keep the int32 sums"),
+        (lambda: pack(CODES, 32, out=PACKED[1:]), ValueError, "bytes of out is 127, expected 128"),
+        (lambda: prepare(U8), ValueError, "Buffer dtype mismatch, expected 'const"),
+        (lambda: prepare(None), TypeError, "Argument 'q' must not be None"),
+        (lambda: prepare(I8[::-1]), ValueError, "not C-contiguous"),
+        (lambda: KERNEL.token_bytes(32, 0), ValueError, "0 tokens of 32: at least one token"),
+        (lambda: KERNEL.packed_bytes(-1, 3), ValueError, "-1 x 3: rows must not be negative"),
         (
-            lambda: gemm(U8, np.zeros((4, 129), np.int8)),
+            lambda: KERNEL.gemm(PACKED[1:], prepare(I8), 4, 32),
             ValueError,
-            "bytes per row of packed is 32, expected 64",
-        ),
-        (lambda: gemm(U8, I8, lo=3, hi=2), ValueError, "rows [3, 2) are not within the 4 rows"),
-        (lambda: gemm(U8, I8, lo=-1), ValueError, "rows [-1, 4) are not within the 4 rows"),
-        (lambda: gemm(U8, I8, hi=5), ValueError, "rows [0, 5) are not within the 4 rows"),
-        (
-            lambda: gemm(np.zeros((0, 1 << 20), np.uint8)[:, :-1], I8),
-            ValueError,
-            "bytes per row of packed is 1048575, expected 32",
+            "bytes of packed is 127, expected 128",
         ),
         (
-            lambda: gemm(np.zeros((0, (1 << 20) + 32), np.uint8), np.zeros((0, 4194305), np.int8)),
+            lambda: KERNEL.gemm(PACKED, np.zeros((4, 9), np.uint8), 4, 32),
             ValueError,
-            "4194305 columns: at most 4194304 keep the int32 sums exact",
+            "bytes of a prepared token is 9, expected",
         ),
+        (
+            lambda: gemm(out=np.zeros((4, 5), np.int32)),
+            ValueError,
+            "rows of out is 5, expected 4",
+        ),
+        (lambda: gemm(lo=3, hi=2), ValueError, "rows [3, 2) are not within the 4 rows"),
+        (lambda: gemm(lo=-1), ValueError, "rows [-1, 4) are not within the 4 rows"),
+        (lambda: gemm(hi=5), ValueError, "rows [0, 5) are not within the 4 rows"),
+        (lambda: _kernels.Kernel("tl9", isa=BEST), ValueError, "kernel 'tl9' is not one of i2_s"),
+        (lambda: _kernels.Kernel("i2_s", isa="mmx"), ValueError, "isa 'mmx' is not one of"),
         (lambda: quantise(F32.astype(np.float64)), ValueError, "Buffer dtype mismatch"),
         (lambda: quantise(ROW), ValueError, "wrong number of dimensions"),
         (lambda: quantise(None), TypeError, "Argument 'x' must not be None"),
@@ -197,12 +212,20 @@ def test_kernels_refuse(call: Any, error: type[Exception], text: str) -> None:
 
 
 def test_kernels_take_empty_and_read_only_arrays(isa: str) -> None:
-    packed, q = U8.copy(), I8.copy()
+    packed, q = CODES.copy(), I8.copy()
     for array in (packed, q):
         array.flags.writeable = False
-    assert _kernels.i2_s_gemm(packed, q, isa=isa).shape == (4, 4)
-    assert _kernels.i2_s_gemm(packed[:0], q[:0], isa=isa).shape == (0, 0)
-    assert _kernels.i2_s_gemm(np.zeros((3, 0), "u1"), np.zeros((2, 0), "i1"), isa=isa).sum() == 0
+    for name in _kernels.kernel_names():
+        kernel = _kernels.Kernel(name, isa=isa)
+        for codes, inputs in (
+            (packed, q),
+            (packed[:0], q[:0]),
+            (np.zeros((3, 0), np.uint8), np.zeros((2, 0), np.int8)),
+        ):
+            rows, cols = len(codes), inputs.shape[1]
+            dot = kernel.gemm(kernel.pack(codes, cols), kernel.prepare(inputs), rows, cols)
+            assert dot.shape == (len(inputs), rows)
+            assert cols or not dot.any()
     assert _kernels.quantise(F32[:, :0].copy(), isa=isa)[0].shape == (4, 0)
     assert _kernels.dense_gemm("f32", U8[:, :0].copy(), F32[:, :0].copy(), isa=isa).sum() == 0
     assert _kernels.dense_rows("q8_0", U8[:0, :0].copy(), 0, isa=isa).shape == (0, 0)
@@ -221,10 +244,14 @@ HEAD = TENSORS["output.weight"]
     ("name", "tensor", "text"),
     [
         ("blk.0.attn_q.weight", dataclasses.replace(Q, rows=119), "is 119 x 72, the config asks"),
-        ("blk.0.attn_q.weight", dataclasses.replace(Q, packed=Q.packed[:-1]), "119 x 32 bytes"),
+        (
+            "blk.0.attn_q.weight",
+            dataclasses.replace(Q, packed=Q.packed[:-1]),
+            "has 3808 bytes, kernel i2_s needs 3840",
+        ),
         ("blk.0.attn_q.weight", dataclasses.replace(Q, packed=Q.packed[:, :-1]), "not C-contig"),
         ("blk.0.attn_q.weight", dataclasses.replace(Q, packed=Q.packed.view("i1")), "dtype"),
-        ("blk.0.attn_q.weight", dataclasses.replace(Q, packed=Q.packed[0]), "dimensions"),
+        ("blk.0.attn_q.weight", dataclasses.replace(Q, packed=Q.packed[0]), "has 32 bytes"),
         (
             "blk.0.ffn_up.weight",
             dataclasses.replace(UP, scale=UP.scale[:2]),

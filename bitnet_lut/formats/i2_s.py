@@ -88,7 +88,7 @@ def pack_rows(ternary: Weights) -> Bytes:
     codes = to_codes(ternary)
     if cols % 128:
         codes = np.pad(codes, ((0, 0), (0, -cols % 128)), constant_values=1)
-    return pack_codes(codes.reshape(-1, 4, 32), MSB_FIRST).reshape(rows, -1)
+    return pack_codes(codes.reshape(-1, 4, 32), MSB_FIRST).reshape(rows, codes.shape[1] // 4)
 
 
 def unpack_rows(packed: Bytes, cols: int) -> Weights:

@@ -4,18 +4,27 @@
 
 #include "kernels.h"
 
-enum { BL_CHECK_COLS = 672, BL_CHECK_ROWS = 6, BL_CHECK_TOKENS = 5, BL_CHECK_BYTES = BL_CHECK_COLS * 4 };
+enum {
+    BL_CHECK_COLS = 672,
+    BL_CHECK_ROWS = 6,
+    BL_CHECK_TOKENS = 5,
+    BL_CHECK_BYTES = BL_CHECK_COLS * 4,
+    BL_CHECK_TERNARY_ROWS = 70,           /* more than a panel of any kernel */
+    BL_CHECK_PACKED = 128 * BL_CHECK_COLS, /* room for them in any layout */
+    BL_CHECK_PREPARED = 1 << 18
+};
 
 typedef struct {
     float x[BL_CHECK_TOKENS][BL_CHECK_COLS];
-    uint8_t weights[BL_CHECK_ROWS * BL_CHECK_BYTES];
+    uint8_t weights[BL_CHECK_ROWS * BL_CHECK_BYTES], ternary[BL_CHECK_TERNARY_ROWS * BL_CHECK_COLS / 4 + 4096];
+    uint8_t packed[BL_CHECK_PACKED], prepared[BL_CHECK_PREPARED];
     uint16_t keys[BL_CHECK_COLS], values[BL_CHECK_COLS];
 } bl_check_input;
 
 typedef struct {
     float act_max[BL_CHECK_TOKENS];
     int8_t q[BL_CHECK_TOKENS][BL_CHECK_COLS];
-    int32_t dot[BL_CHECK_TOKENS][BL_CHECK_ROWS], dot1[BL_CHECK_ROWS];
+    int32_t dot[BL_KERNEL_COUNT][BL_CHECK_TOKENS][BL_CHECK_TERNARY_ROWS], dot1[BL_KERNEL_COUNT][BL_CHECK_TERNARY_ROWS];
     float dense[BL_TYPE_COUNT][BL_CHECK_TOKENS][BL_CHECK_ROWS], dense1[BL_TYPE_COUNT][BL_CHECK_ROWS];
     float row[BL_TYPE_COUNT][BL_CHECK_COLS];
     float norm[BL_CHECK_COLS], silu[BL_CHECK_COLS], relu2[BL_CHECK_COLS], rope[BL_CHECK_COLS], attention[2][2 * 48];
@@ -32,7 +41,12 @@ static void bl_check_fill(bl_check_input *in)
         }
     for (size_t i = 0; i < sizeof in->weights; i++) {
         state = state * 1664525u + 1013904223u;
-        in->weights[i] = state >> 24 & 0x2a; /* ternary codes 0 and 2; as a float of any type, finite */
+        in->weights[i] = state >> 24 & 0x2a; /* as a float of any type, finite */
+    }
+    for (size_t i = 0; i < sizeof in->ternary; i++) {
+        state = state * 1664525u + 1013904223u;
+        const uint32_t bits = state >> 24;
+        in->ternary[i] = (uint8_t)(bits & ~(bits << 1 & 0xaa)); /* no code 3 */
     }
     for (int k = 0; k < BL_CHECK_COLS; k++) {
         in->keys[k] = bl_to_f16(in->x[0][k]);
@@ -40,17 +54,26 @@ static void bl_check_fill(bl_check_input *in)
     }
 }
 
-static void bl_check_run(const bl_tier *tier, const bl_check_input *in, bl_check_output *out)
+/* dot (n, ternary rows) of the first n tokens. */
+static void bl_check_gemm(const bl_tier *tier, int kernel, bl_check_input *in, const bl_check_output *out, int32_t *dot,
+                          int64_t n)
 {
-    enum { COLS = BL_CHECK_COLS, TOKEN_BYTES = 64 + 768, ODD = BL_CHECK_COLS - 5 };
-    uint8_t prepared[BL_CHECK_TOKENS][TOKEN_BYTES];
+    enum { ROWS = BL_CHECK_TERNARY_ROWS, COLS = BL_CHECK_COLS };
+    const bl_cell *cell = bl_cell_of(tier, kernel);
+    for (int64_t t = 0; t < n; t++) cell->prepare(in->prepared + t * cell->token_bytes(COLS, n), out->q[t], COLS, n);
+    bl_kernels[kernel]->pack(in->packed, in->ternary, ROWS, COLS, 0, ROWS);
+    cell->gemm(dot, ROWS, in->packed, in->prepared, ROWS, COLS, 0, ROWS, n);
+}
+
+static void bl_check_run(const bl_tier *tier, bl_check_input *in, bl_check_output *out)
+{
+    enum { COLS = BL_CHECK_COLS, ODD = BL_CHECK_COLS - 5 };
     float scores[COLS];
-    for (int t = 0; t < BL_CHECK_TOKENS; t++) {
-        out->act_max[t] = tier->quantise(out->q[t], in->x[t], COLS);
-        tier->i2_s_prepare(prepared[t], out->q[t], COLS);
+    for (int t = 0; t < BL_CHECK_TOKENS; t++) out->act_max[t] = tier->quantise(out->q[t], in->x[t], COLS);
+    for (int kernel = 0; kernel < BL_KERNEL_COUNT; kernel++) {
+        bl_check_gemm(tier, kernel, in, out, out->dot[kernel][0], BL_CHECK_TOKENS);
+        bl_check_gemm(tier, kernel, in, out, out->dot1[kernel], 1);
     }
-    tier->i2_s_gemm(out->dot[0], BL_CHECK_ROWS, in->weights, prepared[0], COLS, 0, BL_CHECK_ROWS, BL_CHECK_TOKENS);
-    tier->i2_s_gemm(out->dot1, BL_CHECK_ROWS, in->weights, prepared[1], COLS, 0, BL_CHECK_ROWS, 1);
     for (int type = BL_F32; type < BL_TYPE_COUNT; type++) {
         const int64_t cols = type == BL_Q6_K ? 512 : type == BL_Q8_0 || type == BL_Q4_0 ? COLS : ODD;
         tier->dense_gemm(out->dense[type][0], BL_CHECK_ROWS, (bl_type)type, in->weights, in->x[0], COLS, cols, 0,
@@ -72,7 +95,7 @@ static void bl_check_run(const bl_tier *tier, const bl_check_input *in, bl_check
     tier->attention(out->attention[1], in->x[0], in->x[1], in->x[2], 0, 48, 14, 0.125f, scores, 2);
 }
 
-/* Whether the tier gives the scalar tier's bits. Needs about 100 kB of room for two inputs and outputs. */
+/* Whether the tier gives the scalar tier's bits. Needs about half a MB for input and outputs. */
 static int bl_tier_agrees(const bl_tier *tier, bl_check_input *in, bl_check_output out[2])
 {
     memset(out, 0, 2 * sizeof *out);

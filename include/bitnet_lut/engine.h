@@ -9,7 +9,9 @@
 typedef struct {
     bl_type type;
     int64_t rows, cols;
-    const uint8_t *data; /* (rows, bl_row_bytes(type, cols)) */
+    const uint8_t *data;     /* dense: (rows, bl_row_bytes(type, cols)); ternary: as kernel packs it */
+    const bl_kernel *kernel; /* ternary: matrices that read the same input share these two */
+    const bl_cell *cell;
     const float *scale;  /* ternary: (scales) */
     int64_t scales;      /* 1, or rows */
     const float *bias;   /* (rows), or NULL */
@@ -64,7 +66,7 @@ typedef struct {
     void *keys, *values;   /* (layers, kv_heads, context, head_stride) half or float, zero at first */
     float *x;              /* (batch, embedding) residual stream */
     float *input;          /* (batch, widest input) what the next matrices read */
-    uint8_t *prepared;     /* (batch, bl_i2_s_prepared_bytes(widest input)) */
+    uint8_t *prepared;     /* bl_prepared_bytes(model, batch) bytes: what the next matrices read, if ternary */
     int8_t *quantised;     /* (workers, widest input) */
     float *act_max;        /* (batch) */
     float *q, *k, *v;      /* (batch, heads * head_dim), (batch, kv_heads * head_dim) twice */
@@ -103,6 +105,32 @@ BL_INLINE int64_t bl_widest_input(const bl_model *m)
     const int64_t attention = m->heads * m->head_dim;
     const int64_t widest = m->embedding > attention ? m->embedding : attention;
     return m->ffn > widest ? m->ffn : widest;
+}
+
+/* Room for the prepared activations of 1 to batch tokens that w reads. */
+static int64_t bl_prepared_for(const bl_matrix *w, int64_t batch)
+{
+    int64_t most = 0;
+    for (int64_t n = 1; w->type == BL_TERNARY && n <= batch; n++) {
+        const int64_t bytes = n * w->cell->token_bytes(w->cols, n);
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+/* The same, whatever matrix reads them. */
+static int64_t bl_prepared_bytes(const bl_model *m, int64_t batch)
+{
+    int64_t most = bl_prepared_for(&m->head, batch);
+    for (int64_t l = 0; l < m->layers; l++) {
+        const bl_layer *layer = &m->layer[l];
+        const bl_matrix *const readers[] = {&layer->q, &layer->o, &layer->gate, &layer->down};
+        for (size_t i = 0; i < sizeof readers / sizeof *readers; i++) {
+            const int64_t bytes = bl_prepared_for(readers[i], batch);
+            if (bytes > most) most = bytes;
+        }
+    }
+    return most;
 }
 
 /* The contiguous part of [0, total), in units of step, that this worker does. */
@@ -150,7 +178,7 @@ static void bl_linear(const bl_step *s, const bl_matrix *w, float *out, int64_t 
     const bl_tier *tier = s->model->tier;
     const bl_state *state = s->state;
     if (w->type == BL_TERNARY) {
-        tier->i2_s_gemm((int32_t *)(void *)out, out_stride, w->data, state->prepared, w->cols, lo, hi, s->n);
+        w->cell->gemm((int32_t *)(void *)out, out_stride, w->data, state->prepared, w->rows, w->cols, lo, hi, s->n);
         for (int64_t t = 0; t < s->n; t++) bl_rescale_rows(out + t * out_stride, w, state->act_max[t], lo, hi);
     } else {
         tier->dense_gemm(out, out_stride, w->type, w->data, state->input, w->cols, w->cols, lo, hi, s->n);
@@ -160,10 +188,16 @@ static void bl_linear(const bl_step *s, const bl_matrix *w, float *out, int64_t 
         for (int64_t row = lo; row < hi; row++) out[t * out_stride + row] += w->bias[row];
 }
 
+/* Rows in which the workers share out a matrix. */
+BL_INLINE int64_t bl_row_step(const bl_matrix *w)
+{
+    return w->type == BL_TERNARY && w->kernel->panel > BL_LANES ? w->kernel->panel : BL_LANES;
+}
+
 BL_INLINE void bl_linear_share(const bl_step *s, const bl_matrix *w, float *out, int worker, int workers)
 {
     int64_t lo, hi;
-    bl_share(w->rows, BL_LANES, worker, workers, &lo, &hi);
+    bl_share(w->rows, bl_row_step(w), worker, workers, &lo, &hi);
     bl_linear(s, w, out, w->rows, lo, hi);
 }
 
@@ -173,7 +207,7 @@ static void bl_make_input(const bl_step *s, const float *from, const float *norm
 {
     const bl_tier *tier = s->model->tier;
     bl_state *state = s->state;
-    const int64_t width = reader->cols, token_bytes = bl_i2_s_prepared_bytes(width);
+    const int64_t width = reader->cols;
     int8_t *q = state->quantised + worker * bl_widest_input(s->model);
     int64_t lo, hi;
     bl_share(s->n, 1, worker, workers, &lo, &hi);
@@ -183,7 +217,7 @@ static void bl_make_input(const bl_step *s, const float *from, const float *norm
         else memcpy(input, from + t * width, (size_t)width * sizeof(float));
         if (reader->type != BL_TERNARY) continue;
         state->act_max[t] = tier->quantise(q, input, width);
-        tier->i2_s_prepare(state->prepared + t * token_bytes, q, width);
+        reader->cell->prepare(state->prepared + t * reader->cell->token_bytes(width, s->n), q, width, s->n);
     }
 }
 
@@ -294,7 +328,7 @@ static void bl_add_linear(const bl_step *s, int64_t layer, bl_op op, const bl_ma
 {
     bl_state *state = s->state;
     int64_t lo, hi;
-    bl_share(w->rows, BL_LANES, worker, workers, &lo, &hi);
+    bl_share(w->rows, bl_row_step(w), worker, workers, &lo, &hi);
     bl_linear(s, w, state->out, w->rows, lo, hi);
     bl_show(s, worker, layer, op, state->out, s->n, w->rows);
     for (int64_t t = 0; t < s->n; t++)
@@ -341,7 +375,7 @@ static void bl_ffn_block(const bl_step *s, int64_t l, int worker, int workers)
     bl_linear_share(s, &layer->up, state->up, worker, workers);
     bl_show(s, worker, l, BL_OP_FFN_GATE, state->gate, s->n, m->ffn);
     bl_show(s, worker, l, BL_OP_FFN_UP, state->up, s->n, m->ffn);
-    bl_share(m->ffn, BL_LANES, worker, workers, &lo, &hi); /* the rows this worker has just made */
+    bl_share(m->ffn, bl_row_step(&layer->gate), worker, workers, &lo, &hi); /* the rows this worker has just made */
     for (int64_t at = lo; at < s->n * m->ffn; at += m->ffn) {
         if (m->activation == BL_RELU2) m->tier->relu2_mul(state->gate + at, state->up + at, hi - lo);
         else m->tier->silu_mul(state->gate + at, state->up + at, hi - lo);

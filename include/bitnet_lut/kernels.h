@@ -1,5 +1,6 @@
-/* What a tier offers, and the one table of tiers. Each tier header defines the same functions in the same order;
- * scalar.h states their contracts. All are pure range functions: no allocation, no threads, no errors. */
+/* The table of kernels, what a tier offers, and the table of tiers. Each tier header defines the same functions in the
+ * same order; scalar.h states their contracts, ternary.h those of the kernels. All are pure range functions: no
+ * allocation, no threads, no errors. */
 #ifndef BL_KERNELS_H
 #define BL_KERNELS_H
 
@@ -7,17 +8,18 @@
 #include <stdint.h>
 
 #include "cpu.h"
-#include "layout.h"
+#include "i2_s.h"
 #include "numerics.h"
+
+/* The ternary kernels, in the order of preference before any measurement. */
+enum { BL_I2_S, BL_KERNEL_COUNT };
+static const bl_kernel *const bl_kernels[BL_KERNEL_COUNT] = {&bl_i2_s};
 
 typedef struct {
     const char *name;
     uint32_t needs; /* bits of cpu.h */
 
-    /* ternary kernel i2_s: prepare one token's int8 values; dot of rows [lo, hi) with tokens [0, n) */
-    void (*i2_s_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols);
-    void (*i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t cols,
-                      int64_t lo, int64_t hi, int64_t n);
+    const bl_cell *cells[BL_KERNEL_COUNT]; /* NULL where the scalar tier's is used: see bl_cell_of */
 
     /* dense weights of any ggml type of layout.h, float activations */
     void (*dense_gemm)(float *out, int64_t out_stride, bl_type type, const uint8_t *weights, const float *x,
@@ -57,5 +59,11 @@ static const bl_tier *const bl_tiers[] = {
     &bl_tier_scalar,
 };
 enum { BL_TIER_COUNT = sizeof(bl_tiers) / sizeof(bl_tiers[0]) };
+
+/* The functions of a kernel (its index in bl_kernels) on a tier. */
+BL_INLINE const bl_cell *bl_cell_of(const bl_tier *tier, int kernel)
+{
+    return tier->cells[kernel] ? tier->cells[kernel] : bl_tier_scalar.cells[kernel];
+}
 
 #endif

@@ -1,35 +1,36 @@
-/* Packed layouts: where each weight and each activation lies.
+/* The layouts that weights come in; those a kernel packs them into are in its header.
  *
- * Ternary weights, kernel i2_s (the canonical I2_S of GGUF files, every row padded to whole blocks):
+ * Ternary weights, canonical (the I2_S of GGUF files, every row padded to whole blocks):
  *
  *   row = ceil(cols / 128) blocks of 32 bytes
  *   byte p of block b, bits 7:6 | 5:4 | 3:2 | 1:0
  *     column 128 b + p | + 32 | + 64 | + 96          code = weight + 1, padding has code 1
- *
- * Activations prepared for i2_s, one row per token:
- *
- *   bl_prepared (64 bytes) | int8 values, bl_i2_s_values(cols) of them, zero beyond cols
- *
- * The order of the values within each 256 columns is the tier's own: natural for scalar and avx2; for avx512, whose
- * registers take two blocks at once, 64-byte vector t holds columns 32 t .. of the first block, then of the second.
  */
 #ifndef BL_LAYOUT_H
 #define BL_LAYOUT_H
 
 #include <stdint.h>
 
-enum { BL_BLOCK = 128, BL_BLOCK_BYTES = 32, BL_LANES = 16 };
+#include "target.h"
 
-/* Head of one prepared token. */
-typedef struct {
-    int32_t sum; /* of the int8 values: codes are weight + 1, so dot = dot(codes) - sum */
-    uint8_t pad[60];
-} bl_prepared;
+enum { BL_BLOCK = 128, BL_BLOCK_BYTES = 32, BL_LANES = 16 };
 
 BL_INLINE int64_t bl_round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 BL_INLINE int64_t bl_i2_s_row_bytes(int64_t cols) { return bl_round_up(cols, BL_BLOCK) / BL_BLOCK * BL_BLOCK_BYTES; }
-BL_INLINE int64_t bl_i2_s_values(int64_t cols) { return bl_round_up(cols, 2 * BL_BLOCK); }
-BL_INLINE int64_t bl_i2_s_prepared_bytes(int64_t cols) { return (int64_t)sizeof(bl_prepared) + bl_i2_s_values(cols); }
+
+/* The code of a canonical row at a column. */
+BL_INLINE int bl_i2_s_code(const uint8_t *row, int64_t k)
+{
+    return row[k / BL_BLOCK * BL_BLOCK_BYTES + k % 32] >> (6 - k % BL_BLOCK / 32 * 2) & 3;
+}
+
+/* Whether any of n bytes of canonical rows holds code 3, which is no ternary weight. */
+BL_INLINE int bl_has_code_3(const uint8_t *codes, int64_t n)
+{
+    uint8_t found = 0;
+    for (int64_t i = 0; i < n; i++) found |= (uint8_t)(codes[i] & codes[i] >> 1 & 0x55);
+    return found != 0;
+}
 
 /* Types of a matrix. The dense ones are ggml's blocks: elements per block, bytes per block. */
 typedef enum { BL_TERNARY, BL_F32, BL_F16, BL_BF16, BL_Q8_0, BL_Q4_0, BL_Q6_K, BL_TYPE_COUNT } bl_type;

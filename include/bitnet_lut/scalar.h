@@ -59,41 +59,6 @@ BL_INLINE void BL_FN(unpack_i6x128)(int8_t *q, const uint8_t *low, const uint8_t
     }
 }
 
-/* Arrange int8 activations q (cols) as layout.h says, zero beyond cols, and store their sum. */
-static void BL_FN(i2_s_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols)
-{
-    bl_prepared head = {0};
-    for (int64_t k = 0; k < cols; k++) head.sum += q[k];
-    memcpy(prepared, &head, sizeof head);
-    memcpy(prepared + sizeof head, q, (size_t)cols);
-    memset(prepared + sizeof head + cols, 0, (size_t)(bl_i2_s_values(cols) - cols));
-}
-
-/* dot[t * dot_stride + row] = sum over columns of ternary weight times int8 activation, exact in int32, for rows
- * lo <= row < hi of packed (rows, bl_i2_s_row_bytes(cols)) and tokens 0 <= t < n of prepared (n,
- * bl_i2_s_prepared_bytes(cols)). cols at most 2^22. */
-static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                             int64_t cols, int64_t lo, int64_t hi, int64_t n)
-{
-    const int64_t row_bytes = bl_i2_s_row_bytes(cols), token_bytes = bl_i2_s_prepared_bytes(cols);
-    for (int64_t row = lo; row < hi; row++)
-        for (int64_t t = 0; t < n; t++) {
-            const uint8_t *codes = packed + row * row_bytes;
-            const uint8_t *token = prepared + t * token_bytes;
-            const int8_t *q = (const int8_t *)token + sizeof(bl_prepared);
-            bl_prepared head;
-            memcpy(&head, token, sizeof head);
-            int32_t sum = -head.sum;
-            for (int64_t b = 0; b < row_bytes; b += BL_BLOCK_BYTES, q += BL_BLOCK)
-                for (int p = 0; p < BL_BLOCK_BYTES; p++) {
-                    const int byte = codes[b + p];
-                    sum += (byte >> 6) * q[p] + (byte >> 4 & 3) * q[p + 32] + (byte >> 2 & 3) * q[p + 64] +
-                           (byte & 3) * q[p + 96];
-                }
-            dot[t * dot_stride + row] = sum;
-        }
-}
-
 /* Largest |x| as float bits compared as integers, so that NaN beats infinity beats every number. */
 BL_INLINE uint32_t BL_FN(max_bits)(const float *x, int64_t n)
 {
@@ -114,6 +79,7 @@ BL_INLINE void BL_FN(round_i8)(int8_t *q, const float *x, int64_t n, float scale
     }
 }
 
+#define BL_TIER_CELLS [BL_I2_S] = &bl_i2_s_scalar
 #include "ops.h"
 
 #undef bl_f32x16
