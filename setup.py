@@ -1,4 +1,4 @@
-"""Build the two extension modules for the ABI baseline; tiers are target regions in the headers."""
+"""Build the extension modules for the ABI baseline; tiers are target regions in the headers."""
 
 import os
 import sys
@@ -35,7 +35,7 @@ extensions = [
         extra_link_args=link_args,
         py_limited_api=not FREE_THREADED,
     )
-    for name in ("_kernels", "_engine")
+    for name in ("_kernels", "_engine", "_machine")
 ]
 directives = {
     "language_level": 3,

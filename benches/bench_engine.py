@@ -1,10 +1,13 @@
 """The whole model: prompts and generation in tokens/s on the 2B-4T shape."""
 
+from statistics import median
+
 import numpy as np
 import pytest
 
-from bitnet_lut import Model
+from bitnet_lut import Model, Sampling, TextStream
 from bitnet_lut.cpu import default_threads
+from bitnet_lut.speculation import Speculation
 
 
 @pytest.fixture(scope="module", params=sorted({1, default_threads()}))
@@ -43,6 +46,55 @@ def bench_generate(benchmark, model, tokens=64):
     benchmark.pedantic(generate, rounds=5, warmup_rounds=1)
     assert session.position == tokens
     _report(benchmark, model, tokens)
+
+
+@pytest.mark.parametrize("text", ["copied", "edited", "new"])
+def bench_speculation(benchmark, model, text, tokens=96):
+    """Generation with guesses, next to the same without in every round.
+
+    A model of random weights does not repeat its prompt. So the guesser has seen the greedy text,
+    as if it stood in the prompt: whole, or with every 16th token replaced, or not at all.
+    """
+    ids = _ids(model, 8)
+    said = _generate(model, ids, tokens, None).ids
+    seen = {"copied": said, "edited": _edited(said), "new": ()}[text]
+    plain, found = [], []
+
+    def without():
+        plain.append(_generate(model, ids, tokens, None))
+
+    def speculate():
+        found.append(_generate(model, ids, tokens, Speculation([*ids, *seen, *ids])))
+
+    benchmark.pedantic(speculate, setup=without, rounds=5, warmup_rounds=1)
+    assert {result.ids for result in plain + found} == {said}
+    _report(benchmark, model, tokens)
+    seconds = [median(r.timings.generation_seconds for r in rs) for rs in (plain, found)]
+    timings = found[-1].timings
+    benchmark.extra_info["ratio to plain"] = round(seconds[0] / seconds[1], 3)
+    benchmark.extra_info["accepted"] = f"{timings.accepted_tokens} of {timings.drafted_tokens}"
+
+
+def _edited(ids):
+    return [id if place % 16 else abs(id - 1) for place, id in enumerate(ids, 8)]
+
+
+def _generate(model, ids, tokens, speculation):
+    session = model.session()
+    stream = TextStream(
+        session,
+        model.tokenizer,
+        ids,
+        max_tokens=tokens,
+        room=session.context - len(ids),
+        sampling=Sampling(),
+        stop=(),
+        ignore_eos=True,
+        speculation=speculation,
+    )
+    for _ in stream:
+        pass
+    return stream.result
 
 
 def _report(benchmark, model, tokens):

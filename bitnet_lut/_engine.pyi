@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
 from bitnet_lut.config import ModelConfig
-from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+from bitnet_lut.tensors import Tensor
 
 @disjoint_base
 class Pool:
@@ -22,7 +22,7 @@ class Weights:
     def __new__(
         cls,
         config: ModelConfig,
-        tensors: Mapping[str, TernaryMatrix | DenseMatrix | NDArray[np.float32]],
+        tensors: Mapping[str, Tensor],
         *,
         isa: str,
     ) -> Weights: ...

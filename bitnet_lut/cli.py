@@ -1,6 +1,7 @@
-"""The command line: bitnet-lut run, inspect, convert, tokenize, synth, info."""
+"""The command line: bitnet-lut run, inspect, convert, tokenize, synth, bench, info."""
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -14,8 +15,11 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from bitnet_lut import __version__, convert, cpu_info, hub
+from bitnet_lut.bench.engine import bench
+from bitnet_lut.bench.report import report as report_bench
 from bitnet_lut.convert.report import report as report_conversion
 from bitnet_lut.convert.vocabulary import NAMED_PRE_TOKENIZERS
+from bitnet_lut.cpu import default_threads
 from bitnet_lut.demo import MODEL
 from bitnet_lut.errors import NumericsError
 from bitnet_lut.formats.gguf import GGUFFile
@@ -90,6 +94,7 @@ def _run(options: argparse.Namespace) -> int:
         sampling=Sampling(**{name: getattr(options, name) for name in _SAMPLING}),
         stop=options.stop,
         ignore_eos=options.ignore_eos,
+        speculate=options.speculate,
     )
     code = 0
     try:
@@ -186,6 +191,28 @@ def _synth(options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(options: argparse.Namespace) -> int:
+    with _progress("rounds") as progress:
+        found = bench(
+            _local(options.model),
+            threads=options.threads,
+            prompt=options.prompt,
+            generate=options.generate,
+            position=options.position,
+            rounds=options.rounds,
+            isa=options.isa,
+            kernel=options.kernel,
+            profiled=options.profile,
+            progress=progress,
+        )
+    if options.json:
+        print(json.dumps(found.as_json(), indent=1))
+        return 0
+    for line in report_bench(found):
+        print(line)
+    return 0
+
+
 def _info(options: argparse.Namespace) -> int:
     info = cpu_info()
     print(f"bitnet_lut {__version__}")
@@ -227,6 +254,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-n", "--tokens", type=_positive, default=256, help="most to generate")
     run.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the text")
     run.add_argument("--ignore-eos", action="store_true", help="run on past end tokens")
+    run.add_argument(
+        "--no-speculate",
+        dest="speculate",
+        action="store_false",
+        help="never check guessed tokens several in a step; the text is the same",
+    )
     run.add_argument("--threads", type=_positive, help="default: the cores there are")
     run.add_argument("--context", type=_positive, help="positions to reserve memory for")
     run.add_argument("--kv", choices=("f16", "f32"), default="f16", help="type of the KV cache")
@@ -275,6 +308,22 @@ def _parser() -> argparse.ArgumentParser:
     synth.add_argument("--seed", type=int, default=0)
     synth.add_argument("-o", "--output", required=True, metavar="FILE")
 
+    bench_ = _command(commands, "bench", _bench, "measure the speed of a model on this machine")
+    bench_.add_argument("-m", "--model", required=True, metavar="FILE", help=source)
+    bench_.add_argument(
+        "--threads", type=_numbers, default=[default_threads()], help="such as 1,2; default: all"
+    )
+    bench_.add_argument("--prompt", type=_numbers, default=[128, 512], help="tokens; none: ''")
+    bench_.add_argument("--generate", type=_numbers, default=[64], help="tokens; none: ''")
+    bench_.add_argument(
+        "--position", type=_natural, default=0, help="tokens in the cache before generation"
+    )
+    bench_.add_argument("--rounds", type=_positive, default=5, help="default 5")
+    bench_.add_argument("--isa", default="auto", help="tier of instruction sets, see info")
+    bench_.add_argument("--kernel", default="auto", help="kernel of the ternary layers")
+    bench_.add_argument("--profile", action="store_true", help="show the time by part of the model")
+    bench_.add_argument("--json", action="store_true", help="print everything as JSON")
+
     _command(commands, "info", _info, "show what this machine can do and what is used")
     return parser
 
@@ -320,6 +369,14 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def _natural(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
+
+
+def _numbers(text: str) -> list[int]:
+    return [_positive(number) for number in text.split(",")] if text else []
 
 
 def _tile(text: str) -> tuple[Shape, Tile]:

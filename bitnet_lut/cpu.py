@@ -6,12 +6,14 @@ from functools import cache
 from pathlib import Path
 
 from bitnet_lut import _kernels
+from bitnet_lut.packing import INPUT_GROUPS
 
-__all__ = ["KERNELS", "CpuInfo", "choose_isa", "choose_kernel", "cpu_info", "default_threads"]
+__all__ = ["CpuInfo", "choose_isa", "choose_kernels", "cpu_info", "default_threads"]
 
 ISA_VARIABLE = "BITNET_LUT_ISA"
 KERNEL_VARIABLE = "BITNET_LUT_KERNEL"
-KERNELS = ("i2_s",)
+# The kernel of a tier that nothing was measured for; i2_s where it has none.
+_PREFERRED = {"avx512": "tl5"}
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,20 @@ def choose_isa(isa: str = "auto") -> str:
     return _best()[0] if isa == "auto" else _checked(isa, "isa")
 
 
-def choose_kernel(kernel: str = "auto") -> str:
-    """The ternary kernel to use: *kernel* itself, else the environment's BITNET_LUT_KERNEL."""
+def choose_kernels(kernel: str, isa: str) -> dict[str, str]:
+    """The ternary kernel of each of INPUT_GROUPS: *kernel*, else the environment's, else the best.
+
+    Raises ValueError for a kernel that is unknown.
+    """
     asked_by = "kernel"
     if kernel == "auto":
         kernel, asked_by = os.environ.get(KERNEL_VARIABLE, "auto"), KERNEL_VARIABLE
     if kernel == "auto":
-        return KERNELS[0]
-    if kernel not in KERNELS:
-        raise ValueError(f"{asked_by} asks for {kernel!r}, the kernels are {', '.join(KERNELS)}")
-    return kernel
+        kernel = _PREFERRED.get(isa, "i2_s")
+    if kernel not in _kernels.kernel_names():
+        known = ", ".join(_kernels.kernel_names())
+        raise ValueError(f"{asked_by} asks for {kernel!r}, the kernels are {known}")
+    return dict.fromkeys(INPUT_GROUPS, kernel)
 
 
 def cpu_info() -> CpuInfo:

@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from bitnet_lut import _engine, hub
 from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
 from bitnet_lut.config import ModelConfig, tensor_shapes
-from bitnet_lut.cpu import choose_isa, choose_kernel, default_threads
+from bitnet_lut.cpu import choose_isa, choose_kernels, default_threads
 from bitnet_lut.demo import MODEL
 from bitnet_lut.formats.i2_s import Layout
 from bitnet_lut.formats.tiles import Shape, Tile
 from bitnet_lut.generate import Generation, TextStream
+from bitnet_lut.layers import Layer, kernel_names, make_layers
 from bitnet_lut.memory import ModelInfo, refuse_beyond
+from bitnet_lut.packing import pack_tensors
 from bitnet_lut.sampling import Sampling
-from bitnet_lut.tensors import Tensor, TernaryMatrix
+from bitnet_lut.speculation import Speculation
+from bitnet_lut.tensors import DenseMatrix, Tensor
 from bitnet_lut.tokenizer import Tokenizer
 
 __all__ = ["Model", "Probe", "Session"]
@@ -74,7 +77,8 @@ class Model:
         if source is None:
             warnings.warn(f"no model given: using {MODEL}, a small demonstration", stacklevel=2)
             source = MODEL
-        isa, kernel = choose_isa(isa), choose_kernel(kernel)
+        isa = choose_isa(isa)
+        kernels = choose_kernels(kernel, isa)
         self._pool = _engine.Pool(default_threads() if threads is None else threads)
         if isinstance(source, str) and hub.is_repo_id(source):
             source = hub.download(source)
@@ -83,12 +87,19 @@ class Model:
             self._tokenizer = _tokenizer(checkpoint, pre_tokenizer)
             self._context = _context(checkpoint.config, context)
             self._kv_f16 = kv == "f16"
-            tensors = checkpoint.tensors(progress)
+            read = checkpoint.tensors(progress)
+            threads = self._pool.threads
+            release = checkpoint.release
+            tensors = pack_tensors(read, kernels, isa=isa, threads=threads, release=release)
         self._weights: _engine.Weights | None = _engine.Weights(self._config, tensors, isa=isa)
-        self._info = self._measure(tensors, isa, kernel)
+        self._layers = make_layers(tensors)
+        self._info = self._measure(read, tensors, isa)
         self._refuse_session(self._context)
 
-    def _measure(self, tensors: Mapping[str, Tensor], isa: str, kernel: str) -> ModelInfo:
+    def _measure(
+        self, read: Mapping[str, Tensor], tensors: Mapping[str, Tensor], isa: str
+    ) -> ModelInfo:
+        """Count; *read* are the tensors as they came from the file, before they were packed."""
         shapes = tensor_shapes(self._config)
         sizes = dict.fromkeys(("ternary", "dense", "embedding", "head", "vectors"), 0)
         for name, tensor in tensors.items():
@@ -102,13 +113,17 @@ class Model:
         return ModelInfo(
             parameters=total,
             weight_bytes={kind: size for kind, size in sizes.items() if size},
-            mapped_bytes=sum(tensor.nbytes for tensor in tensors.values() if _is_mapped(tensor)),
+            mapped_bytes=sum(
+                tensor.nbytes
+                for name, tensor in tensors.items()
+                if tensor is read[name] and _is_mapped(tensor)
+            ),
             ternary_bits_per_weight=8 * sizes["ternary"] / ternary if ternary else 0.0,
             bits_per_weight=8 * sum(sizes.values()) / total,
             kv_bytes=kv_bytes,
             scratch_bytes=scratch_bytes,
             isa=isa,
-            kernel=kernel,
+            kernel="+".join(sorted(kernel_names(self._layers))) or "none",
             threads=self._pool.threads,
         )
 
@@ -116,6 +131,11 @@ class Model:
     def config(self) -> ModelConfig:
         """The model's graph and sizes."""
         return self._config
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The weights of the linear layers as they lie in memory: ``layers[3].ffn_down.packed``."""
+        return self._layers
 
     @property
     def info(self) -> ModelInfo:
@@ -181,6 +201,7 @@ class Model:
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
         ignore_eos: bool = False,
+        speculate: bool = True,
     ) -> TextStream:
         """Generate text piece by piece; arguments as for `generate`.
 
@@ -195,15 +216,18 @@ class Model:
                 f"the prompt has {len(ids)} tokens, the context holds {self._context}: shorten the "
                 "prompt or open the model with a longer context"
             )
+        sampling = sampling or Sampling()
+        greedy = sampling.temperature == 0
         return TextStream(
-            self.session().step,
+            self.session(),
             self._tokenizer,
             ids,
             max_tokens=max_tokens,
             room=self._context - len(ids),
-            sampling=sampling or Sampling(),
+            sampling=sampling,
             stop=(stop,) if isinstance(stop, str) else stop,
             ignore_eos=ignore_eos,
+            speculation=Speculation(ids) if speculate and greedy else None,
         )
 
     def generate(
@@ -214,16 +238,24 @@ class Model:
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
         ignore_eos: bool = False,
+        speculate: bool = True,
     ) -> Generation:
         """Continue *prompt*, a text or ids.
 
         max_tokens: most tokens to generate. sampling: default greedy. stop: strings that end the
         text and are cut off. ignore_eos: run on past end tokens.
+        speculate: guess tokens from what the text said before and check several in one step, where
+        that promises to be faster; the text is the same. Greedy choice only.
         Raises ValueError for an empty prompt or one that does not fit, and NumericsError if the
         model produces NaN or Inf.
         """
         stream = self.stream(
-            prompt, max_tokens=max_tokens, sampling=sampling, stop=stop, ignore_eos=ignore_eos
+            prompt,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            stop=stop,
+            ignore_eos=ignore_eos,
+            speculate=speculate,
         )
         for _ in stream:
             pass
@@ -356,14 +388,14 @@ def _kind(name: str, tensor: Tensor) -> str:
         return "vectors"
     if name in ("token_embd.weight", "output.weight"):
         return "embedding" if name == "token_embd.weight" else "head"
-    return "ternary" if isinstance(tensor, TernaryMatrix) else "dense"
+    return "dense" if isinstance(tensor, DenseMatrix) else "ternary"
 
 
 def _is_mapped(tensor: Tensor) -> bool:
     """Whether the bytes belong to the file (or to the caller) and not to an array of ours."""
     if isinstance(tensor, np.ndarray):
         return False
-    owner: object = tensor.packed if isinstance(tensor, TernaryMatrix) else tensor.data
+    owner: object = tensor.data if isinstance(tensor, DenseMatrix) else tensor.packed
     while isinstance(owner, np.ndarray) and owner.base is not None:
         owner = owner.base
     return not isinstance(owner, np.ndarray)

@@ -36,7 +36,7 @@ class PackedMatrix:
     """A ternary matrix in the layout of another kernel than i2_s.
 
     kernel: its name, as `bitnet_lut.kernels` lists it.
-    packed: uint8 (bytes,), what the kernel's pack makes of the canonical rows. May view a mapped file.
+    packed: uint8 (bytes,), what the kernel's pack makes of the canonical rows. May view a file.
     scale: float32 of shape (1,) for the whole tensor, or (rows,).
     """
 

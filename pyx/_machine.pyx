@@ -23,7 +23,6 @@ cdef extern from "bitnet_lut/roof.h" nogil:
         const uint8_t *data
         int64_t bytes
         int64_t passes
-        int ahead
         uint64_t digest[]
     void bl_roof_task(void *, int, int)
 
@@ -82,11 +81,10 @@ cdef class _Team:
         return perf_counter() - start
 
 
-def read(const uint8_t[::1] data not None, *, str isa not None, int threads=1, int64_t passes=1, bint ahead=False):
+def read(const uint8_t[::1] data not None, *, str isa not None, int threads=1, int64_t passes=1):
     """Read all of *data*, a multiple of READ_UNIT bytes, *passes* times.
 
-    ahead: fetch what comes later by software too. Returns ``(seconds, digest)``; the digest is the XOR of the 64-bit
-    words, or 0 after an even number of passes.
+    Returns ``(seconds, digest)``; the digest is the XOR of the 64-bit words, or 0 after an even number of passes.
     """
     cdef const bl_roof *roof = _find(isa)
     if data.shape[0] == 0 or data.shape[0] % BL_ROOF_UNIT or passes < 1:
@@ -95,7 +93,7 @@ def read(const uint8_t[::1] data not None, *, str isa not None, int threads=1, i
     cdef _Team team = _Team(threads)
     cdef uint64_t digest = 0
     cdef int i
-    team.job.roof, team.job.passes, team.job.ahead = roof, passes, ahead
+    team.job.roof, team.job.passes = roof, passes
     team.job.data, team.job.bytes = &data[0], data.shape[0]
     seconds = team.seconds()
     for i in range(team.pool.workers):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from bitnet_lut import Model
-from bitnet_lut.cpu import KERNELS
 from bitnet_lut.demo import MODEL, corpus, evaluate, facts
 
 PROMPT = "The capital of France is"
@@ -66,7 +65,6 @@ def test_the_file_is_small() -> None:
     assert MODEL.stat().st_size <= 3_000_000
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
 def test_answers_of_every_kernel_and_tier(kernel: str, isa: str) -> None:
     check_answers(Model(MODEL, threads=1, kernel=kernel, isa=isa), per_kind=30)
 

@@ -79,7 +79,7 @@ BL_INLINE void BL_FN(round_i8)(int8_t *q, const float *x, int64_t n, float scale
     }
 }
 
-#define BL_TIER_CELLS [BL_I2_S] = &bl_i2_s_scalar
+#define BL_TIER_CELLS [BL_I2_S] = &bl_i2_s_scalar, [BL_TL5] = &bl_tl5_scalar
 #include "ops.h"
 
 #undef bl_f32x16

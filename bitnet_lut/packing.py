@@ -1,0 +1,116 @@
+"""Ternary matrices in the layout of a kernel, packed when a model is opened."""
+
+import mmap
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnet_lut._kernels import Kernel, has_code_3
+from bitnet_lut.tensors import PackedMatrix, Tensor, TernaryMatrix
+
+__all__ = ["INPUT_GROUPS", "pack_matrix", "pack_tensors", "unpack_matrix"]
+
+# Linear layers that read the same input, and so share its prepared activations and the kernel.
+INPUT_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "attn_qkv": ("attn_q", "attn_k", "attn_v"),
+    "attn_output": ("attn_output",),
+    "ffn_gate_up": ("ffn_gate", "ffn_up"),
+    "ffn_down": ("ffn_down",),
+}
+_GROUP_OF = {linear: group for group, linears in INPUT_GROUPS.items() for linear in linears}
+_LINE = 64  # every matrix starts at a cache line
+
+
+def pack_matrix(
+    matrix: TernaryMatrix, kernel: Kernel, *, out: NDArray[np.uint8] | None = None
+) -> PackedMatrix:
+    """Bring a matrix into the layout of *kernel*, in *out* if given, uint8 (packed bytes,).
+
+    Raises ValueError if it holds code 3, which only i2_s can.
+    """
+    packed = kernel.pack(matrix.packed, matrix.cols, out=out)
+    return PackedMatrix(kernel.name, matrix.rows, matrix.cols, packed, matrix.scale)
+
+
+def unpack_matrix(matrix: PackedMatrix) -> TernaryMatrix:
+    """Bring a matrix back from the layout of its kernel."""
+    kernel = Kernel(matrix.kernel, isa="scalar")
+    canonical = kernel.unpack(matrix.packed, matrix.rows, matrix.cols)
+    return TernaryMatrix(matrix.rows, matrix.cols, canonical, matrix.scale)
+
+
+def pack_tensors(
+    tensors: Mapping[str, Tensor],
+    kernels: Mapping[str, str],
+    *,
+    isa: str,
+    threads: int,
+    release: Callable[[], None] = lambda: None,
+) -> dict[str, Tensor]:
+    """Pack the linear layers of a model, *threads* at a time, into memory of huge pages.
+
+    kernels: name of the kernel of each of INPUT_GROUPS. A group in which a matrix holds code 3, or
+    that is packed already, stays as it is. release: called now and then to hand back the pages of
+    the file that have been read.
+    """
+    wanted = _wanted(tensors, kernels)
+    made = {name: Kernel(name, isa=isa) for name in set(wanted.values())}
+    room = _arena(tensors, {name: made[kernel] for name, kernel in wanted.items()})
+    done: dict[str, Tensor] = {}
+
+    def pack(name: str) -> None:
+        matrix = tensors[name]
+        assert isinstance(matrix, TernaryMatrix)
+        done[name] = pack_matrix(matrix, made[wanted[name]], out=room[name])
+
+    names = list(wanted)
+    with ThreadPoolExecutor(threads) as pool:
+        for at in range(0, len(names), 8 * threads):
+            list(pool.map(pack, names[at : at + 8 * threads]))
+            release()
+    return {**tensors, **done}
+
+
+def _wanted(tensors: Mapping[str, Tensor], kernels: Mapping[str, str]) -> dict[str, str]:
+    """Kernel of each tensor that is to be packed."""
+    groups: dict[str, list[str]] = {}
+    for name, tensor in tensors.items():
+        block, _, linear = name.removesuffix(".weight").rpartition(".")
+        if linear in _GROUP_OF and isinstance(tensor, TernaryMatrix):
+            groups.setdefault(f"{block}.{_GROUP_OF[linear]}", []).append(name)
+    wanted: dict[str, str] = {}
+    for group, names in groups.items():
+        kernel = kernels[group.rpartition(".")[2]]
+        if kernel != "i2_s" and not any(_holds_code_3(tensors[name]) for name in names):
+            wanted.update(dict.fromkeys(names, kernel))
+    return wanted
+
+
+def _holds_code_3(tensor: Tensor) -> bool:
+    return isinstance(tensor, TernaryMatrix) and has_code_3(tensor.packed)
+
+
+def _arena(
+    tensors: Mapping[str, Tensor], kernels: Mapping[str, Kernel]
+) -> dict[str, NDArray[np.uint8]]:
+    """Room for each packed matrix, in one piece of memory."""
+    sizes: dict[str, int] = {}
+    for name, kernel in kernels.items():
+        matrix = tensors[name]
+        assert isinstance(matrix, TernaryMatrix)
+        sizes[name] = kernel.packed_bytes(matrix.rows, matrix.cols)
+    total = sum(-(-size // _LINE) * _LINE for size in sizes.values())
+    if not total:
+        return {}
+    memory = mmap.mmap(-1, total)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    arena = np.frombuffer(memory, np.uint8)
+    room: dict[str, NDArray[np.uint8]] = {}
+    start = 0
+    for name, size in sizes.items():
+        room[name] = arena[start : start + size]
+        start += -(-size // _LINE) * _LINE
+    return room

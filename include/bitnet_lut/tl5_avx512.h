@@ -1,0 +1,261 @@
+/* Kernel tl5 by vpermi2b, which looks up 64 rows in a table of 128 bytes and ignores the sign bit of its index. Included
+ * by avx512.h inside its target region.
+ *
+ * A sum T of five activations, -640 .. 635, is kept as two bytes, T = 32 high + low with low -16 .. 15. Negating is
+ * complementing both, and 33 less per group: that constant is what the count of negatives is for. Six groups add up in
+ * a byte that starts at 128 (6 * 21 and 6 * 16 at most 126); only then is it widened. A table is low (128 bytes) | high
+ * (128 bytes). */
+
+enum { BL_FN(TL5_STEP) = 6, BL_FN(TL5_START) = 128, BL_FN(TL5_NEGATIVE) = 33 };
+
+/* The weights of five activations in the sums of 128 values, plus 1, as vpmaddubsw takes them: by pairs of activations
+ * (the last pair has one), by vector of 32 sums. Sums of one vector are out of order, so that vpacksswb restores it. */
+typedef struct { __m512i pair[3][4]; } BL_FN(tl5_weights);
+
+BL_INLINE BL_FN(tl5_weights) BL_FN(tl5_make_weights)(void)
+{
+    BL_FN(tl5_weights) w;
+    uint8_t bytes[3][4][64];
+    for (int vector = 0; vector < 4; vector++)
+        for (int j = 0; j < 32; j++) {
+            const int v = vector / 2 * 64 + j / 8 * 16 + vector % 2 * 8 + j % 8;
+            uint8_t codes[BL_TL5_GROUP + 1] = {0};
+            bl_tl5_unpack_byte(codes, (uint8_t)(v > BL_TL5_MOST ? 0 : v));
+            for (int k = 0; k < 6; k++) bytes[k / 2][vector][2 * j + k % 2] = codes[k];
+        }
+    memcpy(&w, bytes, sizeof w);
+    return w;
+}
+
+/* Tables of one group of five activations, of which sum is the sum. */
+BL_INLINE void BL_FN(tl5_table)(uint8_t *table, const BL_FN(tl5_weights) *w, const int8_t *q, int sum)
+{
+    int16_t pairs[3];
+    memcpy(pairs, q, sizeof pairs);
+    const __m512i q01 = _mm512_set1_epi16(pairs[0]), q23 = _mm512_set1_epi16(pairs[1]);
+    const __m512i q4 = _mm512_set1_epi16(pairs[2]), offset = _mm512_set1_epi16((short)(16 - sum));
+    const __m512i five_bits = _mm512_set1_epi16(31), sixteen = _mm512_set1_epi16(16);
+    __m512i low[4], high[4];
+    for (int i = 0; i < 4; i++) {
+        const __m512i first = _mm512_add_epi16(_mm512_maddubs_epi16(w->pair[0][i], q01), offset);
+        const __m512i rest = _mm512_add_epi16(_mm512_maddubs_epi16(w->pair[1][i], q23),
+                                              _mm512_maddubs_epi16(w->pair[2][i], q4));
+        const __m512i t16 = _mm512_add_epi16(first, rest); /* T + 16 */
+        high[i] = _mm512_srai_epi16(t16, 5);
+        low[i] = _mm512_sub_epi16(_mm512_and_si512(t16, five_bits), sixteen);
+    }
+    _mm512_storeu_si512(table, _mm512_packs_epi16(low[0], low[1]));
+    _mm512_storeu_si512(table + 64, _mm512_packs_epi16(low[2], low[3]));
+    _mm512_storeu_si512(table + 128, _mm512_packs_epi16(high[0], high[1]));
+    _mm512_storeu_si512(table + 192, _mm512_packs_epi16(high[2], high[3]));
+}
+
+static void BL_FN(tl5_prepare_tables)(uint8_t *prepared, const int8_t *q, int64_t cols)
+{
+    const BL_FN(tl5_weights) w = BL_FN(tl5_make_weights)();
+    const int64_t groups = bl_tl5_groups(cols);
+    for (int64_t g = 0; g < groups; g++, prepared += 2 * BL_TL5_TABLE, q += BL_TL5_GROUP) {
+        int8_t six[6] = {0};
+        const int8_t *from = q;
+        if (g == groups - 1) {
+            memcpy(six, q, (size_t)(cols - g * BL_TL5_GROUP));
+            from = six;
+        }
+        BL_FN(tl5_table)(prepared, &w, from, from[0] + from[1] + from[2] + from[3] + from[4]);
+    }
+}
+
+/* Values in quad order, 12 groups (60 columns, 15 quads) in a register; see bl_tl5_prepare_quads. */
+static void BL_FN(tl5_prepare_quads)(uint8_t *prepared, const int8_t *q, int64_t cols)
+{
+    uint8_t order[64] = {0};
+    for (int i = 0; i < 60; i++) order[i] = (uint8_t)(i / 20 * 20 + i % 4 * BL_TL5_GROUP + i % 20 / 4);
+    const __m512i order_u8x64 = _mm512_loadu_si512(order), ones = _mm512_set1_epi8(1);
+    const int64_t values = 4 * bl_tl5_quads(cols);
+    __m512i sum_i32x16 = _mm512_setzero_si512();
+    uint8_t *to = prepared + sizeof(bl_prepared);
+    for (int64_t k = 0; k < values; k += 60) {
+        const int64_t here = cols - k < 60 ? cols - k : 60, room = values - k < 60 ? values - k : 60;
+        const __m512i i8x64 = _mm512_maskz_loadu_epi8(here > 0 ? ~0ull >> (64 - here) : 0, q + k);
+        sum_i32x16 = _mm512_dpbusd_epi32(sum_i32x16, ones, i8x64);
+        _mm512_mask_storeu_epi8(to + k, ~0ull >> (64 - room), _mm512_permutexvar_epi8(order_u8x64, i8x64));
+    }
+    const bl_prepared head = {.sum = _mm512_reduce_add_epi32(sum_i32x16)};
+    memcpy(prepared, &head, sizeof head);
+}
+
+static void BL_FN(tl5_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
+{
+    if (n == 1) BL_FN(tl5_prepare_tables)(prepared, q, cols);
+    else BL_FN(tl5_prepare_quads)(prepared, q, cols);
+}
+
+/* ---- one token ------------------------------------------------------------------------------------------------- */
+
+/* Sums of up to a block of groups for 64 rows: unsigned bytes, and 16 bits of the even rows, with 256 times those of the
+ * odd ones mixed in, and of the odd ones. All wrap; what comes out in the end fits. */
+typedef struct { __m512i low, high, even_low, even_high, odd_low, odd_high; } BL_FN(tl5_sum);
+
+/* 64 bytes that stay in a register: gcc would rather load them again for each of their uses, and loads of 64 bytes are
+ * as scarce as look-ups. */
+BL_INLINE __m512i BL_FN(load_kept)(const uint8_t *p)
+{
+    __m512i u8x64 = _mm512_loadu_si512(p);
+#if defined(__GNUC__)
+    __asm__("" : "+v"(u8x64));
+#endif
+    return u8x64;
+}
+
+/* Add one group of 64 rows to the bytes. */
+BL_INLINE void BL_FN(tl5_look_up)(BL_FN(tl5_sum) *s, const uint8_t *vector, const __m512i table[4])
+{
+    const __m512i weights = BL_FN(load_kept)(vector);
+    const __m512i spread = _mm512_set1_epi64((long long)0x8080808080808080ull); /* bit 7 to every bit */
+    const __m512i negative = _mm512_gf2p8affine_epi64_epi8(weights, spread, 0);
+    const __m512i low = _mm512_permutex2var_epi8(table[0], weights, table[1]);
+    const __m512i high = _mm512_permutex2var_epi8(table[2], weights, table[3]);
+    s->low = _mm512_add_epi8(s->low, _mm512_xor_si512(low, negative));
+    s->high = _mm512_add_epi8(s->high, _mm512_xor_si512(high, negative));
+}
+
+BL_INLINE void BL_FN(tl5_widen)(BL_FN(tl5_sum) *s)
+{
+    s->even_low = _mm512_add_epi16(s->even_low, s->low);
+    s->even_high = _mm512_add_epi16(s->even_high, s->high);
+    s->odd_low = _mm512_add_epi16(s->odd_low, _mm512_srli_epi16(s->low, 8));
+    s->odd_high = _mm512_add_epi16(s->odd_high, _mm512_srli_epi16(s->high, 8));
+    s->low = s->high = _mm512_set1_epi8((char)BL_FN(TL5_START));
+}
+
+/* dot (64) += the sums of a block, at most 48 * 641, widened in that many steps, in natural order of rows. */
+BL_INLINE void BL_FN(tl5_finish)(int32_t *dot, const BL_FN(tl5_sum) *s, int64_t steps)
+{
+    const __m512i start = _mm512_set1_epi16((short)(uint16_t)(BL_FN(TL5_START) * 33 * steps));
+    const __m512i mixed = _mm512_add_epi16(s->even_low, _mm512_slli_epi16(s->even_high, 5));
+    const __m512i high = _mm512_add_epi16(s->odd_low, _mm512_slli_epi16(s->odd_high, 5));
+    const __m512i even = _mm512_sub_epi16(_mm512_sub_epi16(mixed, _mm512_slli_epi16(high, 8)), start);
+    const __m512i odd = _mm512_sub_epi16(high, start);
+    const __m512i first = _mm512_unpacklo_epi16(even, odd), second = _mm512_unpackhi_epi16(even, odd);
+    const __m512i wide[4] = {_mm512_unpacklo_epi16(first, first), _mm512_unpackhi_epi16(first, first),
+                             _mm512_unpacklo_epi16(second, second), _mm512_unpackhi_epi16(second, second)};
+    for (int v = 0; v < 4; v++) {
+        const __m512i before = _mm512_loadu_si512(dot + 16 * v);
+        _mm512_storeu_si512(dot + 16 * v, _mm512_add_epi32(before, _mm512_srai_epi32(wide[v], 16)));
+    }
+}
+
+/* Up to six groups of neighbouring panels, whose vectors are stride bytes apart. */
+BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2], const uint8_t *vectors, int64_t stride, const uint8_t *tables,
+                               const uint8_t *ahead, const int panels, int64_t groups)
+{
+    for (int64_t g = 0; g < groups; g++) {
+        __m512i table[4];
+        for (int i = 0; i < 4; i++) table[i] = BL_FN(load_kept)(tables + 2 * BL_TL5_TABLE * g + 64 * i);
+        for (int p = 0; p < panels; p++) {
+            BL_FN(prefetch)(ahead + p * stride + BL_PANEL * g);
+            BL_FN(tl5_look_up)(&sum[p], vectors + p * stride + BL_PANEL * g, table);
+        }
+    }
+    for (int p = 0; p < panels; p++) BL_FN(tl5_widen)(&sum[p]);
+}
+
+/* dot (panels, 64) += one block of groups of neighbouring panels. ahead: the weights that come BL_AHEAD bytes later. */
+BL_INLINE void BL_FN(tl5_block)(int32_t *dot, const uint8_t *vectors, const uint8_t *tables, int64_t groups,
+                                const uint8_t *ahead, const int panels)
+{
+    enum { STEP = BL_FN(TL5_STEP), TABLE = 2 * BL_TL5_TABLE };
+    const __m512i zero = _mm512_setzero_si512(), start = _mm512_set1_epi8((char)BL_FN(TL5_START));
+    const int64_t stride = BL_PANEL * groups;
+    BL_FN(tl5_sum) sum[2];
+    for (int p = 0; p < panels; p++) sum[p] = (BL_FN(tl5_sum)){start, start, zero, zero, zero, zero};
+    int64_t g = 0;
+    for (; g < groups; g += STEP)
+        BL_FN(tl5_step)(sum, vectors + BL_PANEL * g, stride, tables + TABLE * g, ahead + BL_PANEL * g, panels,
+                        groups - g < STEP ? groups - g : STEP);
+    const int64_t steps = (groups + STEP - 1) / STEP;
+    for (int p = 0; p < panels; p++) BL_FN(tl5_finish)(dot + BL_PANEL * p, &sum[p], steps);
+}
+
+/* One token, panels [lo, hi). */
+static void BL_FN(tl5_gemv)(int32_t *dot, const uint8_t *packed, const uint8_t *tables, int64_t rows, int64_t cols,
+                            int64_t lo, int64_t hi)
+{
+    const int64_t groups = bl_tl5_groups(cols);
+    for (int64_t p = lo; p < hi; p++) {
+        int32_t negatives[BL_PANEL];
+        memcpy(negatives, packed + p * (int64_t)sizeof negatives, sizeof negatives);
+        for (int r = 0; r < BL_PANEL; r++) dot[BL_PANEL * (p - lo) + r] = BL_FN(TL5_NEGATIVE) * negatives[r];
+    }
+    for (int64_t g = 0; g < groups; g += BL_TL5_BLOCK) {
+        const int64_t here = bl_tl5_block_groups(g, cols);
+        const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, lo, g), *table = tables + 2 * BL_TL5_TABLE * g;
+        int64_t p = lo;
+        for (; p + 2 <= hi; p += 2, vectors += 2 * BL_PANEL * here)
+            BL_FN(tl5_block)(dot + BL_PANEL * (p - lo), vectors, table, here, vectors + BL_AHEAD, 2);
+        if (p < hi) BL_FN(tl5_block)(dot + BL_PANEL * (p - lo), vectors, table, here, vectors + BL_AHEAD, 1);
+    }
+}
+
+/* ---- more tokens ------------------------------------------------------------------------------------------------ */
+
+/* Four groups of 64 rows to five quads: transposed to bytes of 16 rows x 4 groups, each of which is looked up five
+ * times; a negative value has 2 - code. */
+BL_INLINE void BL_FN(tl5_decode_quads)(uint8_t *codes, const __m512i group[4], const __m512i table[5][2])
+{
+    const __m512i two = _mm512_set1_epi8(2);
+    const __m512i low01 = _mm512_unpacklo_epi8(group[0], group[1]), high01 = _mm512_unpackhi_epi8(group[0], group[1]);
+    const __m512i low23 = _mm512_unpacklo_epi8(group[2], group[3]), high23 = _mm512_unpackhi_epi8(group[2], group[3]);
+    const __m512i rows[4] = {_mm512_unpacklo_epi16(low01, low23), _mm512_unpackhi_epi16(low01, low23),
+                             _mm512_unpacklo_epi16(high01, high23), _mm512_unpackhi_epi16(high01, high23)};
+    for (int v = 0; v < 4; v++) {
+        const __mmask64 negative = _mm512_movepi8_mask(rows[v]);
+        for (int k = 0; k < BL_TL5_GROUP; k++) {
+            const __m512i code = _mm512_permutex2var_epi8(table[k][0], rows[v], table[k][1]);
+            _mm512_storeu_si512(codes + BL_QUAD_BYTES * k + 64 * v, _mm512_mask_sub_epi8(code, negative, two, code));
+        }
+    }
+}
+
+BL_INLINE void BL_FN(tl5_decode)(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
+                                 int64_t quad, int64_t quads)
+{
+    uint8_t bytes[BL_TL5_GROUP][BL_TL5_TABLE];
+    __m512i table[BL_TL5_GROUP][2];
+    for (int v = 0; v < BL_TL5_TABLE; v++) {
+        uint8_t five[BL_TL5_GROUP];
+        bl_tl5_unpack_byte(five, (uint8_t)(v > BL_TL5_MOST ? 0 : v));
+        for (int k = 0; k < BL_TL5_GROUP; k++) bytes[k][v] = five[k];
+    }
+    memcpy(table, bytes, sizeof table);
+    const int64_t groups = bl_tl5_groups(cols);
+    for (int64_t g = quad / 5 * 4; quads > 0; g += 4, quads -= 5, codes += 5 * BL_QUAD_BYTES) {
+        const int64_t block = g / BL_TL5_BLOCK * BL_TL5_BLOCK;
+        const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, panel, block) + (g - block) * BL_PANEL;
+        __m512i group[4];
+        for (int i = 0; i < 4; i++) {
+            group[i] = g + i < groups ? _mm512_loadu_si512(vectors + BL_PANEL * i) : _mm512_setzero_si512();
+            BL_FN(prefetch)(vectors + BL_PANEL * i + BL_AHEAD);
+        }
+        BL_FN(tl5_decode_quads)(codes, group, table);
+    }
+}
+
+static void BL_FN(tl5_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+                            int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+{
+    if (n > 1) {
+        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl5_quads(cols),
+                      bl_tl5_token_bytes(cols, n), BL_FN(tl5_decode), BL_FN(panel_dot));
+        return;
+    }
+    const int64_t whole = hi / BL_PANEL * BL_PANEL; /* rows of a last panel that is not full go through a buffer */
+    if (lo < whole) BL_FN(tl5_gemv)(dot + lo, packed, prepared, rows, cols, lo / BL_PANEL, whole / BL_PANEL);
+    if (whole < hi) {
+        int32_t last[BL_PANEL];
+        BL_FN(tl5_gemv)(last, packed, prepared, rows, cols, whole / BL_PANEL, whole / BL_PANEL + 1);
+        memcpy(dot + whole, last, (size_t)(hi - whole) * sizeof *last);
+    }
+}
+
+static const bl_cell BL_FN(tl5) = {bl_tl5_token_bytes, BL_FN(tl5_prepare), BL_FN(tl5_gemm)};
