@@ -1,38 +1,78 @@
-"""Kernels alone: kernel x tier x shape x tokens; G multiply-adds/s and GB/s in extra_info."""
+"""Kernels alone: kernel x tier x shape x tokens, beside the roofs of the machine in extra_info.
+
+Each round is a fixed number of products, so that seconds can be compared between commits.
+"""
 
 import numpy as np
 import pytest
 
-from bitnet_lut import _kernels
-from bitnet_lut.formats import ggml, i2_s
+from bitnet_lut import _kernels, kernels
+from bitnet_lut.formats import ggml
+from bitnet_lut.kernels.bench import CACHED, Roofs, figure_of, matrix_shapes
+from bitnet_lut.kernels.timing import ring, ring_bytes
 
 TIERS = [isa for isa in _kernels.tier_names() if not _kernels.missing_features(isa)]
-SHAPES = [(640, 2560), (2560, 2560), (6912, 2560), (2560, 6912)]  # of the 2B-4T model
+# The tiers that have functions of their own for a kernel.
+CELLS = [(name, isa) for name in kernels.names() for isa in TIERS if kernels.get(name, isa).own]
+TOKENS = [1, 4, 128]
+SHAPES = matrix_shapes("2b-4t")
+ROUND = 2**28  # multiply-adds, at least
+ROUNDS = 7
+SMALL = (70, 300)  # without timing
 
 
-def _report(benchmark, rows, cols, tokens, weight_bytes):
-    if benchmark.disabled:
-        return
-    seconds = benchmark.stats.stats.median
-    benchmark.extra_info["G multiply-adds/s"] = round(rows * cols * tokens / seconds / 1e9, 1)
-    benchmark.extra_info["GB/s of weights"] = round(weight_bytes / seconds / 1e9, 1)
+@pytest.fixture(scope="session")
+def roofs(pytestconfig):
+    """Of one thread."""
+    return None if pytestconfig.getoption("benchmark_disable") else Roofs(1, ring_bytes())
 
 
-@pytest.mark.parametrize("tokens", [1, 4, 128])
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
-@pytest.mark.parametrize("isa", TIERS)
-@pytest.mark.parametrize("name", _kernels.kernel_names())
-def bench_gemm(benchmark, name, isa, shape, tokens):
-    rows, cols = shape
+def _bench(benchmark, roofs, cell, shape, tokens, *, cached):
+    kernel = kernels.get(*cell)
+    rows, cols = SMALL if benchmark.disabled else shape
     rng = np.random.default_rng(0)
     weights = rng.integers(-1, 2, (rows, cols), np.int8)
     q = rng.integers(-127, 128, (tokens, cols), np.int8)
-    kernel = _kernels.Kernel(name, isa=isa)
-    packed, prepared = kernel.pack(i2_s.pack_rows(weights), cols), kernel.prepare(q)
-    out = np.zeros((tokens, rows), np.int32)
-    dot = benchmark(kernel.gemm, packed, prepared, rows, cols, out=out)
+    packed, prepared = kernel.pack(weights), kernel.prepare(q)
+    dot = kernel.gemm(packed, prepared)
     assert np.array_equal(dot[0, :8], weights[:8].astype(np.int32) @ q[0].astype(np.int32))
-    _report(benchmark, rows, cols, tokens, packed.nbytes)
+    matrices = ring(packed, 0 if cached or benchmark.disabled else ring_bytes())
+    count = 1 if benchmark.disabled else -(-ROUND // (rows * cols * tokens))
+    first = 0
+
+    def multiply():
+        nonlocal first
+        kernel.time(matrices, prepared, rows, first=first, count=count)
+        first = (first + count) % len(matrices)
+
+    benchmark.pedantic(multiply, rounds=ROUNDS, warmup_rounds=1)
+    if benchmark.disabled:
+        return
+    seconds = benchmark.stats.stats.median / count
+    figure = roofs.above(figure_of(kernel, packed, tokens, 1, cached, seconds))
+    _report(benchmark, figure.gmac_s, figure.gb_s)
+    benchmark.extra_info["share of roof"] = round(figure.share, 3)
+    benchmark.extra_info["GB/s of the roof"] = round(figure.read_gb_s, 1)
+    benchmark.extra_info["G multiply-adds/s of the roof"] = round(figure.integer_gmac_s, 1)
+
+
+def _report(benchmark, gmac_s, gb_s):
+    benchmark.extra_info["G multiply-adds/s"] = round(gmac_s, 1)
+    benchmark.extra_info["GB/s of weights"] = round(gb_s, 2)
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+def bench_gemm(benchmark, roofs, cell, shape, tokens):
+    """Weights streaming from memory, as those of a model."""
+    _bench(benchmark, roofs, cell, shape, tokens, cached=False)
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+def bench_gemm_in_cache(benchmark, roofs, cell, tokens):
+    _bench(benchmark, roofs, cell, CACHED, tokens, cached=True)
 
 
 @pytest.mark.parametrize("tokens", [1, 32])
@@ -46,4 +86,6 @@ def bench_head(benchmark, isa, type, tokens):
     out = benchmark(_kernels.dense_gemm, type, weights, x, isa=isa)
     expected = _kernels.dense_rows(type, weights[:1], cols, isa=isa)[0].astype(np.float64) @ x[0]
     assert out[0, 0] == pytest.approx(expected, abs=1e-3)
-    _report(benchmark, rows, cols, tokens, weights.nbytes)
+    if not benchmark.disabled:
+        seconds = benchmark.stats.stats.median
+        _report(benchmark, rows * cols * tokens / seconds / 1e9, weights.nbytes / seconds / 1e9)

@@ -3,6 +3,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
+
+MAX_COLS: int
 
 def cpu_features() -> list[str]: ...
 def tier_names() -> list[str]: ...
@@ -12,14 +15,19 @@ def kernel_names() -> list[str]: ...
 def aligned(nbytes: int) -> NDArray[np.uint8]: ...
 def has_code_3(canonical: NDArray[np.uint8]) -> bool: ...
 
+@disjoint_base
 class Kernel:
-    name: str
-    isa: str
-    def __init__(
-        self, name: str, *, isa: str, functions: Mapping[str, Any] | None = None
-    ) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def isa(self) -> str: ...
+    def __new__(
+        cls, name: str, *, isa: str, functions: Mapping[str, Any] | None = None
+    ) -> Kernel: ...
     @property
     def panel(self) -> int: ...
+    @property
+    def own(self) -> bool: ...
     @property
     def kernel_address(self) -> int: ...
     @property
@@ -42,6 +50,18 @@ class Kernel:
         hi: int | None = None,
         out: NDArray[np.int32] | None = None,
     ) -> NDArray[np.int32]: ...
+    def time(
+        self,
+        ring: NDArray[np.uint8],
+        prepared: NDArray[np.uint8],
+        rows: int,
+        cols: int,
+        *,
+        first: int = 0,
+        count: int = 1,
+        lo: int = 0,
+        hi: int | None = None,
+    ) -> float: ...
 
 def quantise(
     x: NDArray[np.float32], *, isa: str

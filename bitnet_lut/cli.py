@@ -1,4 +1,4 @@
-"""The command line: bitnet-lut run, inspect, convert, tokenize, synth, bench, info."""
+"""The command line: bitnet-lut run, inspect, convert, tokenize, synth, bench, kernels, info."""
 
 import argparse
 import json
@@ -27,6 +27,9 @@ from bitnet_lut.formats.tiles import Shape, Tile
 from bitnet_lut.generate import Timings
 from bitnet_lut.inspection import inspect_model
 from bitnet_lut.inspection.report import report
+from bitnet_lut.kernels import bench as kernel_bench
+from bitnet_lut.kernels import report as kernel_report
+from bitnet_lut.kernels.proof import Fault
 from bitnet_lut.model import Model
 from bitnet_lut.sampling import Sampling
 from bitnet_lut.synth import HEADS, SHAPES, TYPES, synthesise
@@ -213,6 +216,47 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _kernels(options: argparse.Namespace) -> int:
+    kernel_report.load(options.load)
+    for line in kernel_report.list_kernels():
+        print(line)
+    return 0
+
+
+def _kernels_test(options: argparse.Namespace) -> int:
+    kernel_report.load(options.load)
+    for kernel in kernel_report.chosen(options.name, options.isa):
+        try:
+            print(kernel_report.prove_kernel(kernel), flush=True)
+        except Fault as fault:
+            print(f"bitnet-lut: error: {fault}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _kernels_bench(options: argparse.Namespace) -> int:
+    kernel_report.load(options.load)
+    kernels = kernel_report.chosen(options.name, options.isa)
+    if options.name is not None:
+        against = None if options.against == "all" else options.against
+        others = kernel_report.chosen(against, options.isa)
+        kernels += [one for one in others if one.name not in options.name.split(",")]
+    with _progress("figures") as progress:
+        figures = kernel_bench.bench(
+            kernels,
+            kernel_bench.matrix_shapes(options.shape),
+            tokens=options.tokens,
+            threads=options.threads,
+            progress=progress,
+        )
+    for line in kernel_report.report_bench(figures):
+        print(line)
+    if options.plot is not None:
+        picture = kernel_bench.roofline(figures, f"Kernels, {options.shape}")
+        options.plot.write_text(picture, encoding="utf-8")
+    return 0
+
+
 def _info(options: argparse.Namespace) -> int:
     info = cpu_info()
     print(f"bitnet_lut {__version__}")
@@ -324,6 +368,8 @@ def _parser() -> argparse.ArgumentParser:
     bench_.add_argument("--profile", action="store_true", help="show the time by part of the model")
     bench_.add_argument("--json", action="store_true", help="print everything as JSON")
 
+    _add_kernels(commands)
+
     _command(commands, "info", _info, "show what this machine can do and what is used")
     return parser
 
@@ -333,10 +379,38 @@ def _command(
     name: str,
     command: Callable[[argparse.Namespace], int],
     summary: str,
-) -> argparse.ArgumentParser:
+) -> _Parser:
     parser = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
     parser.set_defaults(command=command)
     return parser
+
+
+def _add_kernels(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    kernels = _command(commands, "kernels", _kernels, "list the ternary kernels and their tiers")
+    nested: argparse._SubParsersAction[_Parser] = kernels.add_subparsers(metavar="test | bench")
+    test = _command(nested, "test", _kernels_test, "prove that kernels are right")
+    bench = _command(nested, "bench", _kernels_bench, "measure kernels beside the machine's roofs")
+    for parser in (kernels, test, bench):
+        parser.add_argument(
+            "--load",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="Python that registers kernels; may be repeated",
+        )
+    for parser, isa in ((test, "all"), (bench, "auto")):
+        parser.add_argument("name", nargs="?", help="such as i2_s, or i2_s,tl5; default: all")
+        parser.add_argument(
+            "--isa", default=isa, help=f"tiers with commas, auto or all; default {isa}"
+        )
+    bench.add_argument("--against", default="all", metavar="NAMES", help="default: all others")
+    bench.add_argument(
+        "--shape", default="2b-4t", help="ROWSxCOLS, or a model's, as synth has them"
+    )
+    bench.add_argument("--tokens", type=_numbers, default=[1, 4, 128], help="default 1,4,128")
+    bench.add_argument("--threads", type=_positive, default=1, help="default 1")
+    bench.add_argument("--plot", type=Path, metavar="FILE", help="write a roofline picture, SVG")
 
 
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bitnet_lut import _kernels
+from bitnet_lut import _kernels, _registry
 from bitnet_lut.packing import INPUT_GROUPS
 
 __all__ = ["CpuInfo", "choose_isa", "choose_kernels", "cpu_info", "default_threads"]
@@ -80,9 +80,9 @@ def choose_kernels(kernel: str, isa: str) -> dict[str, str]:
         kernel, asked_by = os.environ.get(KERNEL_VARIABLE, "auto"), KERNEL_VARIABLE
     if kernel == "auto":
         kernel = _PREFERRED.get(isa, "i2_s")
-    if kernel not in _kernels.kernel_names():
-        known = ", ".join(_kernels.kernel_names())
-        raise ValueError(f"{asked_by} asks for {kernel!r}, the kernels are {known}")
+    known = [*_kernels.kernel_names(), *_registry.functions]
+    if kernel not in known:
+        raise ValueError(f"{asked_by} asks for {kernel!r}, the kernels are {', '.join(known)}")
     return dict.fromkeys(INPUT_GROUPS, kernel)
 
 

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 
+from bitnet_lut import _registry
 from bitnet_lut._kernels import Kernel, missing_features
 from bitnet_lut.errors import NumericsError
 
@@ -403,6 +404,7 @@ cdef class Session:
         watcher = _Watcher(probe)
         step.probe_context = <void *>watcher
         step.hidden_stride = n * self.weights.model.embedding
+        failures = _registry.failures.count
         with nogil:
             while done < n and finite:
                 step.tokens = &ids[done]
@@ -419,6 +421,7 @@ cdef class Session:
                 done += step.n
         if watcher.error is not None:
             raise watcher.error
+        _registry.failures.raise_since(failures)
         return finite
 
     def rewind(self, int64_t position):

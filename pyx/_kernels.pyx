@@ -3,7 +3,11 @@
 Each function takes ``isa=``, the name of a tier of this machine; there is no global choice here.
 """
 
+from time import perf_counter
+
 import numpy as np
+
+from bitnet_lut import _registry
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uintptr_t
 from libc.stdlib cimport free, malloc
@@ -48,6 +52,8 @@ cdef extern from "bitnet_lut/check.h" nogil:
         pass
     int bl_tier_agrees(const bl_tier *, bl_check_input *, bl_check_output *)
 
+
+MAX_COLS = BL_MAX_COLS
 
 cdef dict _TYPES = {
     "ternary": BL_TERNARY, "f32": BL_F32, "f16": BL_F16, "bf16": BL_BF16, "q8_0": BL_Q8_0,
@@ -135,7 +141,7 @@ def aligned(int64_t nbytes):
 cdef class Kernel:
     """A ternary kernel on a tier: its packed layout, and its functions on plain arrays.
 
-    name: one of `kernel_names`. isa: one of `tier_names`.
+    name: one of `kernel_names`, or of a kernel from outside. isa: one of `tier_names`.
     Attributes: panel, the rows that are packed together; kernel_address and cell_address, for the engine.
     """
 
@@ -150,6 +156,8 @@ cdef class Kernel:
     def __cinit__(self, str name not None, *, str isa not None, functions=None):
         cdef int i
         self.name, self.isa = name, isa
+        if functions is None:
+            functions = _registry.functions.get(name)
         if functions is not None:
             self._set_functions(functions)
             return
@@ -160,7 +168,7 @@ cdef class Kernel:
         raise ValueError(f"kernel {name!r} is not one of {', '.join(kernel_names())}")
 
     cdef int _set_functions(self, functions) except -1:
-        """From outside: addresses of C functions as ternary.h declares them, by name, with panel and what keeps them."""
+        """From outside: addresses of C functions as ternary.h declares them, by name, with panel and their keeper."""
         self._kept = functions["kept"]
         self.own_kernel.name = b"outside"
         self.own_kernel.panel = functions["panel"]
@@ -173,9 +181,28 @@ cdef class Kernel:
         self.kernel, self.cell = &self.own_kernel, &self.own_cell
         return 0
 
+    cdef int64_t _failures(self) except -1:
+        """How often Python functions of a kernel from outside have raised something so far."""
+        return 0 if self._kept is None else _registry.failures.count
+
+    cdef int _raise(self, int64_t failures) except -1:
+        """Raise what they raised since then."""
+        if self._kept is not None:
+            _registry.failures.raise_since(failures)
+        return 0
+
     @property
     def panel(self) -> int:
         return self.kernel.panel
+
+    @property
+    def own(self) -> bool:
+        """Whether this tier has functions of its own for the kernel, and not the scalar tier's."""
+        cdef int i
+        for i in range(BL_KERNEL_COUNT):
+            if bl_kernels[i] == self.kernel and self.isa != "scalar":
+                return self.cell != bl_cell_of(bl_tiers[BL_TIER_COUNT - 1], i)
+        return True
 
     @property
     def kernel_address(self) -> int:
@@ -190,13 +217,19 @@ cdef class Kernel:
         if rows < 0 or not 0 <= cols <= BL_MAX_COLS:
             raise ValueError(f"{rows} x {cols}: rows must not be negative, and at most {BL_MAX_COLS} columns keep the "
                              "int32 sums exact")
-        return self.kernel.packed_bytes(rows, cols)
+        failures = self._failures()
+        nbytes = self.kernel.packed_bytes(rows, cols)
+        self._raise(failures)
+        return nbytes
 
     def token_bytes(self, int64_t cols, int64_t n) -> int:
         """Bytes of each of *n* prepared tokens of *cols* activations."""
         if not (0 <= cols <= BL_MAX_COLS and n >= 1):
             raise ValueError(f"{n} tokens of {cols}: at least one token, at most {BL_MAX_COLS} columns")
-        return self.cell.token_bytes(cols, n)
+        failures = self._failures()
+        nbytes = self.cell.token_bytes(cols, n)
+        self._raise(failures)
+        return nbytes
 
     cdef _check_rows(self, int64_t rows, int64_t lo, int64_t hi):
         if not 0 <= lo <= hi <= rows:
@@ -216,9 +249,11 @@ cdef class Kernel:
         if out is None:
             out = aligned(nbytes)
         _same("bytes of out", out.shape[0], nbytes)
+        failures = self._failures()
         if nbytes:
             with nogil:
                 self.kernel.pack(&out[0], &canonical[0, 0], rows, cols, 0, rows)
+        self._raise(failures)
         return np.asarray(out)
 
     def unpack(self, const uint8_t[::1] packed not None, int64_t rows, int64_t cols):
@@ -226,9 +261,11 @@ cdef class Kernel:
         _same("bytes of packed", packed.shape[0], self.packed_bytes(rows, cols))
         canonical = np.empty((rows, bl_i2_s_row_bytes(cols)), np.uint8)
         cdef uint8_t[:, ::1] result = canonical
+        failures = self._failures()
         if result.size:
             with nogil:
                 self.kernel.unpack(&result[0, 0], &packed[0], rows, cols, 0, rows)
+        self._raise(failures)
         return canonical
 
     def prepare(self, const int8_t[:, ::1] q not None):
@@ -236,10 +273,12 @@ cdef class Kernel:
         cdef int64_t n = q.shape[0], cols = q.shape[1], t, token_bytes = self.token_bytes(cols, max(n, 1))
         room = aligned(n * token_bytes).reshape(n, token_bytes)
         cdef uint8_t[:, ::1] prepared = room
+        failures = self._failures()
         if n and cols:
             with nogil:
                 for t in range(n):
                     self.cell.prepare(&prepared[t, 0], &q[t, 0], cols, n)
+        self._raise(failures)
         return room
 
     def gemm(self, const uint8_t[::1] packed not None, const uint8_t[:, ::1] prepared not None, int64_t rows,
@@ -257,10 +296,32 @@ cdef class Kernel:
             out = np.zeros((n, rows), np.int32)
         _same("tokens of out", out.shape[0], n)
         _same("rows of out", out.shape[1], rows)
+        failures = self._failures()
         if n and rows and cols:
             with nogil:
                 self.cell.gemm(&out[0, 0], rows, &packed[0], &prepared[0, 0], rows, cols, lo, end, n)
+        self._raise(failures)
         return np.asarray(out)
+
+    def time(self, const uint8_t[:, ::1] ring not None, const uint8_t[:, ::1] prepared not None, int64_t rows,
+             int64_t cols, *, int64_t first=0, int64_t count=1, int64_t lo=0, hi=None):
+        """Seconds for `gemm` with *count* packed matrices of *ring* (any number, bytes) one after another, from
+        *first* on and around its end."""
+        cdef int64_t n = prepared.shape[0], end = rows if hi is None else hi, i, matrices = ring.shape[0]
+        _same("bytes of a packed matrix", ring.shape[1], self.packed_bytes(rows, cols))
+        _same("bytes of a prepared token", prepared.shape[1], self.token_bytes(cols, max(n, 1)))
+        self._check_rows(rows, lo, end)
+        if not (n and rows and cols and matrices and first >= 0):
+            raise ValueError(f"nothing to time: {matrices} matrices of {rows} x {cols} from {first} on, {n} tokens")
+        cdef int32_t[:, ::1] out = np.zeros((n, rows), np.int32)
+        failures = self._failures()
+        start = perf_counter()
+        with nogil:
+            for i in range(first, first + count):
+                self.cell.gemm(&out[0, 0], rows, &ring[i % matrices, 0], &prepared[0, 0], rows, cols, lo, end, n)
+        seconds = perf_counter() - start
+        self._raise(failures)
+        return seconds
 
 
 def has_code_3(const uint8_t[:, ::1] canonical not None) -> bool:

@@ -34,28 +34,33 @@ MODELS = [
 
 
 class Build(NamedTuple):
-    """How to compile the self-test, the emulator that runs it, and the models it is given."""
+    """How to compile the self-test, the models it is given, what emulates which tiers."""
 
-    compiler: list[str]
-    emulator: list[str]
+    compiler: tuple[str, ...]
     models: list[str]
+    emulator: tuple[str, ...] = ()
+    tiers: tuple[str, ...] = ()
 
 
-ZIG = [sys.executable, "-m", "ziglang"]
-CLANG = ["clang"] if shutil.which("clang") else [*ZIG, "cc", "-mcpu=baseline"]
-SANITIZED = ["gcc", "-Og", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+ZIG = (sys.executable, "-m", "ziglang")
+CLANG = ("clang",) if shutil.which("clang") else (*ZIG, "cc", "-mcpu=baseline")
+SANITIZED = ("gcc", "-Og", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # Neither qemu-user nor ThreadSanitizer can start threads in a forked child.
 UNFORKED = "-DBL_SELFTEST_NO_FORK"
+ARM64 = ("aarch64-linux-gnu-gcc", "-O2", "-static", UNFORKED)
+ARM64_TIERS = ("neoni8mm", "neondot", "neon", "scalar")
 BUILDS = {
-    "gcc": Build(["gcc", "-O3"], [], MODELS),
-    "clang": Build([*CLANG, "-O2"], [], MODELS),
-    "memory-sanitized": Build(SANITIZED, [], MODELS),
-    "thread-sanitized": Build(["gcc", "-O1", "-fsanitize=thread", UNFORKED], [], ["odd"]),
-    "no-threads": Build(["gcc", "-O1", "-DBL_NO_THREADS"], [], ["odd"]),
-    "sse2": Build(["gcc", "-O2", UNFORKED], ["qemu-x86_64", "-cpu", "qemu64"], ["odd"]),
-    "aarch64": Build(
-        ["aarch64-linux-gnu-gcc", "-O2", "-static", UNFORKED], ["qemu-aarch64"], MODELS
+    "gcc": Build(("gcc", "-O3"), MODELS),
+    "clang": Build((*CLANG, "-O2"), MODELS),
+    "memory-sanitized": Build(SANITIZED, MODELS),
+    "thread-sanitized": Build(("gcc", "-O1", "-fsanitize=thread", UNFORKED), ["odd"]),
+    "no-threads": Build(("gcc", "-O1", "-DBL_NO_THREADS"), ["odd"]),
+    "sse2": Build(
+        ("gcc", "-O2", UNFORKED), ["odd"], ("qemu-x86_64", "-cpu", "qemu64"), ("scalar",)
     ),
+    "neoni8mm": Build(ARM64, MODELS, ("qemu-aarch64", "-cpu", "max"), ARM64_TIERS),
+    "neondot": Build(ARM64, ["odd"], ("qemu-aarch64", "-cpu", "neoverse-n1"), ARM64_TIERS[1:]),
+    "neon": Build(ARM64, ["odd"], ("qemu-aarch64", "-cpu", "cortex-a72"), ARM64_TIERS[2:]),
 }
 
 
@@ -73,17 +78,20 @@ def selftest(tmp_path_factory):
     """Function from a build's name to the command that runs it."""
 
     @cache
+    def compiled(compiler: tuple[str, ...]) -> str:
+        program = str(tmp_path_factory.mktemp("build") / "selftest")
+        source = [f"-I{TESTS.parent / 'include'}", str(TESTS / "selftest.c")]
+        run([*compiler, *FLAGS, *source, "-o", program, "-lm"])
+        return program
+
     def make(name: str) -> list[str]:
-        compiler, emulator, _ = BUILDS[name]
+        compiler, _, emulator, _ = BUILDS[name]
         for tool in (compiler[0], *emulator[:1]):
             if shutil.which(tool) is None:
                 pytest.skip(f"NO {tool.upper()}: the C self-test is not run as {name}")
         if "ziglang" in compiler and find_spec("ziglang") is None:
             pytest.skip("NO CLANG and no ziglang: the C self-test is not run as clang")
-        program = str(tmp_path_factory.mktemp(name) / "selftest")
-        source = [f"-I{TESTS.parent / 'include'}", str(TESTS / "selftest.c")]
-        run([*compiler, *FLAGS, *source, "-o", program, "-lm"])
-        return [*emulator, program]
+        return [*emulator, compiled(compiler)]
 
     return make
 
@@ -114,8 +122,7 @@ def expected(tmp_path_factory):
 @pytest.mark.parametrize("build", BUILDS)
 def test_kernels_and_pool(selftest, build):
     here = [name for name in tier_names() if not missing_features(name)]
-    emulated = bool(BUILDS[build].emulator)
-    assert run(selftest(build)).split() == (["scalar"] if emulated else here)
+    assert run(selftest(build)).split() == list(BUILDS[build].tiers or here)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,12 @@
 #include <intrin.h>
 #elif BL_X86
 #include <cpuid.h>
+#elif BL_ARM64 && defined(__linux__)
+#include <sys/auxv.h>
+#elif BL_ARM64 && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif BL_ARM64 && defined(_WIN32)
+#include <windows.h>
 #endif
 
 enum {
@@ -22,12 +28,16 @@ enum {
     BL_CPU_AVX512VNNI = 1 << 6,
     BL_CPU_AVX512VBMI = 1 << 7,
     BL_CPU_GFNI = 1 << 8,
-    BL_CPU_COUNT = 9
+    BL_CPU_NEON = 1 << 9,
+    BL_CPU_DOTPROD = 1 << 10,
+    BL_CPU_I8MM = 1 << 11,
+    BL_CPU_COUNT = 12
 };
 
 /* Names of the bits above, in order. */
-static const char *const bl_cpu_names[BL_CPU_COUNT] = {"avx2",     "f16c",     "avx512f",    "avx512bw", "avx512dq",
-                                                       "avx512vl", "avx512vnni", "avx512vbmi", "gfni"};
+static const char *const bl_cpu_names[BL_CPU_COUNT] = {"avx2",       "f16c",       "avx512f", "avx512bw",
+                                                       "avx512dq",   "avx512vl",   "avx512vnni",
+                                                       "avx512vbmi", "gfni",       "neon", "dotprod", "i8mm"};
 
 #if BL_X86
 BL_INLINE void bl_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
@@ -49,6 +59,28 @@ BL_INLINE uint32_t bl_xgetbv(void)
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0)); /* else gcc may move it before the test of OSXSAVE */
     return low;
 #endif
+}
+#endif
+
+#if BL_ARM64
+/* Of the extensions to Armv8.0, those that the operating system reports. */
+BL_INLINE uint32_t bl_cpu_arm64(void)
+{
+    uint32_t found = 0;
+#if defined(__linux__)
+    if (getauxval(AT_HWCAP) & 1ul << 20) found |= BL_CPU_DOTPROD; /* HWCAP_ASIMDDP */
+    if (getauxval(AT_HWCAP2) & 1ul << 13) found |= BL_CPU_I8MM;   /* HWCAP2_I8MM */
+#elif defined(__APPLE__)
+    int has = 0;
+    size_t size = sizeof has;
+    if (!sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, NULL, 0) && has) found |= BL_CPU_DOTPROD;
+    has = 0;
+    if (!sysctlbyname("hw.optional.arm.FEAT_I8MM", &has, &size, NULL, 0) && has) found |= BL_CPU_I8MM;
+#elif defined(_WIN32)
+    if (IsProcessorFeaturePresent(43)) found |= BL_CPU_DOTPROD; /* PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE */
+    if (IsProcessorFeaturePresent(66)) found |= BL_CPU_I8MM;    /* PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE */
+#endif
+    return found;
 }
 #endif
 
@@ -77,6 +109,8 @@ static inline uint32_t bl_cpu(void)
     if (ebx & (1u << 31)) found |= BL_CPU_AVX512VL;
     if (ecx & (1u << 1)) found |= BL_CPU_AVX512VBMI;
     if (ecx & (1u << 11)) found |= BL_CPU_AVX512VNNI;
+#elif BL_ARM64
+    found = BL_CPU_NEON | bl_cpu_arm64();
 #endif
     return found;
 }

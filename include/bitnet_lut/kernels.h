@@ -49,6 +49,12 @@ enum { BL_MAX_HEADS = 4 };
 #if BL_X86
 #include "avx2.h"
 #include "avx512.h"
+#elif BL_ARM64
+#include "neon.h"
+#if BL_ARM64_REGIONS
+#include "neondot.h"
+#include "neoni8mm.h"
+#endif
 #endif
 
 /* Best first; the last one runs everywhere. */
@@ -56,6 +62,12 @@ static const bl_tier *const bl_tiers[] = {
 #if BL_X86
     &bl_tier_avx512,
     &bl_tier_avx2,
+#elif BL_ARM64
+#if BL_ARM64_REGIONS
+    &bl_tier_neoni8mm,
+    &bl_tier_neondot,
+#endif
+    &bl_tier_neon,
 #endif
     &bl_tier_scalar,
 };

@@ -10,6 +10,13 @@
 #define BL_X86 0
 #endif
 
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define BL_ARM64 1
+#include <arm_neon.h>
+#else
+#define BL_ARM64 0
+#endif
+
 #if defined(__AVX__) && !defined(_MSC_VER)
 #error "build for the ABI baseline (no -mavx, no -march=native): tiers are chosen at run time"
 #endif
@@ -24,6 +31,27 @@
 #else
 #define BL_TARGET(isa)
 #define BL_TARGET_END
+#endif
+
+/* What BL_TARGET is given on ARM: gcc wants a level of the architecture too, but none below that of the whole unit. */
+#if defined(__clang__)
+#define BL_TARGET_DOTPROD "dotprod"
+#define BL_TARGET_I8MM "dotprod,i8mm"
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define BL_TARGET_DOTPROD "+dotprod"
+#define BL_TARGET_I8MM "+dotprod+i8mm"
+#else
+#define BL_TARGET_DOTPROD "arch=armv8.2-a+dotprod"
+#define BL_TARGET_I8MM "arch=armv8.2-a+dotprod+i8mm"
+#endif
+
+/* clang before 16, which is Apple's before 15, has no intrinsics in a target region of ARM. */
+#if defined(__apple_build_version__)
+#define BL_ARM64_REGIONS (BL_ARM64 && __clang_major__ >= 15)
+#elif defined(__clang__)
+#define BL_ARM64_REGIONS (BL_ARM64 && __clang_major__ >= 16)
+#else
+#define BL_ARM64_REGIONS BL_ARM64
 #endif
 
 #if defined(_MSC_VER) && !defined(__clang__)

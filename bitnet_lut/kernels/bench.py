@@ -1,0 +1,240 @@
+"""The speed of kernels beside the roofs of the machine, which nothing may exceed."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bitnet_lut import _kernels, _machine
+from bitnet_lut.bench.machine import ReadRoof, integer_gmac_s
+from bitnet_lut.bench.plot import Axis, Series, plot
+from bitnet_lut.checkpoint.base import is_linear
+from bitnet_lut.config import tensor_shapes
+from bitnet_lut.kernels.kernel import Kernel, Packed
+from bitnet_lut.kernels.timing import Timer, ring, ring_bytes
+from bitnet_lut.synth import SHAPES
+
+__all__ = ["CACHED", "Figure", "Roofs", "bench", "figure_of", "matrix_shapes", "roofline"]
+
+CACHED = (320, 2560)  # a matrix that stays in the second cache of any core
+TOLERANCE = 1.05  # a figure this far above a roof was measured wrongly
+_ROOF_RUNS = 5
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a kernel reached on a matrix (rows, cols) with some tokens at once.
+
+    cached: whether the weights stayed in the cache, and did not stream from memory.
+    gmac_s: multiply-adds, gb_s: bytes of packed weights read; both 1e9 a second.
+    weights_per_lookup: see `kernels.Sums`.
+    read_gb_s, integer_gmac_s: the roofs, in the same units, with as many threads.
+    """
+
+    kernel: str
+    isa: str
+    rows: int
+    cols: int
+    tokens: int
+    threads: int
+    cached: bool
+    gmac_s: float
+    gb_s: float
+    weights_per_lookup: int
+    read_gb_s: float = math.inf
+    integer_gmac_s: float = math.inf
+
+    @property
+    def intensity(self) -> float:
+        """Multiply-adds for a byte of packed weights."""
+        return self.gmac_s / self.gb_s
+
+    @property
+    def roof_gmac_s(self) -> float:
+        """What the machine could reach at this intensity."""
+        if self.cached:
+            return self.integer_gmac_s
+        return min(self.integer_gmac_s, self.read_gb_s * self.intensity)
+
+    @property
+    def share(self) -> float:
+        """Of the roof."""
+        return self.gmac_s / self.roof_gmac_s
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether no roof is exceeded.
+
+        A kernel that looks up sums is not bound by multiply-adds: two look-ups of bytes, which
+        issue as often as multiply-adds of bytes do, stand for a sum of several weights.
+        """
+        most = self.integer_gmac_s * max(1.0, self.weights_per_lookup / 2)
+        if self.gmac_s > TOLERANCE * most:
+            return False
+        return self.cached or self.gb_s <= TOLERANCE * self.read_gb_s
+
+    def __str__(self) -> str:
+        """One line."""
+        where = "in cache" if self.cached else "from memory"
+        return (
+            f"{self.kernel} on {self.isa}, {self.rows} x {self.cols} {where}, "
+            f"{self.tokens} tokens: {self.gmac_s:.1f} G multiply-adds/s, {self.gb_s:.1f} GB/s"
+        )
+
+
+class Roofs:
+    """The roofs of this machine, measured when they are first needed: the best of some runs."""
+
+    def __init__(self, threads: int, nbytes: int) -> None:
+        """nbytes: of the buffer that is read."""
+        self._threads = threads
+        self._memory = ReadRoof(nbytes)
+        self._read = 0.0
+        self._integer: dict[str, float] = {}
+
+    def above(self, figure: Figure) -> Figure:
+        """The same figure with its roofs."""
+        if figure.isa not in self._integer:
+            self.measure(figure.isa)
+        return replace(figure, read_gb_s=self._read, integer_gmac_s=self._integer[figure.isa])
+
+    def measure(self, isa: str) -> None:
+        """Measure again, and keep what is better."""
+        for _ in range(_ROOF_RUNS):
+            self._read = max(self._read, self._memory.gb_s(self._threads))
+            integer = integer_gmac_s(_roof_tier(isa), self._threads)
+            self._integer[isa] = max(self._integer.get(isa, 0.0), integer)
+
+
+def _roof_tier(isa: str) -> str:
+    """The tier whose instructions *isa* is compared with: itself, or the best that is known."""
+    known = _machine.roof_names()
+    if isa in known:
+        return isa
+    return next(tier for tier in known if not _kernels.missing_features(tier))
+
+
+def matrix_shapes(shape: str) -> list[tuple[int, int]]:
+    """The different matrices (rows, cols) of a model of `synth.SHAPES`, or of "ROWSxCOLS"."""
+    if shape in SHAPES:
+        shapes = tensor_shapes(SHAPES[shape].config)
+        return sorted({dims for name, dims in shapes.items() if is_linear(name)})  # type: ignore[misc]
+    rows, _, cols = shape.partition("x")
+    if not (rows.isdecimal() and cols.isdecimal() and int(rows) and int(cols)):
+        raise ValueError(f"shape {shape!r} is neither ROWSxCOLS nor one of {', '.join(SHAPES)}")
+    return [(int(rows), int(cols))]
+
+
+def bench(
+    kernels: Sequence[Kernel],
+    shapes: Sequence[tuple[int, int]],
+    *,
+    tokens: Sequence[int] = (1, 4, 128),
+    threads: int = 1,
+    nbytes: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Figure]:
+    """Measure each kernel: on a small matrix in the cache, and on *shapes* streaming from memory.
+
+    nbytes: of packed weights that are streamed; default: many times the caches.
+    progress: called with the figures measured so far and in all.
+    Raises ValueError for a figure above a roof, measured twice, and what a kernel from outside
+    raises.
+    """
+    nbytes = ring_bytes() if nbytes is None else nbytes
+    roofs = Roofs(threads, nbytes)
+    figures: list[Figure] = []
+    total = len(kernels) * len(tokens) * (1 + len(shapes))
+    for kernel in kernels:
+        for shape, cached in ((CACHED, True), *((shape, False) for shape in shapes)):
+            for figure in _measure(kernel, shape, tokens, threads, 0 if cached else nbytes, roofs):
+                figures.append(figure)
+                progress(len(figures), total)
+    return [roofs.above(figure) for figure in figures]
+
+
+def _measure(
+    kernel: Kernel,
+    shape: tuple[int, int],
+    tokens: Sequence[int],
+    threads: int,
+    nbytes: int,
+    roofs: Roofs,
+) -> Iterator[Figure]:
+    rng = np.random.default_rng(0)
+    packed = kernel.pack(rng.integers(-1, 2, shape, np.int8))
+    matrices = ring(packed, nbytes)
+    for n in tokens:
+        prepared = kernel.prepare(rng.integers(-127, 128, (n, packed.cols), np.int8))
+        timer = Timer(kernel, matrices, packed.rows, prepared, threads)
+
+        def figure() -> Figure:
+            return figure_of(kernel, packed, n, threads, nbytes == 0, timer.seconds())  # noqa: B023
+
+        yield _believable(figure, roofs)
+
+
+def figure_of(
+    kernel: Kernel, packed: Packed, n: int, threads: int, cached: bool, seconds: float
+) -> Figure:
+    """What *n* tokens in so many seconds come to, without the roofs."""
+    return Figure(
+        kernel=kernel.name,
+        isa=kernel.isa,
+        rows=packed.rows,
+        cols=packed.cols,
+        tokens=n,
+        threads=threads,
+        cached=cached,
+        gmac_s=packed.rows * packed.cols * n / seconds / 1e9,
+        gb_s=packed.packed.nbytes / seconds / 1e9,
+        weights_per_lookup=kernel.sums.weights_per_lookup if kernel.sums else 0,
+    )
+
+
+def _believable(measure: Callable[[], Figure], roofs: Roofs) -> Figure:
+    """A figure below its roofs; ValueError if it is above them twice."""
+    figure = roofs.above(measure())
+    if figure.is_possible:
+        return figure
+    roofs.measure(figure.isa)
+    figure = measure()
+    roofs.measure(figure.isa)
+    figure = roofs.above(figure)
+    if not figure.is_possible:
+        raise ValueError(
+            f"{figure}, but this machine reads {figure.read_gb_s:.1f} GB/s and does "
+            f"{figure.integer_gmac_s:.1f} G multiply-adds/s: measured wrongly, or not all was done"
+        )
+    return figure
+
+
+def roofline(figures: Sequence[Figure], title: str) -> str:
+    """Draw the roofs and every figure as a point: the text of an SVG file."""
+    labels = {one: f"{one.kernel} {one.isa}{', in cache' if one.cached else ''}" for one in figures}
+    series = []
+    for label in dict.fromkeys(labels.values()):
+        found = [one for one in figures if labels[one] == label]
+        points = [(one.intensity, one.gmac_s) for one in found]
+        texts = [str(one.tokens) for one in found]
+        series.append(Series(label, points, texts, line=False))
+    tiers = dict.fromkeys(one.isa for one in figures)
+    series += [_roof([one for one in figures if one.isa == isa]) for isa in tiers]
+    return plot(
+        series,
+        title=title,
+        x=Axis("multiply-adds for a byte of weights; beside a point: tokens", log=True),
+        y=Axis("G multiply-adds/s", log=True),
+    )
+
+
+def _roof(figures: Sequence[Figure]) -> Series:
+    read = max(one.read_gb_s for one in figures)
+    integer = max(one.integer_gmac_s for one in figures)
+    ends = [min(one.intensity for one in figures) / 2, max(one.intensity for one in figures) * 2]
+    corners = sorted({*ends, integer / read})
+    points = [(x, min(integer, read * x)) for x in corners]
+    return Series(
+        f"roof {figures[0].isa}: {read:.0f} GB/s, {integer:.0f} G/s", points, markers=False
+    )

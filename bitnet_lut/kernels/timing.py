@@ -1,0 +1,104 @@
+"""How long a kernel takes: with its weights in the cache, or streaming from memory."""
+
+import mmap
+import statistics
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnet_lut.bench.machine import machine
+from bitnet_lut.kernels.kernel import Kernel, Packed, Prepared
+
+__all__ = ["Timer", "prepare_seconds", "ring", "ring_bytes"]
+
+_LEAST_BYTES = 400 * 10**6
+_LEAST_SECONDS = 0.04  # of one timed run
+_RUNS = 5
+_MOST_SECONDS = 1.0  # of all runs, but for the first
+
+
+def ring_bytes() -> int:
+    """Bytes of packed weights of which nothing is left in a cache when they come round again."""
+    return max(_LEAST_BYTES, 4 * max(machine().caches.values(), default=0))
+
+
+def ring(packed: Packed, nbytes: int) -> NDArray[np.uint8]:
+    """Copies of a packed matrix side by side, *nbytes* of them or one: uint8 (copies, bytes)."""
+    size = packed.packed.size
+    copies = max(1, -(-nbytes // size))
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory = mmap.mmap(-1, copies * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    else:
+        memory = mmap.mmap(-1, copies * size)
+    matrices = np.frombuffer(memory, np.uint8).reshape(copies, size)
+    matrices[:] = packed.packed
+    return matrices
+
+
+class Timer:
+    """Times a kernel on the matrices of a ring, which go on where they stopped before.
+
+    threads: how many share the rows of each matrix, by whole panels.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        matrices: NDArray[np.uint8],
+        rows: int,
+        prepared: Prepared,
+        threads: int,
+    ) -> None:
+        """Nothing runs yet."""
+        self._kernel, self._ring, self._rows, self._prepared = kernel, matrices, rows, prepared
+        step = max(kernel.panel, 16)
+        units = -(-rows // step)
+        ends = [min(units * i // threads * step, rows) for i in range(threads + 1)]
+        self._parts = [(lo, hi) for lo, hi in pairwise(ends) if lo < hi]
+        self._next = 0
+
+    def seconds(self) -> float:
+        """Seconds a matrix takes: the median of some runs."""
+        least = self._run(1)
+        count = max(1, min(10**7, round(_LEAST_SECONDS / max(least, 1e-9))))
+        runs = max(1, min(_RUNS, int(_MOST_SECONDS / (count * least))))
+        return statistics.median(self._run(count) / count for _ in range(runs))
+
+    def _run(self, count: int) -> float:
+        """Seconds of *count* matrices, from the first thread that starts to the last that ends."""
+        first = self._next
+        self._next = (first + count) % len(self._ring)
+        if len(self._parts) == 1:
+            return self._part(first, count, *self._parts[0])
+        start = threading.Barrier(len(self._parts))
+
+        def part(lo: int, hi: int) -> tuple[float, float]:
+            start.wait()
+            began = perf_counter()
+            self._part(first, count, lo, hi)
+            return began, perf_counter()
+
+        with ThreadPoolExecutor(len(self._parts)) as pool:
+            times = list(pool.map(part, *zip(*self._parts, strict=True)))
+        return max(ended for _, ended in times) - min(began for began, _ in times)
+
+    def _part(self, first: int, count: int, lo: int, hi: int) -> float:
+        return self._kernel.time(
+            self._ring, self._prepared, self._rows, first=first, count=count, lo=lo, hi=hi
+        )
+
+
+def prepare_seconds(kernel: Kernel, q: NDArray[np.int8]) -> float:
+    """Seconds to prepare tokens (n, K): the median of some runs, Python included."""
+    kernel.prepare(q)
+    times = []
+    for _ in range(_RUNS):
+        start = perf_counter()
+        kernel.prepare(q)
+        times.append(perf_counter() - start)
+    return statistics.median(times)

@@ -1,0 +1,18 @@
+/* ARM with dot products (optional from Armv8.2: Cortex-A55, A76, Neoverse N1, Apple A11 up): sdot. Contracts are in
+ * scalar.h. */
+#ifndef BL_NEONDOT_H
+#define BL_NEONDOT_H
+
+#define BL_TIER neondot
+#define BL_TIER_NEEDS (BL_CPU_NEON | BL_CPU_DOTPROD)
+BL_TARGET(BL_TARGET_DOTPROD)
+
+#include "neon_lanes.h"
+#include "i2_s_neondot.h"
+#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s)
+#include "ops.h"
+
+BL_TARGET_END
+#undef bl_f32x16
+#undef BL_TIER
+#endif

@@ -1,0 +1,18 @@
+/* ARM with int8 matrix products (optional from Armv8.2: Cortex-A510, A710, Neoverse V1, N2, Apple M2 up): usmmla.
+ * Contracts are in scalar.h. */
+#ifndef BL_NEONI8MM_H
+#define BL_NEONI8MM_H
+
+#define BL_TIER neoni8mm
+#define BL_TIER_NEEDS (BL_CPU_NEON | BL_CPU_DOTPROD | BL_CPU_I8MM)
+BL_TARGET(BL_TARGET_I8MM)
+
+#include "neon_lanes.h"
+#include "i2_s_neoni8mm.h"
+#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s)
+#include "ops.h"
+
+BL_TARGET_END
+#undef bl_f32x16
+#undef BL_TIER
+#endif
