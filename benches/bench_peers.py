@@ -160,6 +160,8 @@ def bench_beside(benchmark, comparisons, peer, peer_file, model, case):
         return
     seconds: Sequence[float] = benchmark.stats.stats.data
     comparison = {
+        "model": model.config.name,
+        "weight_bytes": model.info.weight_bytes,
         "what": what,
         "tokens": tokens,
         "threads": threads,

@@ -79,7 +79,6 @@ def _keep(comparisons):
     tiers = sorted({(one["isa"], one["threads"]) for one in comparisons})
     found = {
         "date": now.isoformat(timespec="seconds"),
-        "model": "2B-4T shape, random weights, Q6_K head",
         "machine": asdict(machine()),
         "load_average": os.getloadavg(),
         "roofs": [asdict(roof(isa, threads)) for isa, threads in tiers],

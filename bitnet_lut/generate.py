@@ -126,7 +126,21 @@ class TextStream:
 
     def __next__(self) -> str:
         """Return the next piece of text, never an empty one."""
-        return next(self._pieces)
+        return next(piece for piece in self._pieces if piece)
+
+    def advance(self) -> bool:
+        """Generate one token, if the text has not ended; whether there may be more."""
+        return next(self._pieces, None) is not None
+
+    @property
+    def last_id(self) -> int:
+        """The token generated last."""
+        return self._ids[-1]
+
+    @property
+    def wants_step(self) -> bool:
+        """Whether `advance` is going to run `last_id`."""
+        return self._finish == "interrupted" and 0 < len(self._ids) < self._limit
 
     @property
     def result(self) -> Generation:
@@ -145,11 +159,11 @@ class TextStream:
         held = ""
         for piece in self._decoded():
             text, held, stopped = _cut(held + piece, self._stop)
-            if text:
-                self._text.append(text)
-                yield text
+            self._text.append(text)
             if stopped:
                 self._finish = "stop"
+            yield text
+            if stopped:
                 return
         if held:
             self._text.append(held)

@@ -4,12 +4,13 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self, overload
+from typing import Literal, Self, TypeGuard, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut import _engine, hub
+from bitnet_lut.batch import Lane, generate_together
 from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
 from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.cpu import choose_isa, choose_kernels, default_threads
@@ -25,7 +26,7 @@ from bitnet_lut.speculation import Speculation
 from bitnet_lut.tensors import DenseMatrix, Tensor
 from bitnet_lut.tokenizer import Tokenizer
 
-__all__ = ["Model", "Probe", "Session"]
+__all__ = ["Model", "Probe", "Session", "SessionBatch"]
 
 Source = str | os.PathLike[str] | bytes | memoryview
 # Called with the layer (-1 outside the layers), the op's name and its result (n, width).
@@ -163,9 +164,7 @@ class Model:
         self._refuse_session(context)
         return Session(
             self,
-            _engine.Session(
-                self._open(), self._pool, context, kv_f16=self._kv_f16, batch=min(BATCH, context)
-            ),
+            _engine.Session(self._open(), self._pool, context, kv_f16=self._kv_f16, batch=BATCH),
         )
 
     @overload
@@ -193,6 +192,12 @@ class Model:
         )
         return (logits, states) if hidden else logits
 
+    def session_batch(self, count: int, *, context: int | None = None) -> "SessionBatch":
+        """Start *count* sequences that can step together, at most 64; see `session`."""
+        if not 1 <= count <= BATCH:
+            raise ValueError(f"{count} sequences: 1 to {BATCH} can step together")
+        return SessionBatch([self.session(context=context) for _ in range(count)])
+
     def stream(
         self,
         prompt: str | Sequence[int],
@@ -207,15 +212,7 @@ class Model:
 
         The stream's ``result`` holds what was generated so far, with its timings.
         """
-        self._open()
-        ids = self.tokenize(prompt) if isinstance(prompt, str) else [int(id) for id in prompt]
-        if not ids:
-            raise ValueError("the prompt is empty and this model adds no BOS token: give some text")
-        if len(ids) >= self._context:
-            raise ValueError(
-                f"the prompt has {len(ids)} tokens, the context holds {self._context}: shorten the "
-                "prompt or open the model with a longer context"
-            )
+        ids = self._prompt_ids(prompt)
         sampling = sampling or Sampling()
         greedy = sampling.temperature == 0
         return TextStream(
@@ -230,6 +227,19 @@ class Model:
             speculation=Speculation(ids) if speculate and greedy else None,
         )
 
+    def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
+        self._open()
+        ids = self.tokenize(prompt) if isinstance(prompt, str) else [int(id) for id in prompt]
+        if not ids:
+            raise ValueError("the prompt is empty and this model adds no BOS token: give some text")
+        if len(ids) >= self._context:
+            raise ValueError(
+                f"the prompt has {len(ids)} tokens, the context holds {self._context}: shorten the "
+                "prompt or open the model with a longer context"
+            )
+        return ids
+
+    @overload
     def generate(
         self,
         prompt: str | Sequence[int],
@@ -239,18 +249,42 @@ class Model:
         stop: Sequence[str] = (),
         ignore_eos: bool = False,
         speculate: bool = True,
-    ) -> Generation:
-        """Continue *prompt*, a text or ids.
+    ) -> Generation: ...
+    @overload
+    def generate(
+        self,
+        prompt: list[str] | list[list[int]],
+        *,
+        max_tokens: int = 256,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        ignore_eos: bool = False,
+        speculate: bool = True,
+    ) -> list[Generation]: ...
+    def generate(
+        self,
+        prompt: str | Sequence[int] | list[str] | list[list[int]],
+        *,
+        max_tokens: int = 256,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        ignore_eos: bool = False,
+        speculate: bool = True,
+    ) -> Generation | list[Generation]:
+        """Continue *prompt*, a text or ids; or each of a list of them, all at once.
 
         max_tokens: most tokens to generate. sampling: default greedy. stop: strings that end the
         text and are cut off. ignore_eos: run on past end tokens.
         speculate: guess tokens from what the text said before and check several in one step, where
-        that promises to be faster; the text is the same. Greedy choice only.
+        that promises to be faster; the text is the same. Greedy choice of one text only.
+        Texts that are generated at once are those that each would get alone.
         Raises ValueError for an empty prompt or one that does not fit, and NumericsError if the
         model produces NaN or Inf.
         """
+        if _is_many(prompt):
+            return self._generate_many(prompt, max_tokens, sampling, stop, ignore_eos)
         stream = self.stream(
-            prompt,
+            cast(str | Sequence[int], prompt),
             max_tokens=max_tokens,
             sampling=sampling,
             stop=stop,
@@ -260,6 +294,36 @@ class Model:
         for _ in stream:
             pass
         return stream.result
+
+    def _generate_many(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        max_tokens: int,
+        sampling: Sampling | None,
+        stop: Sequence[str],
+        ignore_eos: bool,
+    ) -> list[Generation]:
+        every_ids = [self._prompt_ids(prompt) for prompt in prompts]
+        found: list[Generation] = []
+        for at in range(0, len(every_ids), BATCH):
+            lanes: list[Lane[Session]] = []
+            streams: list[TextStream] = []
+            for ids in every_ids[at : at + BATCH]:
+                room = min(self._context - len(ids), max_tokens)
+                lanes.append(Lane(self.session(context=len(ids) + room)))
+                stream = TextStream(
+                    lanes[-1],
+                    self._tokenizer,
+                    ids,
+                    max_tokens=max_tokens,
+                    room=self._context - len(ids),
+                    sampling=sampling or Sampling(),
+                    stop=(stop,) if isinstance(stop, str) else stop,
+                    ignore_eos=ignore_eos,
+                )
+                streams.append(stream)
+            found += generate_together(streams, lanes, _step_lanes)
+        return found
 
     def close(self) -> None:
         """Free the weights, as soon as no session uses them any more."""
@@ -367,6 +431,44 @@ class Session:
                 f"{self.context}"
             )
         return tokens
+
+
+class SessionBatch:
+    """Sequences of one model that step together: the weights are read once for all of them.
+
+    sessions: each can also be used alone, to run its prompt, to rewind, to fork.
+    """
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        """`Model.session_batch` makes one."""
+        self.sessions = tuple(sessions)
+
+    def step(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Run one id on each session; return the logits (n, vocab), those of each running alone.
+
+        Raises ValueError for an id outside the vocabulary or a full context (nothing has been run
+        then), and NumericsError if a result is not finite.
+        """
+        return _step_together(self.sessions, ids)
+
+
+def _step_together(sessions: Sequence[Session], ids: Sequence[int]) -> NDArray[np.float32]:
+    model = sessions[0]._model
+    model._open()
+    logits = np.empty((len(sessions), model.config.vocab_size), np.float32)
+    _engine.step_together([session._engine for session in sessions], _int32(ids), logits)
+    return logits
+
+
+def _step_lanes(lanes: Sequence[Lane[Session]], ids: Sequence[int]) -> NDArray[np.float32]:
+    return _step_together([lane.session for lane in lanes], ids)
+
+
+def _is_many(
+    prompt: str | Sequence[int] | list[str] | list[list[int]],
+) -> TypeGuard[list[str] | list[list[int]]]:
+    """Whether these are prompts, and not one."""
+    return isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int | np.integer)
 
 
 def _tokenizer(checkpoint: Checkpoint, pre_tokenizer: str) -> Tokenizer:

@@ -15,6 +15,7 @@ from libc.string cimport memcpy
 from cengine cimport (
     BL_RELU2,
     BL_SILU,
+    bl_cache,
     bl_forward,
     bl_head_stride,
     bl_layer,
@@ -22,6 +23,7 @@ from cengine cimport (
     bl_model,
     bl_op,
     bl_op_names,
+    bl_place,
     bl_pool,
     bl_pool_free,
     bl_pool_init,
@@ -245,9 +247,11 @@ cdef class Weights:
 def session_bytes(Weights weights not None, int64_t context, *, bint kv_f16=True, int64_t batch=64, int threads=1):
     """Bytes of a Session before it is made: ``(KV cache, scratch)``."""
     cdef bl_state state
+    cdef bl_cache kept
+    cdef bl_place *places
     if not (1 <= context <= _MOST and 1 <= batch <= _MOST and threads >= 1):
         raise ValueError(f"context {context}, batch {batch} and threads {threads} must be in 1..{_MOST}")
-    return _lay_out(weights, &state, context, kv_f16, batch, threads, NULL)
+    return _lay_out(weights, &kept, &state, &places, context, kv_f16, batch, threads, NULL)
 
 
 cdef int64_t _carve(uint8_t *base, int64_t *used, void **to, int64_t nbytes):
@@ -257,16 +261,19 @@ cdef int64_t _carve(uint8_t *base, int64_t *used, void **to, int64_t nbytes):
     return 0
 
 
-cdef _lay_out(Weights weights, bl_state *s, int64_t context, bint kv_f16, int64_t batch, int workers, uint8_t *base):
+cdef _lay_out(Weights weights, bl_cache *c, bl_state *s, bl_place **places, int64_t context, bint kv_f16,
+              int64_t batch, int workers, uint8_t *base):
     """Place cache and scratch in one arena; returns the bytes of each."""
     cdef bl_model *m = &weights.model
     cdef int64_t widest = bl_widest_input(m), attention = m.heads * m.head_dim, kv = m.kv_heads * m.head_dim
     cdef int64_t used = 0, cache, stride = bl_head_stride(m)
     cache = m.layers * m.kv_heads * context * stride * (2 if kv_f16 else 4)
-    s.context, s.batch, s.kv_f16 = context, batch, kv_f16
-    _carve(base, &used, &s.keys, cache)
-    _carve(base, &used, &s.values, cache)
+    c.context, c.kv_f16 = context, kv_f16
+    s.context, s.batch = context, batch
+    _carve(base, &used, &c.keys, cache)
+    _carve(base, &used, &c.values, cache)
     cache = used
+    _carve(base, &used, <void **>places, batch * sizeof(bl_place))
     _carve(base, &used, <void **>&s.x, batch * m.embedding * 4)
     _carve(base, &used, <void **>&s.input, batch * widest * 4)
     _carve(base, &used, <void **>&s.prepared, bl_prepared_bytes(m, batch))
@@ -328,7 +335,9 @@ cdef class Session:
     session is used by one thread at a time; a second one is refused.
     """
 
+    cdef bl_cache cache
     cdef bl_state state
+    cdef bl_place *places
     cdef uint8_t *arena
     cdef readonly Weights weights
     cdef readonly Pool pool
@@ -343,7 +352,7 @@ cdef class Session:
         if self.arena is NULL:
             raise MemoryError(f"no memory for a session of {context} positions: KV cache {cache:,} bytes, scratch "
                               f"{scratch:,} bytes; ask for a shorter context")
-        _lay_out(weights, &self.state, context, kv_f16, batch, pool.threads,
+        _lay_out(weights, &self.cache, &self.state, &self.places, context, kv_f16, batch, pool.threads,
                  <uint8_t *><uintptr_t>bl_round_up(<uintptr_t>self.arena, _ALIGN))
 
     def __dealloc__(self):
@@ -395,11 +404,12 @@ cdef class Session:
 
     cdef bint _run(self, const int32_t[::1] ids, float[:, ::1] logits, float[:, :, ::1] hidden, probe) except -1:
         """All tokens, a batch at a time; whether everything stayed finite."""
-        cdef int64_t n = ids.shape[0], done = 0, without, vocab = self.weights.model.vocab
+        cdef int64_t n = ids.shape[0], done = 0, without, vocab = self.weights.model.vocab, t
         cdef int finite = 1
         cdef bl_step step
         without = n if logits is None else n - logits.shape[0]
         step.model, step.state, step.pool = &self.weights.model, &self.state, self.pool.pool
+        step.places = self.places
         step.probe = NULL if probe is None else <bl_probe>_show
         watcher = _Watcher(probe)
         step.probe_context = <void *>watcher
@@ -409,7 +419,8 @@ cdef class Session:
             while done < n and finite:
                 step.tokens = &ids[done]
                 step.n = min(self.state.batch, n - done)
-                step.position = self.position + done
+                for t in range(step.n):
+                    self.places[t].cache, self.places[t].position = &self.cache, self.position + done + t
                 step.logit_tokens = min(step.n, max(done + step.n - without, 0))
                 step.logits = NULL
                 if step.logit_tokens:
@@ -432,16 +443,68 @@ cdef class Session:
 
     def fork(self) -> Session:
         """A new session that continues from here on its own; the used part of the cache is copied."""
-        cdef Session other = Session(self.weights, self.pool, self.state.context, kv_f16=self.state.kv_f16,
+        cdef Session other = Session(self.weights, self.pool, self.state.context, kv_f16=self.cache.kv_f16,
                                      batch=self.state.batch)
         cdef bl_model *m = &self.weights.model
-        cdef int64_t i, row = bl_head_stride(m) * (2 if self.state.kv_f16 else 4)
+        cdef int64_t i, row = bl_head_stride(m) * (2 if self.cache.kv_f16 else 4)
         cdef int64_t from_head = self.state.context * row
         with nogil:
             for i in range(m.layers * m.kv_heads):
-                memcpy(<uint8_t *>other.state.keys + i * from_head, <uint8_t *>self.state.keys + i * from_head,
+                memcpy(<uint8_t *>other.cache.keys + i * from_head, <uint8_t *>self.cache.keys + i * from_head,
                        self.position * row)
-                memcpy(<uint8_t *>other.state.values + i * from_head, <uint8_t *>self.state.values + i * from_head,
+                memcpy(<uint8_t *>other.cache.values + i * from_head, <uint8_t *>self.cache.values + i * from_head,
                        self.position * row)
         other.position = self.position
         return other
+
+
+def step_together(list sessions not None, const int32_t[::1] ids not None, float[:, ::1] logits not None):
+    """Run one token of each of several sequences, *ids* (n,), at once; each result is that of running alone.
+
+    sessions: n different ones of the same weights and pool, n at most the batch of each. logits: float32 (n, vocab).
+
+    Raises ValueError for an id outside the vocabulary, a full context or a wrong shape, and NumericsError if a result
+    is not finite; all positions then stay where they were.
+    """
+    cdef Session first = max(sessions, key=_context_of), session
+    cdef int64_t n = len(sessions), t
+    cdef bl_step step
+    if len(set(map(id, sessions))) != n or not 1 <= n <= first.state.batch:
+        raise ValueError(f"{n} sessions: they must be different ones, 1 to {first.state.batch}")
+    if ids.shape[0] != n or logits.shape[0] != n:
+        raise ValueError(f"{n} sessions, {ids.shape[0]} ids and {logits.shape[0]} rows of logits do not fit together")
+    for t in range(n):
+        session = sessions[t]
+        if session.weights is not first.weights or session.pool is not first.pool:
+            raise ValueError("sessions that step together must be of one model")
+        session._check(ids[t:t + 1], logits[t:t + 1], None)
+    step.model, step.state, step.pool = &first.weights.model, &first.state, first.pool.pool
+    step.tokens, step.places, step.n = &ids[0], first.places, n
+    step.logits, step.logit_tokens = &logits[0, 0], n
+    step.hidden, step.hidden_stride, step.probe, step.probe_context = NULL, 0, NULL, NULL
+    held = []
+    try:
+        for session in sessions:
+            if not session._lock.acquire(False):
+                raise RuntimeError("a session is in use by another thread: give every thread sessions of its own")
+            held.append(session)
+        for t in range(n):
+            session = sessions[t]
+            first.places[t].cache, first.places[t].position = &session.cache, session.position
+        failures = _registry.failures.count
+        with nogil:
+            finite = bl_forward(&step)
+        _registry.failures.raise_since(failures)
+        if not finite:
+            bad = np.flatnonzero(~np.isfinite(np.asarray(logits)).all(axis=1))
+            raise NumericsError(f"the forward pass of {n} sequences is not finite, in those of index {bad.tolist()}: "
+                                "step each alone to see where")
+        for session in sessions:
+            session.position += 1
+    finally:
+        for session in held:
+            session._lock.release()
+
+
+def _context_of(Session session not None):
+    return session.state.context

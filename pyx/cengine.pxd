@@ -55,12 +55,19 @@ cdef extern from "bitnet_lut/engine.h" nogil:
     const char *bl_op_names[]
     ctypedef void (*bl_probe)(void *, int64_t, bl_op, const float *, int64_t, int64_t) noexcept nogil
 
-    ctypedef struct bl_state:
+    ctypedef struct bl_cache:
         int64_t context
-        int64_t batch
         int kv_f16
         void *keys
         void *values
+
+    ctypedef struct bl_place:
+        const bl_cache *cache
+        int64_t position
+
+    ctypedef struct bl_state:
+        int64_t context
+        int64_t batch
         float *x
         float *input
         uint8_t *prepared
@@ -82,8 +89,8 @@ cdef extern from "bitnet_lut/engine.h" nogil:
         bl_state *state
         bl_pool *pool
         const int32_t *tokens
+        const bl_place *places
         int64_t n
-        int64_t position
         float *logits
         int64_t logit_tokens
         float *hidden

@@ -119,9 +119,9 @@ static void free_dump(dump *d)
 
 enum { STATE_BLOCKS = 16, LINEARS = 7 };
 
-/* Each array of the state in a block of its own; blocks is what free_state frees. */
-static bl_state make_state(const bl_model *m, int64_t context, int64_t batch, int kv_f16, int workers,
-                           void *blocks[STATE_BLOCKS])
+/* Each array of cache and state in a block of its own, which the caller frees. */
+static bl_state make_state(const bl_model *m, bl_cache *cache_of, int64_t context, int64_t batch, int kv_f16,
+                           int workers, void *blocks[STATE_BLOCKS])
 {
     const int64_t widest = bl_widest_input(m), stride = bl_head_stride(m), attention = m->heads * m->head_dim;
     const int64_t kv = m->kv_heads * m->head_dim, cache = m->layers * m->kv_heads * context * stride * (kv_f16 ? 2 : 4);
@@ -134,8 +134,9 @@ static bl_state make_state(const bl_model *m, int64_t context, int64_t batch, in
     memset(blocks[0], 0, (size_t)cache);
     memset(blocks[1], 0, (size_t)cache);
     float *angles = blocks[14];
+    *cache_of = (bl_cache){.context = context, .kv_f16 = kv_f16, .keys = blocks[0], .values = blocks[1]};
     return (bl_state){
-        .context = context, .batch = batch, .kv_f16 = kv_f16, .keys = blocks[0], .values = blocks[1], .x = blocks[2],
+        .context = context, .batch = batch, .x = blocks[2],
         .input = blocks[3], .prepared = blocks[4], .quantised = blocks[5], .act_max = blocks[6], .q = blocks[7],
         .k = blocks[8], .v = blocks[9], .mixed = blocks[10], .gate = blocks[11], .up = blocks[12], .out = blocks[13],
         .cosine = angles, .sine = angles + batch * m->rope_dim / 2, .worker_scratch = blocks[15]};
@@ -198,7 +199,10 @@ static float *forward(const dump *d, way w)
     void *blocks[STATE_BLOCKS];
     bl_model model = pack_model(d, w.tier, w.kernel);
     const int64_t without = d->n - w.logit_tokens;
-    bl_state state = make_state(&model, d->n, w.batch, w.kv_f16, w.pool->workers, blocks);
+    bl_cache cache;
+    bl_state state = make_state(&model, &cache, d->n, w.batch, w.kv_f16, w.pool->workers, blocks);
+    bl_place *places = room(d->n * (int64_t)sizeof *places);
+    for (int64_t t = 0; t < d->n; t++) places[t] = (bl_place){&cache, t};
     float *logits = room(w.logit_tokens * model.vocab * 4);
     float *hidden = room(w.observed ? (model.layers + 1) * d->n * model.embedding * 4 : 0);
     int64_t ops[BL_OP_COUNT] = {0}, calls = 0;
@@ -206,7 +210,7 @@ static float *forward(const dump *d, way w)
         const int64_t n = d->n - done < w.batch ? d->n - done : w.batch;
         const int64_t wanted = done + n - without < 0 ? 0 : done + n - without < n ? done + n - without : n;
         bl_step step = {
-            .model = &model, .state = &state, .pool = w.pool, .tokens = d->tokens + done, .n = n, .position = done,
+            .model = &model, .state = &state, .pool = w.pool, .tokens = d->tokens + done, .n = n, .places = places + done,
             .logits = wanted ? logits + (done + n - wanted - without) * model.vocab : NULL, .logit_tokens = wanted,
             .hidden = w.observed ? hidden + done * model.embedding : NULL, .hidden_stride = d->n * model.embedding,
             .probe = w.observed ? count_op : NULL, .probe_context = ops};
@@ -217,6 +221,7 @@ static float *forward(const dump *d, way w)
              (long long)ops[BL_OP_LOGITS]);
     for (int i = 0; i < STATE_BLOCKS; i++) free(blocks[i]);
     free(hidden);
+    free(places);
     free_packed(&model);
     return logits;
 }

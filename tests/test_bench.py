@@ -360,7 +360,7 @@ class TestPeers:
             env=os.environ | environment | {"BITNET_LUT_BENCH_MODEL": str(model)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         assert done.returncode == 0, done.stdout
         return done.stdout

@@ -58,12 +58,23 @@ static const char *const bl_op_names[BL_OP_COUNT] = {
 /* Called by one worker while the others wait, with the result of an op as (n, width). layer is -1 outside layers. */
 typedef void (*bl_probe)(void *context, int64_t layer, bl_op op, const float *data, int64_t n, int64_t width);
 
-/* Cache and scratch of one sequence. head_stride = head_dim rounded up to 16 lanes, the padding zero. */
+/* Keys and values of one sequence. head_stride = head_dim rounded up to 16 lanes, the padding zero. */
 typedef struct {
-    int64_t context; /* positions the cache can hold */
-    int64_t batch;   /* most tokens of one bl_forward */
+    int64_t context; /* positions it can hold */
     int kv_f16;
-    void *keys, *values;   /* (layers, kv_heads, context, head_stride) half or float, zero at first */
+    void *keys, *values; /* (layers, kv_heads, context, head_stride) half or float, zero at first */
+} bl_cache;
+
+/* Where a token stands. */
+typedef struct {
+    const bl_cache *cache;
+    int64_t position;
+} bl_place;
+
+/* Scratch of one bl_forward. */
+typedef struct {
+    int64_t context; /* most positions of a sequence */
+    int64_t batch;   /* most tokens */
     float *x;              /* (batch, embedding) residual stream */
     float *input;          /* (batch, widest input) what the next matrices read */
     uint8_t *prepared;     /* bl_prepared_bytes(model, batch) bytes: what the next matrices read, if ternary */
@@ -83,7 +94,8 @@ typedef struct {
     bl_state *state;
     bl_pool *pool;
     const int32_t *tokens; /* (n) */
-    int64_t n, position;   /* position of the first token */
+    const bl_place *places; /* (n): those of one sequence in order, each after what it reads */
+    int64_t n;
     float *logits;         /* (logit_tokens, vocab): of the last logit_tokens tokens */
     int64_t logit_tokens;
     float *hidden;         /* (layers + 1, hidden_stride / embedding, embedding) from the first token on, or NULL */
@@ -233,7 +245,7 @@ static void bl_embed(const bl_step *s, int worker, int workers)
         m->tier->dense_row(s->state->x + t * m->embedding, table->type, table->data + s->tokens[t] * row_bytes,
                            m->embedding);
         for (int64_t i = 0; i < half; i++)
-            bl_sincos((float)(s->position + t) * m->inverse_frequency[i], &s->state->sine[t * half + i],
+            bl_sincos((float)s->places[t].position * m->inverse_frequency[i], &s->state->sine[t * half + i],
                       &s->state->cosine[t * half + i]);
     }
 }
@@ -243,16 +255,17 @@ BL_INLINE float *bl_scratch(const bl_step *s, int worker)
     return s->state->worker_scratch + worker * bl_scratch_floats(s->model, s->state->context);
 }
 
-/* Element index in the cache of a head's row at a position. */
-BL_INLINE int64_t bl_cache_row(const bl_step *s, int64_t layer, int64_t kv_head, int64_t position)
+/* Element index in a cache of a head's row at a position. */
+BL_INLINE int64_t bl_cache_row(const bl_step *s, const bl_cache *cache, int64_t layer, int64_t kv_head,
+                               int64_t position)
 {
-    return ((layer * s->model->kv_heads + kv_head) * s->state->context + position) * bl_head_stride(s->model);
+    return ((layer * s->model->kv_heads + kv_head) * cache->context + position) * bl_head_stride(s->model);
 }
 
-BL_INLINE void bl_store_kv(const bl_step *s, void *cache, int64_t row, const float *head)
+BL_INLINE void bl_store_kv(const bl_step *s, int kv_f16, void *cache, int64_t row, const float *head)
 {
     const int64_t stride = bl_head_stride(s->model);
-    if (s->state->kv_f16) s->model->tier->store_f16((uint16_t *)cache + row, head, stride);
+    if (kv_f16) s->model->tier->store_f16((uint16_t *)cache + row, head, stride);
     else memcpy((float *)cache + row, head, (size_t)stride * sizeof(float));
 }
 
@@ -268,12 +281,13 @@ static void bl_fill_cache(const bl_step *s, int64_t layer, int worker, int worke
     bl_share(s->n * m->kv_heads, 1, worker, workers, &lo, &hi);
     for (int64_t i = lo; i < hi; i++) {
         const int64_t t = i / m->kv_heads, kv_head = i % m->kv_heads;
-        const int64_t row = bl_cache_row(s, layer, kv_head, s->position + t);
+        const bl_cache *cache = s->places[t].cache;
+        const int64_t row = bl_cache_row(s, cache, layer, kv_head, s->places[t].position);
         memcpy(head, state->k + i * m->head_dim, (size_t)m->head_dim * sizeof(float));
         m->tier->rope(head, state->cosine + t * half, state->sine + t * half, m->rope_dim, m->rope_interleaved);
-        bl_store_kv(s, state->keys, row, head);
+        bl_store_kv(s, cache->kv_f16, cache->keys, row, head);
         memcpy(head, state->v + i * m->head_dim, (size_t)m->head_dim * sizeof(float));
-        bl_store_kv(s, state->values, row, head);
+        bl_store_kv(s, cache->kv_f16, cache->values, row, head);
     }
 }
 
@@ -291,8 +305,9 @@ static void bl_attend_heads(const bl_step *s, int64_t layer, int64_t t, int64_t 
 {
     const bl_model *m = s->model;
     bl_state *state = s->state;
-    const int64_t half = m->rope_dim / 2, stride = bl_head_stride(m), size = state->kv_f16 ? 2 : 4;
-    const int64_t row = bl_cache_row(s, layer, head / (m->heads / m->kv_heads), 0);
+    const bl_cache *cache = s->places[t].cache;
+    const int64_t half = m->rope_dim / 2, stride = bl_head_stride(m), size = cache->kv_f16 ? 2 : 4;
+    const int64_t row = bl_cache_row(s, cache, layer, head / (m->heads / m->kv_heads), 0);
     const int64_t at = (t * m->heads + head) * m->head_dim;
     float *scores = scratch, *q = scratch + BL_MAX_HEADS * state->context, *out = q + BL_MAX_HEADS * stride;
     for (int64_t h = 0; h < count; h++) {
@@ -301,8 +316,8 @@ static void bl_attend_heads(const bl_step *s, int64_t layer, int64_t t, int64_t 
         m->tier->rope(q + h * stride, state->cosine + t * half, state->sine + t * half, m->rope_dim,
                       m->rope_interleaved);
     }
-    m->tier->attention(out, q, (const uint8_t *)state->keys + row * size, (const uint8_t *)state->values + row * size,
-                       state->kv_f16, stride, s->position + t + 1, 1.0f / sqrtf((float)m->head_dim), scores,
+    m->tier->attention(out, q, (const uint8_t *)cache->keys + row * size, (const uint8_t *)cache->values + row * size,
+                       cache->kv_f16, stride, s->places[t].position + 1, 1.0f / sqrtf((float)m->head_dim), scores,
                        (int)count);
     for (int64_t h = 0; h < count; h++)
         memcpy(state->mixed + at + h * m->head_dim, out + h * stride, (size_t)m->head_dim * sizeof(float));
@@ -429,8 +444,8 @@ static void bl_forward_worker(void *context, int worker, int workers)
     if (s->logit_tokens) bl_output_block(s, worker, workers);
 }
 
-/* Run n tokens (at most state->batch) at position .. position + n, which must lie within the context. Returns whether
- * the last residual stream and the logits are finite. */
+/* Run n tokens (at most state->batch) at their places, which must lie within their contexts. Returns whether the last
+ * residual stream and the logits are finite. */
 static int bl_forward(bl_step *s)
 {
     const bl_model *m = s->model;
