@@ -1,4 +1,4 @@
-"""The command line: bitnet-lut run, inspect, convert, tokenize, synth, bench, kernels, info."""
+"""The command line, bitnet-lut: every command reads its options and calls the library."""
 
 import argparse
 import json
@@ -17,9 +17,10 @@ from tqdm import tqdm
 from bitnet_lut import __version__, convert, cpu_info, hub
 from bitnet_lut.bench.engine import bench
 from bitnet_lut.bench.report import report as report_bench
+from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.convert.report import report as report_conversion
 from bitnet_lut.convert.vocabulary import NAMED_PRE_TOKENIZERS
-from bitnet_lut.cpu import default_threads
+from bitnet_lut.cpu import choose_isa, default_threads
 from bitnet_lut.demo import MODEL
 from bitnet_lut.errors import NumericsError
 from bitnet_lut.formats.gguf import GGUFFile
@@ -29,6 +30,7 @@ from bitnet_lut.inspection import inspect_model
 from bitnet_lut.inspection.report import report
 from bitnet_lut.kernels import bench as kernel_bench
 from bitnet_lut.kernels import report as kernel_report
+from bitnet_lut.kernels import tune
 from bitnet_lut.kernels.proof import Fault
 from bitnet_lut.model import Model
 from bitnet_lut.sampling import Sampling
@@ -257,6 +259,22 @@ def _kernels_bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tune(options: argparse.Namespace) -> int:
+    if options.model is None:
+        config = SHAPES["2b-4t"].config
+    else:
+        with open_checkpoint(_local(options.model)) as checkpoint:
+            config = checkpoint.config
+    with _progress("groups") as progress:
+        tuning = tune.measure(config, choose_isa(options.isa), options.threads, progress=progress)
+    for line in kernel_report.report_tuning(tuning):
+        print(line)
+    path = tune.remember(tuning)
+    if path is not None:
+        print(f"kept in {path}")
+    return 0
+
+
 def _info(options: argparse.Namespace) -> int:
     info = cpu_info()
     print(f"bitnet_lut {__version__}")
@@ -369,6 +387,13 @@ def _parser() -> argparse.ArgumentParser:
     bench_.add_argument("--json", action="store_true", help="print everything as JSON")
 
     _add_kernels(commands)
+
+    tune_ = _command(commands, "tune", _tune, "measure which kernels are fastest for a model")
+    tune_.add_argument("-m", "--model", metavar="FILE", help=f"{source}; default: the 2B-4T shape")
+    tune_.add_argument("--isa", default="auto", help="tier of instruction sets, see info")
+    tune_.add_argument(
+        "--threads", type=_positive, default=default_threads(), help="default: the cores there are"
+    )
 
     _command(commands, "info", _info, "show what this machine can do and what is used")
     return parser

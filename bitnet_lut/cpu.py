@@ -86,6 +86,11 @@ def choose_kernels(kernel: str, isa: str) -> dict[str, str]:
     return dict.fromkeys(INPUT_GROUPS, kernel)
 
 
+def is_kernel_asked_for(kernel: str) -> bool:
+    """Whether *kernel*, or else the environment, names one."""
+    return kernel != "auto" or os.environ.get(KERNEL_VARIABLE, "auto") != "auto"
+
+
 def cpu_info() -> CpuInfo:
     """What was found on this machine, what is used, and why."""
     isa, reason = _best()

@@ -18,6 +18,7 @@ from bitnet_lut.demo import MODEL
 from bitnet_lut.formats.i2_s import Layout
 from bitnet_lut.formats.tiles import Shape, Tile
 from bitnet_lut.generate import Generation, TextStream
+from bitnet_lut.kernels import tune
 from bitnet_lut.layers import Layer, kernel_names, make_layers
 from bitnet_lut.memory import ModelInfo, refuse_beyond
 from bitnet_lut.packing import pack_tensors
@@ -79,7 +80,7 @@ class Model:
             warnings.warn(f"no model given: using {MODEL}, a small demonstration", stacklevel=2)
             source = MODEL
         isa = choose_isa(isa)
-        kernels = choose_kernels(kernel, isa)
+        choose_kernels(kernel, isa)  # an unknown name is told before a file is read
         self._pool = _engine.Pool(default_threads() if threads is None else threads)
         if isinstance(source, str) and hub.is_repo_id(source):
             source = hub.download(source)
@@ -91,6 +92,7 @@ class Model:
             read = checkpoint.tensors(progress)
             threads = self._pool.threads
             release = checkpoint.release
+            kernels = tune.choose(checkpoint.config, kernel, isa, threads)
             tensors = pack_tensors(read, kernels, isa=isa, threads=threads, release=release)
         self._weights: _engine.Weights | None = _engine.Weights(self._config, tensors, isa=isa)
         self._layers = make_layers(tensors)

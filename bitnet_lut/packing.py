@@ -104,9 +104,11 @@ def _arena(
     total = sum(-(-size // _LINE) * _LINE for size in sizes.values())
     if not total:
         return {}
-    memory = mmap.mmap(-1, total)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # which has no effect on shared memory, the default
+        memory = mmap.mmap(-1, total, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_HUGEPAGE)
+    else:
+        memory = mmap.mmap(-1, total)
     arena = np.frombuffer(memory, np.uint8)
     room: dict[str, NDArray[np.uint8]] = {}
     start = 0

@@ -39,6 +39,8 @@ Probe: TypeAlias = Callable[[int, str, Floats], object]
 f32 = np.float32
 LANES = 16
 ACT_MIN = f32(1e-5)  # a row whose largest |x| is below is quantised as if it reached it
+FLOATS = ("f32", "f16", "bf16")  # dense types that meet activations as floats
+FIXED_LIMIT = f32(2**20 - 1)
 # Polynomials, highest power first; see numerics.h.
 _EXP = (
     1.9875691500e-4,
@@ -134,10 +136,42 @@ def dense_weights(matrix: DenseMatrix, rows: NDArray[np.integer] | None = None) 
     )
 
 
+def fixed_point(x: Floats) -> tuple[Floats, Floats]:
+    """Activations (..., K) as whole numbers below 2**20 (..., K / 16, 16), and steps (..., K / 16).
+
+    value = whole * step, and the steps are powers of two. The step of a group with NaN or infinity
+    is that, and its numbers are zero.
+    """
+    groups = x.reshape(*x.shape[:-1], x.shape[-1] // LANES, LANES)
+    magnitude = groups.view(np.uint32) & np.uint32(0x7FFFFFFF)
+    largest = magnitude.max(axis=-1)
+    finite = largest < 0x7F800000
+    exponent = np.where(finite, np.maximum(largest >> 23, 20), 127).astype(np.uint32)
+    scale = ((273 - exponent) << np.uint32(23)).view(f32)
+    rounded = np.rint(np.where(finite[..., None], groups, f32(0)) * scale[..., None])
+    step = ((exponent - 19) << np.uint32(23)).view(f32)
+    whole = np.clip(rounded, -FIXED_LIMIT, FIXED_LIMIT)
+    return whole, np.where(finite, step, largest.view(f32))
+
+
+def block_dot(matrix: DenseMatrix, x: Floats) -> Floats:
+    """``x @ matrix.T`` for weights that are codes times scales, in fixed point: (n, K) to (n, M).
+
+    The sum over each group of 16 columns is exact, and then rounded once. Group g of each 256
+    columns is added to lane g.
+    """
+    whole, step = fixed_point(x)
+    codes, scale = ggml.codes(matrix.type, matrix.data, matrix.cols)
+    exact = np.einsum("ngj,mgj->nmg", whole.astype(np.float64), codes.astype(np.float64))
+    return lane_dot(exact.astype(f32), scale * step[:, None, :])
+
+
 def linear(matrix: TernaryMatrix | DenseMatrix, x: Floats) -> Floats:
     """``x @ matrix.T``: (n, K) to (n, M). Ternary matrices meet activations quantised to int8."""
-    if isinstance(matrix, DenseMatrix):
+    if isinstance(matrix, DenseMatrix) and matrix.type in FLOATS:
         return lane_dot(x[:, None, :], dense_weights(matrix))
+    if isinstance(matrix, DenseMatrix):
+        return block_dot(matrix, x)
     q, act_max = quantise(x)
     dot = ternary_dot(i2_s.unpack_rows(matrix.packed, matrix.cols), q)
     return dot.astype(f32) * rescale(matrix.scale, act_max[:, None])

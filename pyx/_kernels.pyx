@@ -361,9 +361,13 @@ def dense_gemm(str type not None, const uint8_t[:, ::1] weights not None, const 
     _same("bytes per row of weights", weights.shape[1], bl_row_bytes(kind, cols))
     out = np.zeros((n, rows), np.float32)
     cdef float[:, ::1] result = out
+    cdef int64_t t, token_bytes = tier.dense_bytes(cols)
+    cdef uint8_t[::1] prepared = aligned(n * token_bytes)
     if n and rows and cols:
         with nogil:
-            tier.dense_gemm(&result[0, 0], rows, kind, &weights[0, 0], &x[0, 0], cols, cols, 0, rows, n)
+            for t in range(n):
+                tier.dense_prepare(&prepared[t * token_bytes], &x[t, 0], cols)
+            tier.dense_gemm(&result[0, 0], rows, kind, &weights[0, 0], &prepared[0], cols, 0, rows, n)
     return out
 
 

@@ -44,8 +44,10 @@ cdef extern from "bitnet_lut/kernels.h" nogil:
     ctypedef struct bl_tier:
         const char *name
         uint32_t needs
-        void (*dense_gemm)(float *, int64_t, bl_type, const uint8_t *, const float *, int64_t, int64_t, int64_t,
-                           int64_t, int64_t) noexcept nogil
+        int64_t (*dense_bytes)(int64_t) noexcept nogil
+        void (*dense_prepare)(uint8_t *, const float *, int64_t) noexcept nogil
+        void (*dense_gemm)(float *, int64_t, bl_type, const uint8_t *, const uint8_t *, int64_t, int64_t, int64_t,
+                           int64_t) noexcept nogil
         void (*dense_row)(float *, bl_type, const uint8_t *, int64_t) noexcept nogil
         float (*quantise)(int8_t *, const float *, int64_t) noexcept nogil
         int (*finite)(const float *, int64_t) noexcept nogil

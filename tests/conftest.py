@@ -1,4 +1,5 @@
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from bitnet_lut import _kernels
 
 # Programs that tests start import the installed package, not the folder they are started in.
 os.environ["PYTHONSAFEPATH"] = "1"
+# What was measured on this machine does not choose kernels in tests.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="bitnet_lut-tests-")
 
 
 @pytest.fixture(scope="session")

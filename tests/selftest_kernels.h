@@ -151,9 +151,12 @@ static void check_dense_tier(const bl_tier *tier, bl_type type, const uint8_t *d
 {
     const int64_t stride = rows + SPARE, middle = (rows + n) % (rows + 1), floats = (n - 1) * stride + rows;
     float *out = room(floats * 4);
+    const int64_t token_bytes = tier->dense_bytes(cols);
+    uint8_t *prepared = room(n * token_bytes);
     const uint32_t untouched = bl_bits(*out);
-    tier->dense_gemm(out, stride, type, data, x, cols, cols, 0, middle, n);
-    tier->dense_gemm(out, stride, type, data, x, cols, cols, middle, rows, n);
+    for (int64_t t = 0; t < n; t++) tier->dense_prepare(prepared + t * token_bytes, x + t * cols, cols);
+    tier->dense_gemm(out, stride, type, data, prepared, cols, 0, middle, n);
+    tier->dense_gemm(out, stride, type, data, prepared, cols, middle, rows, n);
     for (int64_t i = 0; i < floats; i++) {
         const int64_t t = i / stride, row = i % stride;
         const uint32_t expected = row < rows ? bl_bits((float)products[t * rows + row]) : untouched;
@@ -162,6 +165,7 @@ static void check_dense_tier(const bl_tier *tier, bl_type type, const uint8_t *d
                  (int)type, (long long)rows, (long long)cols, (long long)n, (long long)t, (long long)row,
                  (double)out[i], row < rows ? (long long)products[t * rows + row] : 0LL);
     }
+    free(prepared);
     free(out);
 }
 

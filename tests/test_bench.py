@@ -28,7 +28,7 @@ BENCHES = Path(__file__).parent.parent / "benches"
 
 @pytest.fixture(scope="module")
 def model():
-    with Model(MODEL, threads=1) as model:
+    with Model(MODEL, threads=1, kernel="i2_s") as model:
         yield model
 
 
@@ -242,7 +242,7 @@ class TestBench:
         assert {(one.isa, one.kernel) for one in found.figures} == {("scalar", "i2_s")}
         assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
         assert found.profiles == ()
-        with Model(MODEL) as model:  # halfway through the generation
+        with Model(MODEL, kernel="i2_s") as model:  # halfway through the generation
             assert found.figures[2].bytes_per_token == bytes_per_token(model, 11)
         assert json.loads(json.dumps(found.as_json()))["figures"][2]["name"] == names[2]
 

@@ -248,6 +248,68 @@ def test_dense_rows_and_tokens(isa: str, rng: np.random.Generator, type: str) ->
             assert_same_bits(found, reference.linear(matrix, x), f"{type} {rows} rows, {n}")
 
 
+def harsh_activations(rng: np.random.Generator, cols: int) -> NDArray[np.float32]:
+    """Rows (n, cols) of zeros, subnormal, huge and mixed numbers, and groups that just round up."""
+    normal = rng.normal(size=cols)
+    below_a_power = np.nextafter(f32(2), f32(0)) * np.where(rng.random(cols) < 0.5, 1, -1)
+    scales = 2.0 ** rng.integers(-140, 90, cols)
+    outliers = np.where(rng.random(cols) < 0.01, normal * 1e5, normal)
+    smallest = np.full(cols, 1e-45)
+    ends = [normal * factor for factor in (0, -0.0, 1e-40, 1e-30, 1e30)]
+    rows = [normal, below_a_power, -np.abs(below_a_power), normal * scales, outliers, smallest]
+    return np.array([*rows, *ends]).astype(f32)
+
+
+@pytest.mark.parametrize("type", SCALES)
+def test_fixed_point_of_harsh_activations(isa: str, rng: np.random.Generator, type: str) -> None:
+    matrix = random_dense(rng, type, 5, 512)
+    matrix.data[0] = 0x80 if type == "q8_0" else 0  # the largest codes, all of one sign
+    offset, block_bytes = SCALES[type]
+    one = np.array([1], np.float16).view(np.uint8)
+    matrix.data[0].reshape(-1, block_bytes)[:, offset : offset + 2] = one
+    if type == "q6_k":
+        matrix.data[0].reshape(-1, block_bytes)[:, 192:208] = 0x80
+    x = harsh_activations(rng, 512)
+    found = _kernels.dense_gemm(type, matrix.data, x, isa=isa)
+    assert_same_bits(found, reference.linear(matrix, x))
+    assert not found[np.all(x == 0, axis=1)].any()
+    weights = reference.dense_weights(matrix).astype(np.float64)
+    exact = x.astype(np.float64) @ weights.T
+    largest = np.abs(x.reshape(-1, 32, 16)).max(axis=2).astype(np.float64)
+    error = np.abs(weights).reshape(5, 32, 16).sum(axis=2) @ largest.T * 2.0**-20
+    rounding = np.abs(weights) @ np.abs(x.T.astype(np.float64)) * 2.0**-21 + 1e-30
+    assert np.all(np.abs(found - exact) <= (error + rounding).T)
+
+
+@pytest.mark.parametrize("type", SCALES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_fixed_point_does_not_hide_what_is_not_finite(
+    isa: str, rng: np.random.Generator, type: str, bad: float
+) -> None:
+    matrix = random_dense(rng, type, 3, 256)
+    for at in range(0, 256, 15):
+        x = rng.normal(size=(2, 256)).astype(f32)
+        x[0, at] = bad
+        found = _kernels.dense_gemm(type, matrix.data, x, isa=isa)
+        assert not np.isfinite(found[0]).any()
+        assert np.isfinite(found[1]).all()
+
+
+@pytest.mark.parametrize("type", SCALES)
+@pytest.mark.parametrize("outlier", [1, 1000])
+def test_fixed_point_is_as_right_as_floats(
+    isa: str, rng: np.random.Generator, type: str, outlier: float
+) -> None:
+    """To 3e-6 of the largest result, of which logits may lose 1e-5."""
+    weights = rng.normal(size=(2000, 2560)).astype(f32)
+    matrix = DenseMatrix(type, 2000, 2560, ggml.quantize(type, weights))
+    x = rng.normal(size=(2, 2560)).astype(f32)
+    x[:, [3, 700, 2559]] *= outlier
+    exact = x.astype(np.float64) @ reference.dense_weights(matrix).T.astype(np.float64)
+    found = _kernels.dense_gemm(type, matrix.data, x, isa=isa)
+    assert np.abs(found - exact).max() < 3e-6 * np.abs(exact).max()
+
+
 @pytest.mark.parametrize("type", ["f16", "bf16"])
 def test_every_value_of_16_bits(isa: str, type: str) -> None:
     data = np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(16, -1)

@@ -8,8 +8,9 @@ import pytest
 from outside_kernels import PYTHON, WITH_TABLES, compile_c, gemm, pack
 from tiny_model import tiny_config, tiny_tensors
 
-from bitnet_lut import _registry, kernels, reference
+from bitnet_lut import Model, _registry, kernels, reference
 from bitnet_lut._engine import Pool, Session, Weights
+from bitnet_lut.demo import MODEL
 from bitnet_lut.formats import i2_s
 from bitnet_lut.kernels.kernel import Kernel
 from bitnet_lut.tensors import PackedMatrix, TernaryMatrix
@@ -105,6 +106,18 @@ def logits(config, tensors, isa, threads, n=7):
     session.step(np.arange(n, dtype=np.int32), result)
     session.step(np.arange(1, dtype=np.int32), result[:1])
     return result
+
+
+def test_a_model_file_runs_with_it(outside):
+    ids = [1, 5, 9]
+    expected = Model(str(MODEL), kernel="i2_s", threads=2).forward(ids)
+    model = Model(str(MODEL), kernel=outside, threads=2)
+    np.testing.assert_array_equal(model.forward(ids), expected)
+    assert model.info.kernel == outside
+    layer = model.layers[0].ffn_down
+    q = np.ones(layer.cols, np.int8)
+    weights = kernels.get(outside).unpack(layer)
+    np.testing.assert_array_equal(kernels.get(outside).gemv(layer, q), weights.sum(axis=1))
 
 
 @pytest.mark.parametrize("threads", [1, 3])

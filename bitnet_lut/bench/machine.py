@@ -7,12 +7,13 @@ import statistics
 import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut import __version__, _machine
+from bitnet_lut import _machine
 from bitnet_lut._kernels import missing_features
 from bitnet_lut.cpu import choose_isa, cpu_info, default_threads
 
@@ -81,7 +82,7 @@ def machine() -> Machine:
         os=platform.platform(),
         python=platform.python_version(),
         compiler=sysconfig.get_config_var("CC") and platform.python_compiler(),
-        version=__version__,
+        version=version("bitnet_lut"),
     )
 
 

@@ -97,6 +97,21 @@ def dequantize(type: str, data: _Blocks, cols: int) -> _Floats:
         return _DEQUANTIZE[type](blocks).reshape(rows, cols)
 
 
+def codes(type: str, data: _Blocks, cols: int) -> tuple[NDArray[np.int8], _Floats]:
+    """The factors of q8_0, q4_0 or q6_k weights.
+
+    Codes int8 (rows, cols / 16, 16), and the scale of every 16, float32 (rows, cols / 16).
+    """
+    blocks = np.ascontiguousarray(data).reshape(-1, _BY_NAME[type].block_bytes or 1)
+    if type == "q6_k":
+        quants, scale = kquants.codes_q6_k(blocks)
+    else:
+        quants = _codes_q8_0(blocks) if type == "q8_0" else _codes_q4_0(blocks)
+        scale = np.repeat(_f16(blocks, 0), 2, axis=1)
+    rows = data.shape[0]
+    return quants.reshape(rows, cols // 16, 16), scale.reshape(rows, cols // 16)
+
+
 def quantize(type: str, weights: _Floats) -> _Blocks:
     """Convert float32 (rows, cols) to uint8 (rows, row_bytes): f32, f16, bf16, q8_0, q4_0, q6_k."""
     if type not in _QUANTIZE:
@@ -141,8 +156,12 @@ def _from_bf16(blocks: _Blocks) -> _Floats:
     return bf16_to_f32(blocks.view("<u2"))
 
 
+def _codes_q4_0(blocks: _Blocks) -> NDArray[np.int8]:
+    return _nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)
+
+
 def _from_q4_0(blocks: _Blocks) -> _Floats:
-    return (_nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)) * _f16(blocks, 0)
+    return _codes_q4_0(blocks) * _f16(blocks, 0)
 
 
 def _from_q4_1(blocks: _Blocks) -> _Floats:
@@ -159,8 +178,12 @@ def _from_q5_1(blocks: _Blocks) -> _Floats:
     return quants * _f16(blocks, 0) + _f16(blocks, 2)
 
 
+def _codes_q8_0(blocks: _Blocks) -> NDArray[np.int8]:
+    return blocks[:, 2:].view(np.int8)
+
+
 def _from_q8_0(blocks: _Blocks) -> _Floats:
-    return blocks[:, 2:].view(np.int8) * _f16(blocks, 0)
+    return _codes_q8_0(blocks) * _f16(blocks, 0)
 
 
 def _to_f32(values: _Floats) -> _Blocks:

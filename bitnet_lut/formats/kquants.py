@@ -51,11 +51,17 @@ def from_q5_k(blocks: _Blocks) -> _Floats:
 
 def from_q6_k(blocks: _Blocks) -> _Floats:
     """6-bit weights with 8-bit scale per 16: low nibbles 128, high bits 64, scales 16, d."""
+    quants, scale = codes_q6_k(blocks)
+    return (scale[:, :, None] * quants).reshape(-1, 256)
+
+
+def codes_q6_k(blocks: _Blocks) -> tuple[NDArray[np.int8], _Floats]:
+    """Q6_K as the factors of its weights: int8 (blocks, 16, 16), float32 (blocks, 16)."""
     low = _split(blocks[:, :128].reshape(-1, 2, 1, 64), 4).reshape(-1, 2, 4, 32)
     high = _split(blocks[:, 128:192].reshape(-1, 2, 1, 32), 2)
     quants = (low | high << np.uint8(4)).view(np.int8) - np.int8(32)
-    scale = _f16(blocks, 208) * blocks[:, 192:208].view(np.int8)[:, :, None]
-    return (scale * quants.reshape(-1, 16, 16)).reshape(-1, 256)
+    scale = _f16(blocks, 208)[:, 0] * blocks[:, 192:208].view(np.int8)
+    return quants.reshape(-1, 16, 16), scale
 
 
 def to_q6_k(values: _Floats) -> _Blocks:

@@ -62,6 +62,9 @@ _SUMS: dict[tuple[str, str], Sums] = {
     # vpmaddubsw adds two products, and four of its results are added before widening.
     ("i2_s", "avx2"): Sums(_CODE_3, (Block(16, 2 * _CODE_3, 4),)),
     ("i2_s", "avx512"): Sums(_CODE_3),
+    ("i2_s", "neon"): Sums(_CODE_3, (Block(16, _CODE_3, 64),)),
+    ("i2_s", "neondot"): Sums(_CODE_3),
+    ("i2_s", "neoni8mm"): Sums(_CODE_3),
     ("tl5", "scalar"): Sums(_CODE, weights_per_lookup=5),
     # Parts of a sum in bytes for six groups, then sums of five activations for 48 groups.
     ("tl5", "avx512"): Sums(_CODE, (Block(8, 21, 6), Block(16, 641, 48)), weights_per_lookup=5),

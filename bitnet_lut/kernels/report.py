@@ -11,8 +11,9 @@ from bitnet_lut.cpu import choose_isa
 from bitnet_lut.kernels.bench import Figure
 from bitnet_lut.kernels.kernel import Kernel, get, names
 from bitnet_lut.kernels.proof import Fault, prove
+from bitnet_lut.kernels.tune import TOKENS, Tuning
 
-__all__ = ["chosen", "list_kernels", "load", "prove_kernel", "report_bench"]
+__all__ = ["chosen", "list_kernels", "load", "prove_kernel", "report_bench", "report_tuning"]
 
 ANY = "any"  # in place of a tier, for kernels from outside
 
@@ -20,7 +21,7 @@ ANY = "any"  # in place of a tier, for kernels from outside
 def load(paths: Sequence[Path]) -> None:
     """Run Python files that register kernels."""
     for path in paths:
-        runpy.run_path(str(path))
+        runpy.run_path(str(path.resolve()))
 
 
 def chosen(name: str | None, isa: str) -> list[Kernel]:
@@ -107,3 +108,20 @@ def _cells(one: Figure) -> tuple[str, ...]:
         f"{one.gb_s:.1f}",
         f"{one.share:.0%}",
     )
+
+
+def report_tuning(tuning: Tuning) -> Iterator[str]:
+    """What each kernel takes for each group, by tokens at once, and which one is used."""
+    choice = tuning.choice
+    header = ("matrices", "shape", "kernel", *(f"ms, {n} tokens" for n in TOKENS), "")
+    rows = [
+        (
+            one.group,
+            f"{one.rows}x{one.cols}",
+            one.kernel,
+            *(f"{1e3 * one.seconds[n]:.3f}" for n in TOKENS),
+            "chosen" if choice[one.group] == one.kernel else "",
+        )
+        for one in tuning.timings
+    ]
+    return table([header, *rows])

@@ -17,6 +17,7 @@ __all__ = ["Timer", "prepare_seconds", "ring", "ring_bytes"]
 
 _LEAST_BYTES = 400 * 10**6
 _LEAST_SECONDS = 0.04  # of one timed run
+_MOST_MATRICES = 10**6  # of the shortest run
 _RUNS = 5
 _MOST_SECONDS = 1.0  # of all runs, but for the first
 
@@ -60,14 +61,25 @@ class Timer:
         units = -(-rows // step)
         ends = [min(units * i // threads * step, rows) for i in range(threads + 1)]
         self._parts = [(lo, hi) for lo, hi in pairwise(ends) if lo < hi]
-        self._next = 0
+        self._next, self._count = 0, 1
 
     def seconds(self) -> float:
         """Seconds a matrix takes: the median of some runs."""
-        least = self._run(1)
-        count = max(1, min(10**7, round(_LEAST_SECONDS / max(least, 1e-9))))
-        runs = max(1, min(_RUNS, int(_MOST_SECONDS / (count * least))))
-        return statistics.median(self._run(count) / count for _ in range(runs))
+        least = self.warm_up()
+        runs = max(1, min(_RUNS, int(_MOST_SECONDS / (self._count * least))))
+        return statistics.median(self.run() for _ in range(runs))
+
+    def warm_up(self) -> float:
+        """Find out how many matrices make a run; returns roughly the seconds of one."""
+        count = 1
+        while (seconds := self._run(count)) < _LEAST_SECONDS / 4 and count < _MOST_MATRICES:
+            count *= 4
+        self._count = max(1, round(count * _LEAST_SECONDS / seconds))
+        return seconds / count
+
+    def run(self) -> float:
+        """Seconds a matrix takes in one run."""
+        return self._run(self._count) / self._count
 
     def _run(self, count: int) -> float:
         """Seconds of *count* matrices, from the first thread that starts to the last that ends."""

@@ -60,24 +60,36 @@ BL_INLINE void BL_FN(prefetch)(const uint8_t *p) { _mm_prefetch((const char *)p,
 
 BL_INLINE __m256i BL_FN(load_u8x32)(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 
-BL_INLINE void BL_FN(unpack_i4x32)(int8_t *q, const uint8_t *p)
+/* The low nibbles of p (16), then the high ones. */
+BL_INLINE __m256i BL_FN(u4x32)(const uint8_t *p)
 {
     const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
     const __m256i spread = _mm256_inserti128_si256(_mm256_castsi128_si256(bytes), _mm_srli_epi16(bytes, 4), 1);
-    const __m256i u4x32 = _mm256_and_si256(spread, _mm256_set1_epi8(15));
-    _mm256_storeu_si256((__m256i *)(void *)q, _mm256_sub_epi8(u4x32, _mm256_set1_epi8(8)));
+    return _mm256_and_si256(spread, _mm256_set1_epi8(15));
+}
+
+/* u8x32 (4) = 4 bits of low (64) and 2 bits of high (32) each. */
+BL_INLINE void BL_FN(u6x128)(__m256i u8x32[4], const uint8_t *low, const uint8_t *high)
+{
+    const __m256i nibble = _mm256_set1_epi8(15), pair = _mm256_set1_epi8(0x30);
+    const __m256i low0 = BL_FN(load_u8x32)(low), low1 = BL_FN(load_u8x32)(low + 32), bits = BL_FN(load_u8x32)(high);
+    const __m256i fours[4] = {low0, low1, _mm256_srli_epi16(low0, 4), _mm256_srli_epi16(low1, 4)};
+    const __m256i twos[4] = {_mm256_slli_epi16(bits, 4), _mm256_slli_epi16(bits, 2), bits, _mm256_srli_epi16(bits, 2)};
+    for (int i = 0; i < 4; i++)
+        u8x32[i] = _mm256_or_si256(_mm256_and_si256(fours[i], nibble), _mm256_and_si256(twos[i], pair));
+}
+
+BL_INLINE void BL_FN(unpack_i4x32)(int8_t *q, const uint8_t *p)
+{
+    _mm256_storeu_si256((__m256i *)(void *)q, _mm256_sub_epi8(BL_FN(u4x32)(p), _mm256_set1_epi8(8)));
 }
 
 BL_INLINE void BL_FN(unpack_i6x128)(int8_t *q, const uint8_t *low, const uint8_t *high)
 {
-    const __m256i nibble = _mm256_set1_epi8(15), pair = _mm256_set1_epi8(0x30), bias = _mm256_set1_epi8(32);
-    const __m256i low0 = BL_FN(load_u8x32)(low), low1 = BL_FN(load_u8x32)(low + 32), bits = BL_FN(load_u8x32)(high);
-    const __m256i fours[4] = {low0, low1, _mm256_srli_epi16(low0, 4), _mm256_srli_epi16(low1, 4)};
-    const __m256i twos[4] = {_mm256_slli_epi16(bits, 4), _mm256_slli_epi16(bits, 2), bits, _mm256_srli_epi16(bits, 2)};
-    for (int i = 0; i < 4; i++) {
-        const __m256i u6x32 = _mm256_or_si256(_mm256_and_si256(fours[i], nibble), _mm256_and_si256(twos[i], pair));
-        _mm256_storeu_si256((__m256i *)(void *)(q + 32 * i), _mm256_sub_epi8(u6x32, bias));
-    }
+    __m256i u8x32[4];
+    BL_FN(u6x128)(u8x32, low, high);
+    for (int i = 0; i < 4; i++)
+        _mm256_storeu_si256((__m256i *)(void *)(q + 32 * i), _mm256_sub_epi8(u8x32[i], _mm256_set1_epi8(32)));
 }
 
 BL_INLINE int32_t BL_FN(sum_i32x8)(__m256i v)
@@ -116,6 +128,20 @@ BL_INLINE void BL_FN(round_i8)(int8_t *q, const float *x, int64_t n, float scale
     bl_round_i8_scalar(q + k, x + k, n - k, scale);
 }
 
+/* sum += u8 . i8 in pairs. gcc copies and spills the sums of the intrinsic; the instruction leaves them alone. */
+BL_INLINE __m256i BL_FN(add_pairs)(__m256i sum_i16x16, __m256i u8x32, __m256i i8x32)
+{
+    const __m256i pairs = _mm256_maddubs_epi16(u8x32, i8x32);
+#if defined(__GNUC__) && !defined(__clang__)
+    __asm__("vpaddw %1, %0, %0" : "+x"(sum_i16x16) : "x"(pairs));
+    return sum_i16x16;
+#else
+    return _mm256_add_epi16(sum_i16x16, pairs);
+#endif
+}
+
+#include "dense_avx2.h"
+#include "panel_avx2.h"
 #include "i2_s_avx2.h"
 #define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s)
 #include "ops.h"

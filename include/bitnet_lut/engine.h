@@ -76,8 +76,8 @@ typedef struct {
     int64_t context; /* most positions of a sequence */
     int64_t batch;   /* most tokens */
     float *x;              /* (batch, embedding) residual stream */
-    float *input;          /* (batch, widest input) what the next matrices read */
-    uint8_t *prepared;     /* bl_prepared_bytes(model, batch) bytes: what the next matrices read, if ternary */
+    float *input;          /* (batch, widest input) of the next matrices */
+    uint8_t *prepared;     /* bl_prepared_bytes(model, batch) bytes: input as the next matrices read it */
     int8_t *quantised;     /* (workers, widest input) */
     float *act_max;        /* (batch) */
     float *q, *k, *v;      /* (batch, heads * head_dim), (batch, kv_heads * head_dim) twice */
@@ -119,12 +119,18 @@ BL_INLINE int64_t bl_widest_input(const bl_model *m)
     return m->ffn > widest ? m->ffn : widest;
 }
 
+/* Bytes of each of n prepared tokens that w reads. */
+BL_INLINE int64_t bl_token_bytes_of(const bl_model *m, const bl_matrix *w, int64_t n)
+{
+    return w->type == BL_TERNARY ? w->cell->token_bytes(w->cols, n) : m->tier->dense_bytes(w->cols);
+}
+
 /* Room for the prepared activations of 1 to batch tokens that w reads. */
-static int64_t bl_prepared_for(const bl_matrix *w, int64_t batch)
+static int64_t bl_prepared_for(const bl_model *m, const bl_matrix *w, int64_t batch)
 {
     int64_t most = 0;
-    for (int64_t n = 1; w->type == BL_TERNARY && n <= batch; n++) {
-        const int64_t bytes = n * w->cell->token_bytes(w->cols, n);
+    for (int64_t n = 1; n <= batch; n++) {
+        const int64_t bytes = n * bl_token_bytes_of(m, w, n);
         if (bytes > most) most = bytes;
     }
     return most;
@@ -133,12 +139,12 @@ static int64_t bl_prepared_for(const bl_matrix *w, int64_t batch)
 /* The same, whatever matrix reads them. */
 static int64_t bl_prepared_bytes(const bl_model *m, int64_t batch)
 {
-    int64_t most = bl_prepared_for(&m->head, batch);
+    int64_t most = bl_prepared_for(m, &m->head, batch);
     for (int64_t l = 0; l < m->layers; l++) {
         const bl_layer *layer = &m->layer[l];
         const bl_matrix *const readers[] = {&layer->q, &layer->o, &layer->gate, &layer->down};
         for (size_t i = 0; i < sizeof readers / sizeof *readers; i++) {
-            const int64_t bytes = bl_prepared_for(readers[i], batch);
+            const int64_t bytes = bl_prepared_for(m, readers[i], batch);
             if (bytes > most) most = bytes;
         }
     }
@@ -183,8 +189,7 @@ static void bl_rescale_rows(float *out, const bl_matrix *w, float act_max, int64
     }
 }
 
-/* This worker's rows of out (n, out_stride) = W input. Ternary matrices read the prepared activations, others the
- * float ones. */
+/* This worker's rows of out (n, out_stride) = W input, as it is prepared. */
 static void bl_linear(const bl_step *s, const bl_matrix *w, float *out, int64_t out_stride, int64_t lo, int64_t hi)
 {
     const bl_tier *tier = s->model->tier;
@@ -193,7 +198,7 @@ static void bl_linear(const bl_step *s, const bl_matrix *w, float *out, int64_t 
         w->cell->gemm((int32_t *)(void *)out, out_stride, w->data, state->prepared, w->rows, w->cols, lo, hi, s->n);
         for (int64_t t = 0; t < s->n; t++) bl_rescale_rows(out + t * out_stride, w, state->act_max[t], lo, hi);
     } else {
-        tier->dense_gemm(out, out_stride, w->type, w->data, state->input, w->cols, w->cols, lo, hi, s->n);
+        tier->dense_gemm(out, out_stride, w->type, w->data, state->prepared, w->cols, lo, hi, s->n);
     }
     if (!w->bias) return;
     for (int64_t t = 0; t < s->n; t++)
@@ -213,7 +218,8 @@ BL_INLINE void bl_linear_share(const bl_step *s, const bl_matrix *w, float *out,
     bl_linear(s, w, out, w->rows, lo, hi);
 }
 
-/* This worker's tokens of input = norm(from), or from itself without a norm; quantised too if the reader is ternary. */
+/* This worker's tokens of input = norm(from), or from itself without a norm, and prepared for the reader. Matrices of any
+ * dense types read the same preparation, ternary ones that of their kernel. */
 static void bl_make_input(const bl_step *s, const float *from, const float *norm, const bl_matrix *reader, int worker,
                           int workers)
 {
@@ -227,9 +233,13 @@ static void bl_make_input(const bl_step *s, const float *from, const float *norm
         float *input = state->input + t * width;
         if (norm) tier->rms_norm(input, from + t * width, norm, width, s->model->eps);
         else memcpy(input, from + t * width, (size_t)width * sizeof(float));
-        if (reader->type != BL_TERNARY) continue;
-        state->act_max[t] = tier->quantise(q, input, width);
-        reader->cell->prepare(state->prepared + t * reader->cell->token_bytes(width, s->n), q, width, s->n);
+        uint8_t *prepared = state->prepared + t * bl_token_bytes_of(s->model, reader, s->n);
+        if (reader->type == BL_TERNARY) {
+            state->act_max[t] = tier->quantise(q, input, width);
+            reader->cell->prepare(prepared, q, width, s->n);
+        } else {
+            tier->dense_prepare(prepared, input, width);
+        }
     }
 }
 

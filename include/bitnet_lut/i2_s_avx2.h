@@ -1,43 +1,180 @@
-/* Kernel i2_s by vpmaddubsw. Included by the tiers avx2 and up, inside their target region. */
+/* Kernel i2_s by vpmaddubsw, whose sums stay in int16 as long as they fit. Included by avx2.h inside its target region. */
 
 static void BL_FN(i2_s_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {
     bl_i2_s_prepare_scalar(prepared, q, cols, n);
 }
 
-/* A tile of rows x tokens. Codes of a block are decoded once and meet every token; the four products of a block fit
- * int16 (4 * 2 * 2 * 128), which is widened at once. */
-BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+/* Blocks of which every sum of products fits int16: a pair of products reaches -768, four of them a lane and block. */
+enum { BL_FN(I2_S_BYTES) = 10 * BL_BLOCK_BYTES };
+
+BL_INLINE int32_t BL_FN(token_sum)(const uint8_t *values)
+{
+    bl_prepared head;
+    memcpy(&head, values - sizeof head, sizeof head);
+    return head.sum;
+}
+
+/* ---- one token ------------------------------------------------------------------------------------------------- */
+
+/* One block of a row. The codes stay where they are in their nibble: half of the products are 4 times theirs. */
+BL_INLINE void BL_FN(i2_s_block)(__m256i *once, __m256i *fourfold, const uint8_t *packed, const uint8_t *values)
+{
+    const __m256i low = _mm256_set1_epi8(0x03), high = _mm256_set1_epi8(0x0c);
+    const __m256i bytes = BL_FN(load_u8x32)(packed), upper = _mm256_srli_epi16(bytes, 4);
+    *fourfold = BL_FN(add_pairs)(*fourfold, _mm256_and_si256(upper, high), BL_FN(load_u8x32)(values));
+    *once = BL_FN(add_pairs)(*once, _mm256_and_si256(upper, low), BL_FN(load_u8x32)(values + 32));
+    *fourfold = BL_FN(add_pairs)(*fourfold, _mm256_and_si256(bytes, high), BL_FN(load_u8x32)(values + 64));
+    *once = BL_FN(add_pairs)(*once, _mm256_and_si256(bytes, low), BL_FN(load_u8x32)(values + 96));
+}
+
+BL_INLINE void BL_FN(i2_s_rows)(int32_t *dot, const uint8_t *packed, const uint8_t *values, int64_t row_bytes,
+                                const int rows)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i sum[2];
+    for (int r = 0; r < rows; r++) sum[r] = _mm256_setzero_si256();
+    for (int64_t b = 0; b < row_bytes;) {
+        const int64_t most = BL_FN(I2_S_BYTES) / 2; /* fourfold sums fit for half as many */
+        const int64_t end = row_bytes - b < most ? row_bytes : b + most;
+        __m256i once[2], fourfold[2];
+        for (int r = 0; r < rows; r++) once[r] = fourfold[r] = _mm256_setzero_si256();
+        for (; b < end; b += BL_BLOCK_BYTES)
+            for (int r = 0; r < rows; r++) {
+                const uint8_t *from = packed + r * row_bytes + b;
+                BL_FN(prefetch)(from + BL_AHEAD);
+                BL_FN(i2_s_block)(&once[r], &fourfold[r], from, values + 4 * b);
+            }
+        for (int r = 0; r < rows; r++) {
+            const __m256i i16x16 = _mm256_add_epi16(once[r], _mm256_srai_epi16(fourfold[r], 2));
+            sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(i16x16, ones));
+        }
+    }
+    for (int r = 0; r < rows; r++) dot[r] = BL_FN(sum_i32x8)(sum[r]) - BL_FN(token_sum)(values);
+}
+
+/* ---- a few tokens ---------------------------------------------------------------------------------------------- */
+
+/* A tile of rows x tokens: codes are decoded once and meet every token. */
+BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
                                 int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
 {
     const __m256i mask = _mm256_set1_epi8(3), ones = _mm256_set1_epi16(1);
-    __m256i sum[4][4];
+    __m256i sum[2][6];
     for (int r = 0; r < rows; r++)
         for (int t = 0; t < tokens; t++) sum[r][t] = _mm256_setzero_si256();
-    for (int64_t b = 0; b < row_bytes; b += BL_BLOCK_BYTES) {
-        for (int r = 0; r < rows; r++) {
-            const uint8_t *from = packed + r * row_bytes + b;
-            BL_FN(prefetch)(from + BL_AHEAD);
-            const __m256i bytes = BL_FN(load_u8x32)(from);
-            const __m256i c0 = _mm256_and_si256(_mm256_srli_epi16(bytes, 6), mask);
-            const __m256i c1 = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
-            const __m256i c2 = _mm256_and_si256(_mm256_srli_epi16(bytes, 2), mask);
-            const __m256i c3 = _mm256_and_si256(bytes, mask);
-            for (int t = 0; t < tokens; t++) {
-                const __m256i *q = (const __m256i *)(const void *)(prepared + t * token_bytes + 4 * b);
-                const __m256i p01 = _mm256_add_epi16(_mm256_maddubs_epi16(c0, _mm256_loadu_si256(q)),
-                                                     _mm256_maddubs_epi16(c1, _mm256_loadu_si256(q + 1)));
-                const __m256i p23 = _mm256_add_epi16(_mm256_maddubs_epi16(c2, _mm256_loadu_si256(q + 2)),
-                                                     _mm256_maddubs_epi16(c3, _mm256_loadu_si256(q + 3)));
-                sum[r][t] = _mm256_add_epi32(sum[r][t], _mm256_madd_epi16(_mm256_add_epi16(p01, p23), ones));
+    for (int64_t b = 0, end; b < row_bytes; b = end) {
+        end = row_bytes - b < BL_FN(I2_S_BYTES) ? row_bytes : b + BL_FN(I2_S_BYTES);
+        __m256i sum_i16x16[2][6];
+        for (int r = 0; r < rows; r++)
+            for (int t = 0; t < tokens; t++) sum_i16x16[r][t] = _mm256_setzero_si256();
+        for (int64_t i = b; i < end; i += BL_BLOCK_BYTES) {
+            for (int r = 0; r < rows; r++) BL_FN(prefetch)(packed + r * row_bytes + i + BL_AHEAD);
+            for (int f = 0; f < 4; f++) {
+                __m256i codes[2];
+                for (int r = 0; r < rows; r++)
+                    codes[r] = _mm256_and_si256(
+                        _mm256_srli_epi16(BL_FN(load_u8x32)(packed + r * row_bytes + i), 6 - 2 * f), mask);
+                for (int t = 0; t < tokens; t++) {
+                    const __m256i q = BL_FN(load_u8x32)(values + t * token_bytes + 4 * i + 32 * f);
+                    for (int r = 0; r < rows; r++)
+                        sum_i16x16[r][t] = BL_FN(add_pairs)(sum_i16x16[r][t], codes[r], q);
+                }
             }
         }
+        for (int r = 0; r < rows; r++)
+            for (int t = 0; t < tokens; t++)
+                sum[r][t] = _mm256_add_epi32(sum[r][t], _mm256_madd_epi16(sum_i16x16[r][t], ones));
     }
-    for (int t = 0; t < tokens; t++) {
-        bl_prepared head;
-        memcpy(&head, prepared + t * token_bytes - sizeof head, sizeof head);
-        for (int r = 0; r < rows; r++) dot[t * dot_stride + r] = BL_FN(sum_i32x8)(sum[r][t]) - head.sum;
+    for (int t = 0; t < tokens; t++)
+        for (int r = 0; r < rows; r++)
+            dot[t * dot_stride + r] = BL_FN(sum_i32x8)(sum[r][t]) - BL_FN(token_sum)(values + t * token_bytes);
+}
+
+/* ---- many tokens: whole panels, decoded once --------------------------------------------------------------------- */
+
+/* Eight vectors of 8 dwords become 8 vectors of the dwords at the same place. */
+BL_INLINE void BL_FN(transpose_i32x8)(__m256i v[8])
+{
+    __m256i pairs[8], fours[8];
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
     }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            fours[i + 2 * j] = _mm256_unpacklo_epi64(pairs[i + j], pairs[i + j + 2]);
+            fours[i + 2 * j + 1] = _mm256_unpackhi_epi64(pairs[i + j], pairs[i + j + 2]);
+        }
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_permute2x128_si256(fours[i], fours[i + 4], 0x20);
+        v[i + 4] = _mm256_permute2x128_si256(fours[i], fours[i + 4], 0x31);
+    }
+}
+
+/* The 16 quads of half a block, eight rows, from the eight dwords of each row with its codes in the low nibbles. */
+BL_INLINE void BL_FN(i2_s_decode_half)(uint8_t *codes, const __m256i dwords[8], const int shift)
+{
+    const __m256i mask = _mm256_set1_epi8(3);
+    for (int i = 0; i < 8; i++) {
+        const __m256i first = _mm256_and_si256(_mm256_srli_epi16(dwords[i], shift + 2), mask);
+        const __m256i second = _mm256_and_si256(_mm256_srli_epi16(dwords[i], shift), mask);
+        _mm256_storeu_si256((__m256i *)(void *)(codes + BL_QUAD_BYTES * i), first);
+        _mm256_storeu_si256((__m256i *)(void *)(codes + BL_QUAD_BYTES * (8 + i)), second);
+    }
+}
+
+/* Quads decoded at once: they stay in the first cache. */
+enum { BL_FN(I2_S_QUADS) = 80 };
+
+/* Quads in the order of the columns, from a multiple of 16 on: 32 to a block. */
+BL_INLINE void BL_FN(i2_s_decode)(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
+                                  int64_t quad, int64_t quads)
+{
+    (void)rows;
+    const int64_t row_bytes = bl_i2_s_row_bytes(cols);
+    packed += panel * BL_PANEL * row_bytes;
+    for (int64_t b = quad / 32 * 32; b < quad + quads; b += 32)
+        for (int r = 0; r < BL_PANEL; r += 8) {
+            __m256i dwords[8];
+            for (int i = 0; i < 8; i++) {
+                const uint8_t *from = packed + (r + i) * row_bytes + b;
+                BL_FN(prefetch)(from + BL_PANEL * row_bytes);
+                dwords[i] = BL_FN(load_u8x32)(from);
+            }
+            BL_FN(transpose_i32x8)(dwords);
+            uint8_t *to = codes + BL_QUAD_BYTES * (b - quad) + 4 * r;
+            if (b >= quad) BL_FN(i2_s_decode_half)(to, dwords, 4);
+            if (b + 16 < quad + quads) BL_FN(i2_s_decode_half)(to + BL_QUAD_BYTES * 16, dwords, 0);
+        }
+}
+
+/* ---- any number ------------------------------------------------------------------------------------------------- */
+
+/* Tiles of one row. */
+BL_INLINE void BL_FN(i2_s_row)(int32_t *dot, int64_t dot_stride, const uint8_t *row, const uint8_t *values,
+                               int64_t row_bytes, int64_t token_bytes, int64_t n)
+{
+#define BL_TILE(tokens)                                                                                                \
+    BL_FN(i2_s_tile)(dot + t * dot_stride, dot_stride, row, values + t * token_bytes, row_bytes, token_bytes, 1, tokens)
+    for (int64_t t = 0, tokens; t < n; t += tokens) {
+        tokens = bl_even_share(n - t, 6);
+        switch (tokens) {
+        case 1: BL_TILE(1); break;
+        case 2: BL_TILE(2); break;
+        case 3: BL_TILE(3); break;
+        case 4: BL_TILE(4); break;
+        case 5: BL_TILE(5); break;
+        default: BL_TILE(6); break;
+        }
+    }
+#undef BL_TILE
+}
+
+/* Whether decoding to memory pays: from nine tokens on, or when the tokens do not stay in the first cache. */
+BL_INLINE int BL_FN(i2_s_by_panels)(int64_t token_bytes, int64_t n)
+{
+    return n > 8 || (n > 2 && n * token_bytes > 32768);
 }
 
 static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
@@ -47,17 +184,19 @@ static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *pa
     const int64_t row_bytes = bl_i2_s_row_bytes(cols), token_bytes = bl_i2_s_prepared_bytes(cols);
     const uint8_t *values = prepared + sizeof(bl_prepared);
     int64_t row = lo;
-#define BL_TILE(rows, tokens)                                                                                          \
-    BL_FN(i2_s_tile)(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
-                     row_bytes, token_bytes, rows, tokens)
-    for (; row + 4 <= hi; row += 4) {
-        int64_t t = 0;
-        for (; t + 2 <= n; t += 2) BL_TILE(4, 2);
-        if (t < n) BL_TILE(4, 1);
+    if (BL_FN(i2_s_by_panels)(token_bytes, n)) {
+        const int64_t whole = (hi - lo) / BL_PANEL * BL_PANEL;
+        bl_panel_gemm_by(dot + lo, dot_stride, packed + lo * row_bytes, prepared, whole, cols, 0, whole, n, row_bytes,
+                         token_bytes, BL_FN(i2_s_decode), BL_FN(I2_S_QUADS), BL_FN(panel_dot));
+        row += whole;
     }
+    if (n == 1)
+        for (; row + 2 <= hi; row += 2) BL_FN(i2_s_rows)(dot + row, packed + row * row_bytes, values, row_bytes, 2);
+    if (n == 2)
+        for (; row + 2 <= hi; row += 2)
+            BL_FN(i2_s_tile)(dot + row, dot_stride, packed + row * row_bytes, values, row_bytes, token_bytes, 2, 2);
     for (; row < hi; row++)
-        for (int64_t t = 0; t < n; t++) BL_TILE(1, 1);
-#undef BL_TILE
+        BL_FN(i2_s_row)(dot + row, dot_stride, packed + row * row_bytes, values, row_bytes, token_bytes, n);
 }
 
 static const bl_cell BL_FN(i2_s) = {bl_i2_s_token_bytes, BL_FN(i2_s_prepare), BL_FN(i2_s_gemm)};

@@ -22,9 +22,11 @@ typedef struct {
 
     const bl_cell *cells[BL_KERNEL_COUNT]; /* NULL where the scalar tier's is used: see bl_cell_of */
 
-    /* dense weights of any ggml type of layout.h, float activations */
-    void (*dense_gemm)(float *out, int64_t out_stride, bl_type type, const uint8_t *weights, const float *x,
-                       int64_t x_stride, int64_t cols, int64_t lo, int64_t hi, int64_t n);
+    /* dense weights of any ggml type of layout.h; activations are prepared once for all types: see dense.h */
+    int64_t (*dense_bytes)(int64_t cols); /* of a prepared token, a multiple of 64 */
+    void (*dense_prepare)(uint8_t *prepared, const float *x, int64_t cols);
+    void (*dense_gemm)(float *out, int64_t out_stride, bl_type type, const uint8_t *weights, const uint8_t *prepared,
+                       int64_t cols, int64_t lo, int64_t hi, int64_t n);
     void (*dense_row)(float *out, bl_type type, const uint8_t *row, int64_t cols);
 
     /* the rest of a transformer */

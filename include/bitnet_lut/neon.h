@@ -6,8 +6,11 @@
 #define BL_TIER_NEEDS BL_CPU_NEON
 
 #include "neon_lanes.h"
+#include "dense_neon.h"
 #include "i2_s_neon.h"
-#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s)
+#include "panel_neon.h"
+#include "tl5_neon.h"
+#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s), [BL_TL5] = &BL_FN(tl5)
 #include "ops.h"
 
 #undef bl_f32x16

@@ -1,4 +1,4 @@
-/* ARM with dot products (optional from Armv8.2: Cortex-A55, A76, Neoverse N1, Apple A11 up): sdot. Contracts are in
+/* ARM with dot products (optional from Armv8.2: Cortex-A55, A76, Neoverse N1, Apple A13 up): sdot. Contracts are in
  * scalar.h. */
 #ifndef BL_NEONDOT_H
 #define BL_NEONDOT_H
@@ -8,8 +8,11 @@
 BL_TARGET(BL_TARGET_DOTPROD)
 
 #include "neon_lanes.h"
+#include "dense_neon.h"
 #include "i2_s_neondot.h"
-#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s)
+#include "panel_neondot.h"
+#include "tl5_neon.h"
+#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s), [BL_TL5] = &BL_FN(tl5)
 #include "ops.h"
 
 BL_TARGET_END

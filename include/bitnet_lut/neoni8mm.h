@@ -8,8 +8,11 @@
 BL_TARGET(BL_TARGET_I8MM)
 
 #include "neon_lanes.h"
+#include "dense_neon.h"
 #include "i2_s_neoni8mm.h"
-#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s)
+#include "panel_neoni8mm.h"
+#include "tl5_neon.h"
+#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s), [BL_TL5] = &BL_FN(tl5)
 #include "ops.h"
 
 BL_TARGET_END

@@ -78,6 +78,30 @@ BL_INLINE float bl_relu2(float x)
 /* What an int32 dot product is multiplied by: weight scale times activation maximum over 127. */
 BL_INLINE float bl_rescale(float weight_scale, float act_max) { return weight_scale * act_max / 127.0f; }
 
+/* Sixteen activations in fixed point: x = whole * step to the nearest, |whole| < 2^20. The step, which is returned, is a
+ * power of two, so only the rounding to whole numbers loses anything. Of a group with NaN or infinity the step is that,
+ * and the numbers are zero. */
+BL_INLINE float bl_fixed_group(int32_t whole[16], const float x[16])
+{
+    uint32_t max_bits = 0;
+    for (int j = 0; j < 16; j++) {
+        const uint32_t bits = bl_bits(x[j]) & 0x7fffffff;
+        max_bits = bits > max_bits ? bits : max_bits;
+    }
+    if (max_bits >= 0x7f800000u) {
+        memset(whole, 0, 16 * sizeof *whole);
+        return bl_float(max_bits);
+    }
+    uint32_t exponent = max_bits >> 23; /* biased: the largest |x| is below 2^(exponent - 126) */
+    if (exponent < 20) exponent = 20; /* that scale and step are normal numbers */
+    const float scale = bl_float((273 - exponent) << 23);
+    for (int j = 0; j < 16; j++) {
+        const float rounded = bl_rint(x[j] * scale), limit = 1048575.0f;
+        whole[j] = (int32_t)(rounded > limit ? limit : rounded < -limit ? -limit : rounded);
+    }
+    return bl_float((exponent - 19) << 23);
+}
+
 /* sin and cos of position * inverse frequency (the product rounded to float, as transformers does), evaluated in
  * double after reduction to [-pi/4, pi/4], then rounded to float. */
 BL_INLINE void bl_sincos(float angle, float *sine, float *cosine)

@@ -27,6 +27,13 @@ enum {
  * by unpack instructions, which work within 16 bytes. It is its own inverse. */
 BL_INLINE int bl_panel_place(int r) { return (r & 3) | (r >> 4 & 3) << 2 | (r >> 2 & 3) << 4; }
 
+/* How many of n tokens to take next, at most these: as few steps as can be, of even size. */
+BL_INLINE int64_t bl_even_share(int64_t n, int64_t most)
+{
+    const int64_t steps = (n + most - 1) / most;
+    return (n + steps - 1) / steps;
+}
+
 BL_INLINE int64_t bl_panels(int64_t rows) { return bl_round_up(rows, BL_PANEL) / BL_PANEL; }
 
 /* Decode quads [quad, quad + quads) of a panel, quad a multiple of BL_QUADS. Rows beyond the matrix may be anything. */
@@ -49,11 +56,11 @@ BL_INLINE void bl_panel_dot_scalar(int32_t *sum, const uint8_t *codes, const uin
         }
 }
 
-/* The gemm of a kernel, given its number of quads for these columns and its decoder, and the dot of a tier: functions
- * known to the compiler, so that they are inlined. */
-BL_INLINE void bl_panel_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n, int64_t all_quads,
-                             int64_t token_bytes, bl_decode decode, bl_panel_dot panel_dot)
+/* The gemm of a kernel, given its number of quads for these columns, its decoder and how many quads it decodes at once
+ * (at most BL_QUADS), and the dot of a tier: functions known to the compiler, so that they are inlined. */
+BL_INLINE void bl_panel_gemm_by(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+                                int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n, int64_t all_quads,
+                                int64_t token_bytes, bl_decode decode, const int64_t at_once, bl_panel_dot panel_dot)
 {
     uint8_t codes[BL_QUADS * BL_QUAD_BYTES];
     int32_t sum[BL_PANEL_TOKENS * BL_PANEL];
@@ -62,8 +69,8 @@ BL_INLINE void bl_panel_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *pa
         const uint8_t *token = prepared + first * token_bytes;
         for (int64_t row = lo; row < hi; row += BL_PANEL) {
             memset(sum, 0, (size_t)tokens * BL_PANEL * sizeof *sum);
-            for (int64_t quad = 0; quad < all_quads; quad += BL_QUADS) {
-                const int64_t quads = all_quads - quad < BL_QUADS ? all_quads - quad : BL_QUADS;
+            for (int64_t quad = 0; quad < all_quads; quad += at_once) {
+                const int64_t quads = all_quads - quad < at_once ? all_quads - quad : at_once;
                 decode(codes, packed, rows, cols, row / BL_PANEL, quad, quads);
                 panel_dot(sum, codes, token + sizeof(bl_prepared) + 4 * quad, token_bytes, quads, tokens);
             }
@@ -76,6 +83,14 @@ BL_INLINE void bl_panel_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *pa
             }
         }
     }
+}
+
+BL_INLINE void bl_panel_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n, int64_t all_quads,
+                             int64_t token_bytes, bl_decode decode, bl_panel_dot panel_dot)
+{
+    bl_panel_gemm_by(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, all_quads, token_bytes, decode, BL_QUADS,
+                     panel_dot);
 }
 
 #endif

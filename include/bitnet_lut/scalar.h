@@ -59,6 +59,71 @@ BL_INLINE void BL_FN(unpack_i6x128)(int8_t *q, const uint8_t *low, const uint8_t
     }
 }
 
+enum { BL_FN(MEET) = 1 };
+
+/* Fixed-point activations of 256 columns, as words whose products the compiler can add in pairs: 1024 high + low. */
+typedef struct {
+    int16_t high[256], low[256];
+    float step[BL_LANES];
+} BL_FN(fixed);
+
+/* Weights of 256 columns: codes, and the scale of every 16. */
+typedef struct {
+    int8_t q[256];
+    bl_f32x16 scale;
+} BL_FN(codes);
+
+/* The float lanes of fixed-point sums, which a tier may keep in another order, in that of the groups. */
+BL_INLINE bl_f32x16 BL_FN(in_order)(bl_f32x16 sum) { return sum; }
+
+/* Put the whole numbers of a group, and their step, into a zeroed chunk. */
+BL_INLINE void BL_FN(place_group)(BL_FN(fixed) *fixed, int group, const int32_t whole[BL_LANES], float step)
+{
+    fixed->step[group] = step;
+    BL_EACH_LANE fixed->high[BL_LANES * group + j] = (int16_t)((whole[j] + 512) >> 10);
+    BL_EACH_LANE fixed->low[BL_LANES * group + j] = (int16_t)(whole[j] - fixed->high[BL_LANES * group + j] * 1024);
+}
+
+BL_INLINE void BL_FN(open_q6_k)(BL_FN(codes) *to, const uint8_t *block)
+{
+    BL_FN(unpack_i6x128)(to->q, block, block + 128);
+    BL_FN(unpack_i6x128)(to->q + 128, block + 64, block + 160);
+    to->scale = BL_FN(mul)(BL_FN(load_i8)((const int8_t *)block + 192), BL_FN(set1)(BL_FN(f16)(block + 208)));
+}
+
+/* Eight blocks, as of the next type. */
+BL_INLINE void BL_FN(open_q8_0)(BL_FN(codes) *to, const uint8_t *block)
+{
+    for (int i = 0; i < 8; i++, block += 34) {
+        to->scale.lane[2 * i] = to->scale.lane[2 * i + 1] = BL_FN(f16)(block);
+        memcpy(to->q + 32 * i, block + 2, 32);
+    }
+}
+
+BL_INLINE void BL_FN(open_q4_0)(BL_FN(codes) *to, const uint8_t *block)
+{
+    for (int i = 0; i < 8; i++, block += 18) {
+        to->scale.lane[2 * i] = to->scale.lane[2 * i + 1] = BL_FN(f16)(block);
+        BL_FN(unpack_i4x32)(to->q + 32 * i, block + 2);
+    }
+}
+
+/* Add to the sums of some rows, at most MEET, the dot product of each group, exact, times its scales. offset is what a
+ * tier may add to codes, as a power of two. */
+BL_INLINE void BL_FN(meet)(bl_f32x16 *sum, const BL_FN(codes) *codes, const int rows, const BL_FN(fixed) *x,
+                           const int offset)
+{
+    (void)offset, (void)rows;
+    for (int g = 0; g < BL_LANES; g++) {
+        int32_t high = 0, low = 0;
+        for (int j = BL_LANES * g; j < BL_LANES * (g + 1); j++) {
+            high += codes->q[j] * x->high[j];
+            low += codes->q[j] * x->low[j];
+        }
+        sum->lane[g] += (float)(high * 1024 + low) * (codes->scale.lane[g] * x->step[g]);
+    }
+}
+
 /* Largest |x| as float bits compared as integers, so that NaN beats infinity beats every number. */
 BL_INLINE uint32_t BL_FN(max_bits)(const float *x, int64_t n)
 {

@@ -1,0 +1,183 @@
+"""The choice among kernels, and its cache."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from tiny_model import tiny_config
+
+from bitnet_lut import _kernels, cpu
+from bitnet_lut.cli import main
+from bitnet_lut.config import tensor_shapes
+from bitnet_lut.kernels import timing, tune
+from bitnet_lut.kernels.tune import Timing, Tuning, choose, measure, remember
+from bitnet_lut.packing import INPUT_GROUPS
+from bitnet_lut.synth import SHAPES
+
+CONFIG = SHAPES["2b-4t"].config
+SHAPES_OF_GROUPS = {
+    "attn_qkv": (3840, 2560),
+    "attn_output": (2560, 2560),
+    "ffn_gate_up": (13824, 2560),
+    "ffn_down": (2560, 6912),
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "bitnet_lut" / "kernels.json"
+
+
+@pytest.fixture
+def other(monkeypatch):
+    """A second kernel, by name."""
+    monkeypatch.setattr(_kernels, "kernel_names", lambda: ["i2_s", "other"])
+    return "other"
+
+
+def tuning(ratio, isa="avx2", threads=1):
+    """Another kernel takes *ratio* times as long as i2_s for one token, and is hopeless for 8."""
+    timings = [
+        Timing(group, *shape, kernel, {1: seconds, 8: 9 * seconds**2, 64: 1.0})
+        for group, shape in SHAPES_OF_GROUPS.items()
+        for kernel, seconds in (("i2_s", 1.0), ("other", ratio))
+    ]
+    return Tuning(isa, threads, timings)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "kernel"), [(0.5, "other"), (0.97, "other"), (0.99, "i2_s"), (1.5, "i2_s")]
+)
+def test_one_token_decides(ratio, kernel):
+    assert tuning(ratio).choice == dict.fromkeys(INPUT_GROUPS, kernel)
+
+
+def test_a_fixed_order_before_any_measurement(other, monkeypatch):
+    monkeypatch.setattr(cpu, "_PREFERRED", {"avx2": "other"})
+    assert choose(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "other")
+    assert choose(CONFIG, "auto", "scalar", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
+
+
+def test_the_fixed_order_prefers_kernels_of_the_tier_itself(isa):
+    for name in choose(CONFIG, "auto", isa, 1).values():
+        assert _kernels.Kernel(name, isa=isa).own
+
+
+def test_what_is_asked_for_comes_before_what_was_measured(other, monkeypatch):
+    remember(tuning(0.5))
+    assert choose(CONFIG, "i2_s", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
+    monkeypatch.setenv(cpu.KERNEL_VARIABLE, "i2_s")
+    assert choose(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
+    with pytest.raises(ValueError, match="kernel asks for 'nope'"):
+        choose(CONFIG, "nope", "avx2", 1)
+
+
+def test_what_was_measured_is_kept(other, cache):
+    assert remember(tuning(0.5)) == cache
+    chosen = dict.fromkeys(INPUT_GROUPS, "other")
+    plain = dict.fromkeys(INPUT_GROUPS, "i2_s")
+    assert choose(CONFIG, "auto", "avx2", 1) == chosen
+    assert choose(CONFIG, "auto", "avx2", 2) == plain
+    assert choose(CONFIG, "auto", "scalar", 1) == plain
+    assert choose(tiny_config(), "auto", "avx2", 1) == plain
+    remember(tuning(2, isa="scalar"))
+    assert choose(CONFIG, "auto", "avx2", 1) == chosen
+    remember(tuning(2))
+    assert choose(CONFIG, "auto", "avx2", 1) == plain
+    assert [path.name for path in cache.parent.iterdir()] == ["kernels.json"]
+
+
+def test_the_key_names_processor_and_version(other, cache, monkeypatch):
+    remember(tuning(0.5))
+    (key,) = json.loads(cache.read_text())
+    assert key.endswith("avx2, threads 1")
+    newer = replace(tune.machine(), version="newer")
+    monkeypatch.setattr(tune, "machine", lambda: newer)
+    assert choose(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
+
+
+def test_a_kernel_that_is_gone_is_not_chosen(other, monkeypatch):
+    remember(tuning(0.5))
+    monkeypatch.setattr(_kernels, "kernel_names", lambda: ["i2_s"])
+    assert choose(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": 1}', '{"a": {"1x1": 2}}', "\0\xff"])
+def test_a_damaged_cache_is_ignored_with_a_warning(other, cache, text):
+    cache.parent.mkdir()
+    cache.write_text(text, encoding="latin-1")
+    with pytest.warns(UserWarning, match=r"kernels\.json is ignored: .*run bitnet-lut tune"):
+        assert choose(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
+    with pytest.warns(UserWarning, match="is ignored"):
+        remember(tuning(0.5))
+    assert choose(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "other")
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(other, cache):
+    cache.parent.write_text("a file where the folder should be")
+    with (
+        pytest.warns(UserWarning, match="is ignored"),
+        pytest.warns(UserWarning, match="the tuning is not kept: "),
+    ):
+        assert remember(tuning(0.5)) is None
+
+
+def test_no_home_is_a_warning(other, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def no_home():
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(tune.Path, "home", no_home)
+    with pytest.warns(UserWarning, match="there is no cache folder"):
+        assert remember(tuning(0.5)) is None
+    assert set(choose(CONFIG, "auto", "avx2", 1).values()) == {"i2_s"}
+
+
+@pytest.mark.parametrize(
+    ("platform", "folder"),
+    [("linux", ".cache"), ("darwin", "Library/Caches"), ("win32", "AppData/Local")],
+)
+def test_cache_folders(tmp_path, monkeypatch, platform, folder):
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "AppData/Local"))
+    monkeypatch.setattr(tune.sys, "platform", platform)
+    monkeypatch.setattr(tune.Path, "home", lambda: tmp_path)
+    assert tune._cache_file() == tmp_path / folder / "bitnet_lut/kernels.json"
+
+
+def test_groups_are_all_linear_layers():
+    linear = {name for group in INPUT_GROUPS.values() for name in group}
+    shapes = tensor_shapes(CONFIG)
+    assert {f"blk.0.{name}.weight" for name in linear} <= set(shapes)
+    assert len(linear) == 7
+    assert tune._shapes(CONFIG) == SHAPES_OF_GROUPS
+
+
+def test_measure_times_every_kernel_for_every_group(isa, monkeypatch):
+    monkeypatch.setattr(timing, "_LEAST_SECONDS", 1e-4)
+    steps = []
+    found = measure(
+        tiny_config(), isa, 2, nbytes=0, progress=lambda done, total: steps.append((done, total))
+    )
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    own = [name for name in _kernels.kernel_names() if _kernels.Kernel(name, isa=isa).own]
+    assert [(one.group, one.kernel) for one in found.timings] == [
+        (group, name) for group in INPUT_GROUPS for name in own
+    ]
+    assert all(set(one.seconds) == {1, 8, 64} for one in found.timings)
+    assert all(min(one.seconds.values()) > 0 for one in found.timings)
+
+
+def test_command(capsys, monkeypatch, cache):
+    monkeypatch.setattr(tune, "_RING_BYTES", 0)
+    monkeypatch.setattr(tune, "_WEIGHTS", 2**16)
+    monkeypatch.setattr(timing, "_LEAST_SECONDS", 1e-4)
+    assert main(["tune", "--threads=1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["matrices", "shape", "kernel"]
+    assert len([line for line in lines if line.endswith("chosen")]) == 4
+    assert re.match("attn_qkv  +3840x2560  +i2_s ", lines[1])
+    assert lines[-1] == f"kept in {cache}"
