@@ -10,7 +10,7 @@ import pytest
 from bitnet_lut import _engine, _kernels
 
 # Compilers split functions: bl_dense_gemm_avx2.cold and the like.
-TIER_FUNCTION = re.compile(r"\w+_(avx2|avx512)(\.\w+)*")
+TIER_FUNCTION = re.compile(r"\w+_(avx2|avxvnni|avx512)(\.\w+)*")
 FUNCTION = re.compile(r"[0-9a-f]+ <(.+)>:")
 INSTRUCTION = re.compile(
     r" +[0-9a-f]+:\t(?:(?:lock|rep\w*|bnd|notrack|data16|[c-g]s|\{\w+\}) +)*(\S+)"
@@ -59,6 +59,8 @@ def test_only_tiers_exceed_the_baseline(module):
     assert {f"PyInit_{name}", f"__pyx_pymod_exec_{name}"} <= found.keys()
     assert "vpmaddubsw" in found["bl_i2_s_gemm_avx2"]
     assert "vpdpbusd" in found["bl_i2_s_gemm_avx512"]
+    if "avxvnni" in _kernels.tier_names():
+        assert "vpdpbusd" in found["bl_i2_s_gemm_avxvnni"]
 
     beyond = {
         function: sorted(filter(BEYOND_BASELINE.fullmatch, mnemonics))

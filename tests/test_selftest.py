@@ -47,6 +47,8 @@ CLANG = ("clang",) if shutil.which("clang") else (*ZIG, "cc", "-mcpu=baseline")
 SANITIZED = ("gcc", "-Og", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # Neither qemu-user nor ThreadSanitizer can start threads in a forked child.
 UNFORKED = "-DBL_SELFTEST_NO_FORK"
+# The tier avxvnni by the AVX-512 form of its instruction, which more machines have.
+AS_EVEX = "-DBL_AVXVNNI_AS_EVEX"
 ARM64 = ("aarch64-linux-gnu-gcc", "-O2", "-static", UNFORKED)
 ARM64_TIERS = ("neoni8mm", "neondot", "neon", "scalar")
 BUILDS = {
@@ -54,6 +56,9 @@ BUILDS = {
     "clang": Build((*CLANG, "-O2"), MODELS),
     "memory-sanitized": Build(SANITIZED, MODELS),
     "thread-sanitized": Build(("gcc", "-O1", "-fsanitize=thread", UNFORKED), ["odd"]),
+    "avxvnni": Build(
+        ("gcc", "-O3", AS_EVEX), ["odd"], tiers=("avx512", "avxvnni", "avx2", "scalar")
+    ),
     "no-threads": Build(("gcc", "-O1", "-DBL_NO_THREADS"), ["odd"]),
     "sse2": Build(
         ("gcc", "-O2", UNFORKED), ["odd"], ("qemu-x86_64", "-cpu", "qemu64"), ("scalar",)
@@ -86,6 +91,8 @@ def selftest(tmp_path_factory):
 
     def make(name: str) -> list[str]:
         compiler, _, emulator, _ = BUILDS[name]
+        if AS_EVEX in compiler and missing_features("avx512"):
+            pytest.skip("NO AVX-512: the tier avxvnni is not run by way of it")
         for tool in (compiler[0], *emulator[:1]):
             if shutil.which(tool) is None:
                 pytest.skip(f"NO {tool.upper()}: the C self-test is not run as {name}")

@@ -31,13 +31,14 @@ enum {
     BL_CPU_NEON = 1 << 9,
     BL_CPU_DOTPROD = 1 << 10,
     BL_CPU_I8MM = 1 << 11,
-    BL_CPU_COUNT = 12
+    BL_CPU_AVXVNNI = 1 << 12,
+    BL_CPU_COUNT = 13
 };
 
 /* Names of the bits above, in order. */
-static const char *const bl_cpu_names[BL_CPU_COUNT] = {"avx2",       "f16c",       "avx512f", "avx512bw",
-                                                       "avx512dq",   "avx512vl",   "avx512vnni",
-                                                       "avx512vbmi", "gfni",       "neon", "dotprod", "i8mm"};
+static const char *const bl_cpu_names[BL_CPU_COUNT] = {
+    "avx2", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512vbmi", "gfni",
+    "neon", "dotprod", "i8mm", "avxvnni"};
 
 #if BL_X86
 BL_INLINE void bl_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
@@ -98,10 +99,14 @@ static inline uint32_t bl_cpu(void)
     const uint32_t saved = bl_xgetbv();
     if ((saved & 0x06) != 0x06) return 0;
     bl_cpuid(7, 0, r);
-    const uint32_t ebx = r[1], ecx = r[2];
+    const uint32_t subleaves = r[0], ebx = r[1], ecx = r[2];
     if (ebx & (1u << 5)) found |= BL_CPU_AVX2;
     if (leaf1_ecx & (1u << 29)) found |= BL_CPU_F16C;
     if (ecx & (1u << 8)) found |= BL_CPU_GFNI;
+    if (subleaves >= 1) {
+        bl_cpuid(7, 1, r);
+        if (r[0] & (1u << 4)) found |= BL_CPU_AVXVNNI;
+    }
     if ((saved & 0xe6) != 0xe6) return found;
     if (ebx & (1u << 16)) found |= BL_CPU_AVX512F;
     if (ebx & (1u << 17)) found |= BL_CPU_AVX512DQ;

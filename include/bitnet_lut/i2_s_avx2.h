@@ -1,4 +1,5 @@
-/* Kernel i2_s by vpmaddubsw, whose sums stay in int16 as long as they fit. Included by avx2.h inside its target region. */
+/* Kernel i2_s by 256-bit integer dots. Included by avx2.h and avxvnni.h inside their target regions: their add_products
+ * sums in int16 or int32, which widen makes int32. */
 
 static void BL_FN(i2_s_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {
@@ -22,16 +23,15 @@ BL_INLINE void BL_FN(i2_s_block)(__m256i *once, __m256i *fourfold, const uint8_t
 {
     const __m256i low = _mm256_set1_epi8(0x03), high = _mm256_set1_epi8(0x0c);
     const __m256i bytes = BL_FN(load_u8x32)(packed), upper = _mm256_srli_epi16(bytes, 4);
-    *fourfold = BL_FN(add_pairs)(*fourfold, _mm256_and_si256(upper, high), BL_FN(load_u8x32)(values));
-    *once = BL_FN(add_pairs)(*once, _mm256_and_si256(upper, low), BL_FN(load_u8x32)(values + 32));
-    *fourfold = BL_FN(add_pairs)(*fourfold, _mm256_and_si256(bytes, high), BL_FN(load_u8x32)(values + 64));
-    *once = BL_FN(add_pairs)(*once, _mm256_and_si256(bytes, low), BL_FN(load_u8x32)(values + 96));
+    *fourfold = BL_FN(add_products)(*fourfold, _mm256_and_si256(upper, high), BL_FN(load_u8x32)(values));
+    *once = BL_FN(add_products)(*once, _mm256_and_si256(upper, low), BL_FN(load_u8x32)(values + 32));
+    *fourfold = BL_FN(add_products)(*fourfold, _mm256_and_si256(bytes, high), BL_FN(load_u8x32)(values + 64));
+    *once = BL_FN(add_products)(*once, _mm256_and_si256(bytes, low), BL_FN(load_u8x32)(values + 96));
 }
 
 BL_INLINE void BL_FN(i2_s_rows)(int32_t *dot, const uint8_t *packed, const uint8_t *values, int64_t row_bytes,
                                 const int rows)
 {
-    const __m256i ones = _mm256_set1_epi16(1);
     __m256i sum[2];
     for (int r = 0; r < rows; r++) sum[r] = _mm256_setzero_si256();
     for (int64_t b = 0; b < row_bytes;) {
@@ -46,8 +46,8 @@ BL_INLINE void BL_FN(i2_s_rows)(int32_t *dot, const uint8_t *packed, const uint8
                 BL_FN(i2_s_block)(&once[r], &fourfold[r], from, values + 4 * b);
             }
         for (int r = 0; r < rows; r++) {
-            const __m256i i16x16 = _mm256_add_epi16(once[r], _mm256_srai_epi16(fourfold[r], 2));
-            sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(i16x16, ones));
+            const __m256i both = _mm256_add_epi32(BL_FN(widen)(once[r]), BL_FN(widen_quarter)(fourfold[r]));
+            sum[r] = _mm256_add_epi32(sum[r], both);
         }
     }
     for (int r = 0; r < rows; r++) dot[r] = BL_FN(sum_i32x8)(sum[r]) - BL_FN(token_sum)(values);
@@ -59,15 +59,15 @@ BL_INLINE void BL_FN(i2_s_rows)(int32_t *dot, const uint8_t *packed, const uint8
 BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
                                 int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
 {
-    const __m256i mask = _mm256_set1_epi8(3), ones = _mm256_set1_epi16(1);
+    const __m256i mask = _mm256_set1_epi8(3);
     __m256i sum[2][6];
     for (int r = 0; r < rows; r++)
         for (int t = 0; t < tokens; t++) sum[r][t] = _mm256_setzero_si256();
     for (int64_t b = 0, end; b < row_bytes; b = end) {
         end = row_bytes - b < BL_FN(I2_S_BYTES) ? row_bytes : b + BL_FN(I2_S_BYTES);
-        __m256i sum_i16x16[2][6];
+        __m256i part[2][6];
         for (int r = 0; r < rows; r++)
-            for (int t = 0; t < tokens; t++) sum_i16x16[r][t] = _mm256_setzero_si256();
+            for (int t = 0; t < tokens; t++) part[r][t] = _mm256_setzero_si256();
         for (int64_t i = b; i < end; i += BL_BLOCK_BYTES) {
             for (int r = 0; r < rows; r++) BL_FN(prefetch)(packed + r * row_bytes + i + BL_AHEAD);
             for (int f = 0; f < 4; f++) {
@@ -78,13 +78,13 @@ BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t 
                 for (int t = 0; t < tokens; t++) {
                     const __m256i q = BL_FN(load_u8x32)(values + t * token_bytes + 4 * i + 32 * f);
                     for (int r = 0; r < rows; r++)
-                        sum_i16x16[r][t] = BL_FN(add_pairs)(sum_i16x16[r][t], codes[r], q);
+                        part[r][t] = BL_FN(add_products)(part[r][t], codes[r], q);
                 }
             }
         }
         for (int r = 0; r < rows; r++)
             for (int t = 0; t < tokens; t++)
-                sum[r][t] = _mm256_add_epi32(sum[r][t], _mm256_madd_epi16(sum_i16x16[r][t], ones));
+                sum[r][t] = _mm256_add_epi32(sum[r][t], BL_FN(widen)(part[r][t]));
     }
     for (int t = 0; t < tokens; t++)
         for (int r = 0; r < rows; r++)

@@ -50,6 +50,9 @@ enum { BL_MAX_HEADS = 4 };
 #include "scalar.h"
 #if BL_X86
 #include "avx2.h"
+#if BL_AVXVNNI
+#include "avxvnni.h"
+#endif
 #include "avx512.h"
 #elif BL_ARM64
 #include "neon.h"
@@ -63,6 +66,9 @@ enum { BL_MAX_HEADS = 4 };
 static const bl_tier *const bl_tiers[] = {
 #if BL_X86
     &bl_tier_avx512,
+#if BL_AVXVNNI
+    &bl_tier_avxvnni,
+#endif
     &bl_tier_avx2,
 #elif BL_ARM64
 #if BL_ARM64_REGIONS

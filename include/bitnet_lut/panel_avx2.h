@@ -1,4 +1,5 @@
-/* The dot of the panel kernels by vpmaddubsw. Included by avx2.h inside its target region. */
+/* The dot of decoded panels by the tier's add_products. Included by avx2.h and avxvnni.h inside their target
+ * regions. */
 
 /* Steps whose sums stay within int16: with codes up to 3 a pair of products reaches -768. */
 enum { BL_FN(PANEL_STEPS) = 40 };
@@ -7,10 +8,9 @@ enum { BL_FN(PANEL_STEPS) = 40 };
 BL_INLINE void BL_FN(panel_tile)(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
                                  int64_t quads, const int vectors, const int tokens)
 {
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i sum_i16x16[6][4];
+    __m256i part[6][4];
     for (int t = 0; t < tokens; t++)
-        for (int v = 0; v < vectors; v++) sum_i16x16[t][v] = _mm256_setzero_si256();
+        for (int v = 0; v < vectors; v++) part[t][v] = _mm256_setzero_si256();
     for (int64_t quad = 0; quad < quads; quad++) {
         __m256i c[4];
         for (int v = 0; v < vectors; v++) c[v] = BL_FN(load_u8x32)(codes + BL_QUAD_BYTES * quad + 32 * v);
@@ -18,14 +18,13 @@ BL_INLINE void BL_FN(panel_tile)(int32_t *sum, const uint8_t *codes, const uint8
             int32_t four;
             memcpy(&four, values + t * token_bytes + 4 * quad, sizeof four);
             const __m256i q = _mm256_set1_epi32(four);
-            for (int v = 0; v < vectors; v++)
-                sum_i16x16[t][v] = BL_FN(add_pairs)(sum_i16x16[t][v], c[v], q);
+            for (int v = 0; v < vectors; v++) part[t][v] = BL_FN(add_products)(part[t][v], c[v], q);
         }
     }
     for (int t = 0; t < tokens; t++)
         for (int v = 0; v < vectors; v++) {
             __m256i *to = (__m256i *)(void *)(sum + BL_PANEL * t + 8 * v);
-            const __m256i i32x8 = _mm256_madd_epi16(sum_i16x16[t][v], ones);
+            const __m256i i32x8 = BL_FN(widen)(part[t][v]);
             _mm256_storeu_si256(to, _mm256_add_epi32(_mm256_loadu_si256(to), i32x8));
         }
 }

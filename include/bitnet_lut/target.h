@@ -17,6 +17,19 @@
 #define BL_ARM64 0
 #endif
 
+/* Whether the compiler knows AVX-VNNI. */
+#if !BL_X86
+#define BL_AVXVNNI 0
+#elif defined(__apple_build_version__)
+#define BL_AVXVNNI (__clang_major__ >= 13)
+#elif defined(__clang__)
+#define BL_AVXVNNI (__clang_major__ >= 12)
+#elif defined(__GNUC__)
+#define BL_AVXVNNI (__GNUC__ >= 11)
+#else
+#define BL_AVXVNNI (_MSC_VER >= 1930)
+#endif
+
 #if defined(__AVX__) && !defined(_MSC_VER)
 #error "build for the ABI baseline (no -mavx, no -march=native): tiers are chosen at run time"
 #endif
