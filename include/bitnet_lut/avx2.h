@@ -28,13 +28,16 @@ BL_INLINE __m256i BL_FN(widen)(__m256i sum_i16x16) { return _mm256_madd_epi16(su
 /* Of sums whose codes were four times too large. */
 BL_INLINE __m256i BL_FN(widen_quarter)(__m256i sum_i16x16) { return BL_FN(widen)(_mm256_srai_epi16(sum_i16x16, 2)); }
 
-/* Rows of i2_s at once, for one token and for more. */
-enum { BL_FN(I2_S_ROWS) = 2, BL_FN(I2_S_TILE_ROWS) = 1 };
+/* Rows of i2_s that meet a few tokens at once. */
+enum { BL_FN(I2_S_TILE_ROWS) = 1 };
 
 #include "dense_avx2.h"
 #include "panel_avx2.h"
 #include "i2_s_avx2.h"
-#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s)
+#include "lut_avx2.h"
+#include "tl1_avx2.h"
+#include "tl2_avx2.h"
+#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s), [BL_TL1] = &BL_FN(tl1), [BL_TL2] = &BL_FN(tl2)
 #include "ops.h"
 
 BL_TARGET_END

@@ -33,13 +33,16 @@ BL_INLINE __m256i BL_FN(add_products)(__m256i sum_i32x8, __m256i u8x32, __m256i 
 BL_INLINE __m256i BL_FN(widen)(__m256i sum_i32x8) { return sum_i32x8; }
 BL_INLINE __m256i BL_FN(widen_quarter)(__m256i sum_i32x8) { return _mm256_srai_epi32(sum_i32x8, 2); }
 
-/* Rows of i2_s at once, for one token and for more: enough sums to hide the latency of the instruction. */
-enum { BL_FN(I2_S_ROWS) = 4, BL_FN(I2_S_TILE_ROWS) = 2 };
+/* Rows of i2_s that meet a few tokens at once: two make enough sums to hide the latency of the instruction. */
+enum { BL_FN(I2_S_TILE_ROWS) = 2 };
 
 #include "dense_avx2.h"
 #include "panel_avx2.h"
 #include "i2_s_avx2.h"
-#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s)
+#include "lut_avx2.h"
+#include "tl1_avx2.h"
+#include "tl2_avx2.h"
+#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s), [BL_TL1] = &BL_FN(tl1), [BL_TL2] = &BL_FN(tl2)
 #include "ops.h"
 
 BL_TARGET_END

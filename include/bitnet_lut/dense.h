@@ -1,10 +1,10 @@
 /* Weights of ggml's types, written once over the primitives of a tier: embeddings, output heads, and the linear layers
  * of models that are not ternary. No include guard: see ops.h.
  *
- * F32, F16 and BF16 meet the activations as floats, in 16 lanes. The block types meet them in fixed point: each group of
- * 16 columns has a power of two, its step, and 16 whole numbers of 21 bits (bl_fixed_group). The dot product of a group
- * is then exact in int32, so a tier may add it up in any way. It is rounded once to float, multiplied by the scale of
- * the weights times the step, and added to the lane of its place among the 16 groups of 256 columns. */
+ * F32, F16 and BF16 meet the activations as floats, in 16 lanes. The block types meet them in fixed point: each group
+ * of 16 columns has 16 whole numbers of 21 bits and a step, which is a power of two (bl_fixed_group). The dot product
+ * of a group is then exact in int32, so a tier may add it up in any way. It is rounded once to float, multiplied by the
+ * scale of the weights times the step, and added to the lane of its place among the 16 groups of 256 columns. */
 
 enum { BL_FN(CHUNK) = 256, BL_FN(ROWS) = 4, BL_FN(TOKENS) = 32 };
 
@@ -14,10 +14,11 @@ BL_INLINE int BL_FN(is_float)(bl_type type) { return type == BL_F32 || type == B
 
 BL_INLINE int64_t BL_FN(float_bytes)(int64_t cols) { return bl_round_up(4 * cols, 64); }
 
+/* An odd number of kB, so that the same chunk of several tokens lies in different sets of a cache. */
 static int64_t BL_FN(dense_bytes)(int64_t cols)
 {
     const int64_t chunks = bl_round_up(cols, BL_FN(CHUNK)) / BL_FN(CHUNK);
-    return BL_FN(float_bytes)(cols) + chunks * (int64_t)sizeof(BL_FN(fixed));
+    return bl_round_up(BL_FN(float_bytes)(cols) + chunks * (int64_t)sizeof(BL_FN(fixed)), 1024) | 1024;
 }
 
 BL_INLINE const BL_FN(fixed) *BL_FN(fixed_of)(const uint8_t *prepared, int64_t cols)
@@ -39,14 +40,15 @@ static void BL_FN(dense_prepare)(uint8_t *prepared, const float *x, int64_t cols
     }
 }
 
-/* ---- block types -------------------------------------------------------------------------------------------------- */
+/* ---- block types ------------------------------------------------------------------------------------------------- */
 
 /* Decode the columns (at most 256) of a row that start at a block; beyond them weights and scales are zero. */
 BL_INLINE void BL_FN(open)(BL_FN(codes) *to, const bl_type type, const uint8_t *source, int64_t columns)
 {
     enum { MOST = 8 * 34 };
     uint8_t padded[MOST];
-    for (int64_t line = 0; line < bl_row_bytes(type, BL_FN(CHUNK)); line += 64) BL_FN(prefetch)(source + line + BL_AHEAD);
+    const int64_t bytes = bl_row_bytes(type, BL_FN(CHUNK));
+    for (int64_t line = 0; line < bytes; line += 64) BL_FN(prefetch)(source + line + BL_AHEAD);
     if (type == BL_Q6_K) {
         BL_FN(open_q6_k)(to, source);
         return;
@@ -89,7 +91,7 @@ BL_INLINE void BL_FN(block_rows)(float *out, int64_t out_stride, const bl_type t
         for (int r = 0; r < rows; r++) out[t * out_stride + r] = BL_FN(reduce)(BL_FN(in_order)(sum[t][r]));
 }
 
-/* ---- float types -------------------------------------------------------------------------------------------------- */
+/* ---- float types ------------------------------------------------------------------------------------------------- */
 
 /* Weights of 16 columns. */
 BL_INLINE bl_f32x16 BL_FN(weights)(const bl_type type, const uint8_t *source)
@@ -174,7 +176,7 @@ BL_INLINE void BL_FN(float_rows)(float *out, int64_t out_stride, const bl_type t
         for (int r = 0; r < rows; r++) out[t * out_stride + r] = BL_FN(reduce)(sum[t][r]);
 }
 
-/* ---- all types ---------------------------------------------------------------------------------------------------- */
+/* ---- all types --------------------------------------------------------------------------------------------------- */
 
 /* Instantiate the loops for a type known to the compiler. */
 BL_INLINE void BL_FN(dense_tile)(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
@@ -223,7 +225,7 @@ static void BL_FN(dense_gemm)(float *out, int64_t out_stride, bl_type type, cons
 #undef BL_RANGE
 }
 
-/* out (16) = weights of group g of a Q8_0, Q4_0 or Q6_K block. */
+/* Weights of 16 columns with one scale. */
 BL_INLINE bl_f32x16 BL_FN(scaled)(const int8_t *q, float scale)
 {
     return BL_FN(mul)(BL_FN(load_i8)(q), BL_FN(set1)(scale));

@@ -1,24 +1,13 @@
-/* Dense block types by vpmaddwd. Included by avx2.h inside its target region.
- *
- * Whole numbers are two words, x = 1024 high + low. Codes are made unsigned and widened to words, those of even and of
- * odd columns apart, and the sum of the activations times what was added is taken off again, modulo 2^32. The order of
- * the groups is that of dense_avx512.h, whose register is two here: parts 0 and 1, then 2 and 3. */
+/* Dense block types by vpmaddubsw. Included by avx2.h inside its target region. */
+
+#include "dense_digits.h"
 
 enum { BL_FN(MEET) = 1 };
 
 typedef struct {
-    int16_t word[2][4][2][2][BL_LANES]; /* half, register, high or low, even or odd columns */
-    int32_t sum[BL_LANES];
-    float step[BL_LANES];
-} BL_FN(fixed);
-
-typedef struct {
-    __m256i u16x16[2][4][2]; /* half, register, even or odd columns */
+    __m256i u8x32[2][4]; /* half, register */
     bl_f32x16 scale;
 } BL_FN(codes);
-
-/* The lane of a group in the transposed order; this swap is its own inverse. */
-BL_INLINE int BL_FN(lane)(int group) { return group % 4 * 4 + group / 4; }
 
 BL_INLINE bl_f32x16 BL_FN(in_order)(bl_f32x16 sum)
 {
@@ -28,19 +17,6 @@ BL_INLINE bl_f32x16 BL_FN(in_order)(bl_f32x16 sum)
     return BL_FN(load)(ordered);
 }
 
-BL_INLINE void BL_FN(place_group)(BL_FN(fixed) *fixed, int group, const int32_t whole[BL_LANES], float step)
-{
-    const int lane = BL_FN(lane)(group);
-    fixed->step[lane] = step;
-    for (int j = 0; j < BL_LANES; j++) {
-        const int16_t high = (int16_t)((whole[j] + 512) >> 10), low = (int16_t)(whole[j] - high * 1024);
-        const int at = lane % 8 * 2 + j % 4 / 2;
-        fixed->word[lane / 8][j / 4][0][j % 2][at] = high;
-        fixed->word[lane / 8][j / 4][1][j % 2][at] = low;
-        fixed->sum[lane] += whole[j];
-    }
-}
-
 /* Codes of 256 columns in their order. */
 BL_INLINE void BL_FN(transpose)(BL_FN(codes) *to, const __m256i v[8])
 {
@@ -48,12 +24,10 @@ BL_INLINE void BL_FN(transpose)(BL_FN(codes) *to, const __m256i v[8])
         const __m256i v0 = v[half], v1 = v[half + 2], v2 = v[half + 4], v3 = v[half + 6];
         const __m256i low0 = _mm256_unpacklo_epi32(v0, v1), high0 = _mm256_unpackhi_epi32(v0, v1);
         const __m256i low1 = _mm256_unpacklo_epi32(v2, v3), high1 = _mm256_unpackhi_epi32(v2, v3);
-        const __m256i u8x32[4] = {_mm256_unpacklo_epi64(low0, low1), _mm256_unpackhi_epi64(low0, low1),
-                                  _mm256_unpacklo_epi64(high0, high1), _mm256_unpackhi_epi64(high0, high1)};
-        for (int i = 0; i < 4; i++) {
-            to->u16x16[half][i][0] = _mm256_and_si256(u8x32[i], _mm256_set1_epi16(255));
-            to->u16x16[half][i][1] = _mm256_srli_epi16(u8x32[i], 8);
-        }
+        to->u8x32[half][0] = _mm256_unpacklo_epi64(low0, low1);
+        to->u8x32[half][1] = _mm256_unpackhi_epi64(low0, low1);
+        to->u8x32[half][2] = _mm256_unpacklo_epi64(high0, high1);
+        to->u8x32[half][3] = _mm256_unpackhi_epi64(high0, high1);
     }
 }
 
@@ -75,7 +49,8 @@ BL_INLINE bl_f32x16 BL_FN(scales_of_8)(const uint8_t *block, int bytes)
 {
     __m128i f16x8 = _mm_cvtsi32_si128(bl_load_u16(block));
 #define BL_INSERT(lane, b) f16x8 = _mm_insert_epi16(f16x8, bl_load_u16(block + (b) * bytes), lane)
-    BL_INSERT(1, 2), BL_INSERT(2, 4), BL_INSERT(3, 6), BL_INSERT(4, 1), BL_INSERT(5, 3), BL_INSERT(6, 5), BL_INSERT(7, 7);
+    BL_INSERT(1, 2), BL_INSERT(2, 4), BL_INSERT(3, 6), BL_INSERT(4, 1);
+    BL_INSERT(5, 3), BL_INSERT(6, 5), BL_INSERT(7, 7);
 #undef BL_INSERT
     return BL_FN(pair)(_mm256_cvtph_ps(_mm_unpacklo_epi64(f16x8, f16x8)),
                        _mm256_cvtph_ps(_mm_unpackhi_epi64(f16x8, f16x8)));
@@ -98,37 +73,38 @@ BL_INLINE void BL_FN(open_q4_0)(BL_FN(codes) *to, const uint8_t *block)
     BL_FN(transpose)(to, v);
 }
 
-/* Half of the lanes of meet. */
-BL_INLINE void BL_FN(meet_half)(__m256i *dot, const BL_FN(codes) *codes, const int rows, const BL_FN(fixed) *x,
-                                const int half, const int offset)
+/* Codes . one digit of the activations, half of the lanes. Codes below 64 leave room to add four pairs in 16 bits. */
+BL_INLINE __m256i BL_FN(meet_digit)(const __m256i codes[4], const int8_t digit[4][64], const int half, const int offset)
 {
-    __m256i high[BL_FN(MEET)], low[BL_FN(MEET)];
-    for (int r = 0; r < rows; r++) high[r] = low[r] = _mm256_setzero_si256();
-    for (int i = 0; i < 4; i++)
-        for (int odd = 0; odd < 2; odd++) {
-            const __m256i x_high = BL_FN(load_u8x32)(x->word[half][i][0][odd]);
-            const __m256i x_low = BL_FN(load_u8x32)(x->word[half][i][1][odd]);
-            for (int r = 0; r < rows; r++) {
-                const __m256i u16x16 = codes[r].u16x16[half][i][odd];
-                high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(u16x16, x_high));
-                low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(u16x16, x_low));
-            }
-        }
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i pairs[4], sum;
+    for (int i = 0; i < 4; i++) pairs[i] = _mm256_maddubs_epi16(codes[i], BL_FN(load_u8x32)(digit[i] + 32 * half));
+    if (offset <= 5) {
+        const __m256i first = _mm256_add_epi16(pairs[0], pairs[1]), second = _mm256_add_epi16(pairs[2], pairs[3]);
+        return _mm256_madd_epi16(_mm256_add_epi16(first, second), ones);
+    }
+    sum = _mm256_madd_epi16(pairs[0], ones);
+    for (int i = 1; i < 4; i++) sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs[i], ones));
+    return sum;
+}
+
+/* Codes less 2^offset . activations, half of the lanes. */
+BL_INLINE __m256 BL_FN(meet_half)(const BL_FN(codes) *codes, const BL_FN(fixed) *x, const int half, const int offset)
+{
+    __m256i dot[3];
+    for (int d = 0; d < 3; d++) dot[d] = BL_FN(meet_digit)(codes->u8x32[half], x->digit[d], half, offset);
     const __m256i added = _mm256_slli_epi32(BL_FN(load_u8x32)(x->sum + 8 * half), offset);
-    for (int r = 0; r < rows; r++)
-        dot[r] = _mm256_add_epi32(_mm256_slli_epi32(high[r], 10), _mm256_sub_epi32(low[r], added));
+    const __m256i high = _mm256_add_epi32(_mm256_slli_epi32(dot[0], 7), dot[1]);
+    return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_slli_epi32(high, 7), _mm256_sub_epi32(dot[2], added)));
 }
 
 /* Add codes less 2^offset . activations to the sums of some rows, in the transposed order. */
 BL_INLINE void BL_FN(meet)(bl_f32x16 *sum, const BL_FN(codes) *codes, const int rows, const BL_FN(fixed) *x,
                            const int offset)
 {
-    __m256i first[BL_FN(MEET)], second[BL_FN(MEET)];
-    BL_FN(meet_half)(first, codes, rows, x, 0, offset);
-    BL_FN(meet_half)(second, codes, rows, x, 1, offset);
     for (int r = 0; r < rows; r++) {
-        const bl_f32x16 whole = BL_FN(pair)(_mm256_cvtepi32_ps(first[r]), _mm256_cvtepi32_ps(second[r]));
+        const __m256 low = BL_FN(meet_half)(&codes[r], x, 0, offset), high = BL_FN(meet_half)(&codes[r], x, 1, offset);
         const bl_f32x16 scale = BL_FN(mul)(codes[r].scale, BL_FN(load)(x->step));
-        sum[r] = BL_FN(add)(sum[r], BL_FN(mul)(whole, scale));
+        sum[r] = BL_FN(add)(sum[r], BL_FN(mul)(BL_FN(pair)(low, high), scale));
     }
 }

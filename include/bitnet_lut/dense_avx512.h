@@ -1,43 +1,17 @@
-/* Dense block types by vpdpbusd. Included by avx512.h inside its target region.
- *
- * Whole numbers are three balanced digits of 8 bits, x = 65536 a + 256 b + c. Codes are made unsigned, and the sum of the
- * activations times what was added is taken off again, all modulo 2^32, in which the result lies.
- *
- * A register has 16 sums of 4 bytes. So that each sum runs within one group, the four registers of a chunk are transposed
- * as 4 x 4 dwords in each of their four parts: dword i of part p has bytes 4 v .. 4 v + 3 of group 4 i + p in register v. */
+/* Dense block types by vpdpbusd. Included by avx512.h inside its target region. */
+
+#include "dense_digits.h"
 
 enum { BL_FN(MEET) = 4 };
-
-typedef struct {
-    int8_t digit[3][4][64];
-    int32_t sum[BL_LANES];
-    float step[BL_LANES];
-} BL_FN(fixed);
 
 typedef struct {
     __m512i u8x64[4];
     bl_f32x16 scale;
 } BL_FN(codes);
 
-/* The lane of a group in the transposed order; this swap is its own inverse. */
-BL_INLINE int BL_FN(lane)(int group) { return group % 4 * 4 + group / 4; }
-
 BL_INLINE bl_f32x16 BL_FN(in_order)(bl_f32x16 sum)
 {
     return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), sum);
-}
-
-BL_INLINE void BL_FN(place_group)(BL_FN(fixed) *fixed, int group, const int32_t whole[BL_LANES], float step)
-{
-    const int lane = BL_FN(lane)(group);
-    fixed->step[lane] = step;
-    for (int j = 0; j < BL_LANES; j++) {
-        const int8_t c = (int8_t)whole[j], b = (int8_t)((whole[j] - c) >> 8);
-        fixed->digit[0][j / 4][4 * lane + j % 4] = (int8_t)((((whole[j] - c) >> 8) - b) >> 8);
-        fixed->digit[1][j / 4][4 * lane + j % 4] = b;
-        fixed->digit[2][j / 4][4 * lane + j % 4] = c;
-        fixed->sum[lane] += whole[j];
-    }
 }
 
 /* Codes whose register v has groups 4 v .. 4 v + 3 in their order. */
@@ -68,7 +42,8 @@ BL_INLINE bl_f32x16 BL_FN(scales_of_8)(const uint8_t *block, int bytes)
 {
     __m128i f16x8 = _mm_cvtsi32_si128(bl_load_u16(block));
 #define BL_INSERT(lane, b) f16x8 = _mm_insert_epi16(f16x8, bl_load_u16(block + (b) * bytes), lane)
-    BL_INSERT(1, 2), BL_INSERT(2, 4), BL_INSERT(3, 6), BL_INSERT(4, 1), BL_INSERT(5, 3), BL_INSERT(6, 5), BL_INSERT(7, 7);
+    BL_INSERT(1, 2), BL_INSERT(2, 4), BL_INSERT(3, 6), BL_INSERT(4, 1);
+    BL_INSERT(5, 3), BL_INSERT(6, 5), BL_INSERT(7, 7);
 #undef BL_INSERT
     return _mm512_cvtph_ps(_mm256_permute4x64_epi64(_mm256_castsi128_si256(f16x8), 0x50));
 }
@@ -116,8 +91,8 @@ BL_INLINE void BL_FN(meet)(bl_f32x16 *sum, const BL_FN(codes) *codes, const int 
     const __m512i added = _mm512_slli_epi32(BL_FN(load_i8x64)(x->sum), (unsigned)offset);
     const __m512 step = _mm512_loadu_ps(x->step);
     for (int r = 0; r < rows; r++) {
-        const __m512i high = _mm512_add_epi32(_mm512_slli_epi32(dot[r][0], 8), dot[r][1]);
-        const __m512i whole = _mm512_add_epi32(_mm512_slli_epi32(high, 8), _mm512_sub_epi32(dot[r][2], added));
+        const __m512i high = _mm512_add_epi32(_mm512_slli_epi32(dot[r][0], 7), dot[r][1]);
+        const __m512i whole = _mm512_add_epi32(_mm512_slli_epi32(high, 7), _mm512_sub_epi32(dot[r][2], added));
         const __m512 scale = _mm512_mul_ps(codes[r].scale, step);
         sum[r] = _mm512_add_ps(sum[r], _mm512_mul_ps(_mm512_cvtepi32_ps(whole), scale));
     }

@@ -218,8 +218,8 @@ BL_INLINE void bl_linear_share(const bl_step *s, const bl_matrix *w, float *out,
     bl_linear(s, w, out, w->rows, lo, hi);
 }
 
-/* This worker's tokens of input = norm(from), or from itself without a norm, and prepared for the reader. Matrices of any
- * dense types read the same preparation, ternary ones that of their kernel. */
+/* This worker's tokens of input = norm(from), or from itself without a norm, and prepared for the reader. Matrices of
+ * any dense types read the same preparation, ternary ones that of their kernel. */
 static void bl_make_input(const bl_step *s, const float *from, const float *norm, const bl_matrix *reader, int worker,
                           int workers)
 {

@@ -151,12 +151,13 @@ BL_INLINE void BL_FN(i2_s_decode)(uint8_t *codes, const uint8_t *packed, int64_t
 
 /* ---- any number ------------------------------------------------------------------------------------------------- */
 
-/* Tiles of one row. */
-BL_INLINE void BL_FN(i2_s_row)(int32_t *dot, int64_t dot_stride, const uint8_t *row, const uint8_t *values,
-                               int64_t row_bytes, int64_t token_bytes, int64_t n)
+/* A few rows, in tiles of up to six tokens. */
+BL_INLINE void BL_FN(i2_s_tiles)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
+                                 int64_t row_bytes, int64_t token_bytes, int64_t n, const int rows)
 {
 #define BL_TILE(tokens)                                                                                                \
-    BL_FN(i2_s_tile)(dot + t * dot_stride, dot_stride, row, values + t * token_bytes, row_bytes, token_bytes, 1, tokens)
+    BL_FN(i2_s_tile)(dot + t * dot_stride, dot_stride, packed, values + t * token_bytes, row_bytes, token_bytes, rows, \
+                     tokens)
     for (int64_t t = 0, tokens; t < n; t += tokens) {
         tokens = bl_even_share(n - t, 6);
         switch (tokens) {
@@ -195,8 +196,11 @@ static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *pa
     if (n == 2)
         for (; row + 2 <= hi; row += 2)
             BL_FN(i2_s_tile)(dot + row, dot_stride, packed + row * row_bytes, values, row_bytes, token_bytes, 2, 2);
+    for (; row + BL_FN(I2_S_TILE_ROWS) <= hi; row += BL_FN(I2_S_TILE_ROWS))
+        BL_FN(i2_s_tiles)(dot + row, dot_stride, packed + row * row_bytes, values, row_bytes, token_bytes, n,
+                          BL_FN(I2_S_TILE_ROWS));
     for (; row < hi; row++)
-        BL_FN(i2_s_row)(dot + row, dot_stride, packed + row * row_bytes, values, row_bytes, token_bytes, n);
+        BL_FN(i2_s_tiles)(dot + row, dot_stride, packed + row * row_bytes, values, row_bytes, token_bytes, n, 1);
 }
 
 static const bl_cell BL_FN(i2_s) = {bl_i2_s_token_bytes, BL_FN(i2_s_prepare), BL_FN(i2_s_gemm)};

@@ -9,8 +9,12 @@
 #include "dense_neon.h"
 #include "i2_s_neon.h"
 #include "panel_neon.h"
+#include "lut_neon.h"
+#include "tl1_neon.h"
+#include "tl2_neon.h"
 #include "tl5_neon.h"
-#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s), [BL_TL5] = &BL_FN(tl5)
+#define BL_TIER_CELLS                                                                                                  \
+    [BL_I2_S] = &BL_FN(i2_s), [BL_TL1] = &BL_FN(tl1), [BL_TL2] = &BL_FN(tl2), [BL_TL5] = &BL_FN(tl5)
 #include "ops.h"
 
 #undef bl_f32x16

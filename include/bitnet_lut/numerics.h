@@ -78,9 +78,9 @@ BL_INLINE float bl_relu2(float x)
 /* What an int32 dot product is multiplied by: weight scale times activation maximum over 127. */
 BL_INLINE float bl_rescale(float weight_scale, float act_max) { return weight_scale * act_max / 127.0f; }
 
-/* Sixteen activations in fixed point: x = whole * step to the nearest, |whole| < 2^20. The step, which is returned, is a
- * power of two, so only the rounding to whole numbers loses anything. Of a group with NaN or infinity the step is that,
- * and the numbers are zero. */
+/* Sixteen activations in fixed point: x = whole * step to the nearest, |whole| < 2^20. The step, which is returned, is
+ * a power of two, so only the rounding to whole numbers loses anything. Of a group with NaN or infinity the step is
+ * that, and the numbers are zero. */
 BL_INLINE float bl_fixed_group(int32_t whole[16], const float x[16])
 {
     uint32_t max_bits = 0;

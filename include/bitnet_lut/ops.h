@@ -182,9 +182,9 @@ static void BL_FN(attention)(float *out, const float *q, const void *keys, const
 #define BL_TIER_NEEDS 0
 #endif
 static const bl_tier BL_FN(tier) = {
-    BL_TIER_STRING(BL_TIER), BL_TIER_NEEDS, {BL_TIER_CELLS}, BL_FN(dense_bytes), BL_FN(dense_prepare), BL_FN(dense_gemm),
-    BL_FN(dense_row), BL_FN(quantise), BL_FN(finite), BL_FN(rms_norm), BL_FN(silu_mul), BL_FN(relu2_mul), BL_FN(rope),
-    BL_FN(store_f16), BL_FN(attention)};
+    BL_TIER_STRING(BL_TIER), BL_TIER_NEEDS, {BL_TIER_CELLS}, BL_FN(dense_bytes), BL_FN(dense_prepare),
+    BL_FN(dense_gemm), BL_FN(dense_row), BL_FN(quantise), BL_FN(finite), BL_FN(rms_norm), BL_FN(silu_mul),
+    BL_FN(relu2_mul), BL_FN(rope), BL_FN(store_f16), BL_FN(attention)};
 #undef BL_TIER_STRING
 #undef BL_TIER_STRING2
 #undef BL_TIER_NEEDS

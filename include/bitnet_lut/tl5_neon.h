@@ -141,8 +141,7 @@ BL_INLINE void BL_FN(tl5_step)(int16x8_t sum[4][2], const uint8_t *vectors, cons
     }
 }
 
-/* dot (64) += one block of groups, whose sums are at most 48 * 641. Vector v has the rows 4 v + 0 .. 3, + 16, + 32,
- * + 48. */
+/* dot (64) += one block of groups, whose sums are at most 48 * 641. */
 BL_INLINE void BL_FN(tl5_block)(int32_t *dot, const uint8_t *vectors, const uint8_t *tables, int64_t groups)
 {
     enum { STEP = BL_FN(TL5_STEP) };
@@ -151,12 +150,7 @@ BL_INLINE void BL_FN(tl5_block)(int32_t *dot, const uint8_t *vectors, const uint
     for (int64_t g = 0; g < groups; g += STEP)
         BL_FN(tl5_step)(sum, vectors + BL_PANEL * g, tables + 2 * BL_TL5_TABLE * g,
                         groups - g < STEP ? groups - g : STEP);
-    for (int v = 0; v < 4; v++)
-        for (int half = 0; half < 2; half++) {
-            int32_t *to = dot + 4 * v + 32 * half;
-            vst1q_s32(to, vaddw_s16(vld1q_s32(to), vget_low_s16(sum[v][half])));
-            vst1q_s32(to + 16, vaddw_high_s16(vld1q_s32(to + 16), sum[v][half]));
-        }
+    BL_FN(lut_add)(dot, sum);
 }
 
 /* One token, panels [lo, hi). */
