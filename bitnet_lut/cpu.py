@@ -1,6 +1,7 @@
 """Which tier computes, and with how many threads."""
 
 import os
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,11 +38,7 @@ class CpuInfo:
 def _verdict(isa: str) -> str:
     """What speaks against *isa* here; empty if it may be used. The self-test runs once."""
     missing = _kernels.missing_features(isa)
-    if missing:
-        return f"this machine lacks {', '.join(missing)}"
-    if not _kernels.self_test(isa):
-        return "its self-test differs from the scalar tier"
-    return ""
+    return f"this machine lacks {', '.join(missing)}" if missing else _kernels.self_test_fault(isa)
 
 
 def _checked(isa: str, asked_by: str) -> str:
@@ -58,14 +55,22 @@ def _best() -> tuple[str, str]:
     asked = os.environ.get(ISA_VARIABLE, "auto")
     if asked != "auto":
         return _checked(asked, ISA_VARIABLE), f"{ISA_VARIABLE} asks for it"
-    usable = next(isa for isa in _kernels.tier_names() if not _verdict(isa))
+    here = [isa for isa in _kernels.tier_names() if not _kernels.missing_features(isa)]
+    usable = next(isa for isa in here if not _verdict(isa))
+    for isa in here[: here.index(usable)]:
+        warnings.warn(
+            f"tier {isa} is not used, {_verdict(isa)}; {usable} computes in its place",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     return usable, "the best tier that this machine has and that passed its self-test"
 
 
 def choose_isa(isa: str = "auto") -> str:
     """The tier to use: *isa* itself, else the environment's BITNET_LUT_ISA, else the best one.
 
-    Raises ValueError for a tier that is unknown, missing here or failed its self-test.
+    Raises ValueError for a tier that is unknown, missing here or failed its self-test. Where the
+    best one of this machine fails, the next is taken, and a RuntimeWarning says why.
     """
     return _best()[0] if isa == "auto" else _checked(isa, "isa")
 

@@ -13,7 +13,7 @@ from bitnet_lut import _engine, hub
 from bitnet_lut.batch import Lane, generate_together
 from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
 from bitnet_lut.config import ModelConfig, tensor_shapes
-from bitnet_lut.cpu import choose_isa, choose_kernels, default_threads
+from bitnet_lut.cpu import choose_isa, choose_kernels, default_threads, is_kernel_asked_for
 from bitnet_lut.demo import MODEL
 from bitnet_lut.formats.i2_s import Layout
 from bitnet_lut.formats.tiles import Shape, Tile
@@ -21,7 +21,7 @@ from bitnet_lut.generate import Generation, TextStream
 from bitnet_lut.kernels import tune
 from bitnet_lut.layers import Layer, kernel_names, make_layers
 from bitnet_lut.memory import ModelInfo, refuse_beyond
-from bitnet_lut.packing import pack_tensors
+from bitnet_lut.packing import pack_tensors, suited
 from bitnet_lut.sampling import Sampling
 from bitnet_lut.speculation import Speculation
 from bitnet_lut.tensors import DenseMatrix, Tensor
@@ -89,10 +89,12 @@ class Model:
             self._tokenizer = _tokenizer(checkpoint, pre_tokenizer)
             self._context = _context(checkpoint.config, context)
             self._kv_f16 = kv == "f16"
-            read = checkpoint.tensors(progress)
             threads = self._pool.threads
             release = checkpoint.release
             kernels = tune.choose(checkpoint.config, kernel, isa, threads)
+            free = not is_kernel_asked_for(kernel)
+            as_packed = suited(checkpoint.layouts, kernels, isa=isa, free=free)
+            read = checkpoint.tensors(progress, as_packed=as_packed)
             tensors = pack_tensors(read, kernels, isa=isa, threads=threads, release=release)
         self._weights: _engine.Weights | None = _engine.Weights(self._config, tensors, isa=isa)
         self._layers = make_layers(tensors)

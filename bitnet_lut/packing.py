@@ -1,7 +1,7 @@
 """Ternary matrices in the layout of a kernel, packed when a model is opened."""
 
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bitnet_lut._kernels import Kernel, has_code_3
 from bitnet_lut.tensors import PackedMatrix, Tensor, TernaryMatrix
 
-__all__ = ["INPUT_GROUPS", "pack_matrix", "pack_tensors", "unpack_matrix"]
+__all__ = ["INPUT_GROUPS", "pack_matrix", "pack_tensors", "suited", "unpack_matrix"]
 
 # Linear layers that read the same input, and so share its prepared activations and the kernel.
 INPUT_GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -39,6 +39,26 @@ def unpack_matrix(matrix: PackedMatrix) -> TernaryMatrix:
     kernel = Kernel(matrix.kernel, isa="scalar")
     canonical = kernel.unpack(matrix.packed, matrix.rows, matrix.cols)
     return TernaryMatrix(matrix.rows, matrix.cols, canonical, matrix.scale)
+
+
+def suited(
+    layouts: Mapping[str, str], kernels: Mapping[str, str], *, isa: str, free: bool
+) -> set[str]:
+    """Which linear layers of a file, {name: kernel}, can be used in the layout they are in.
+
+    They are if it is that of the kernel of their group of INPUT_GROUPS in *kernels*, or, where the
+    choice is *free*, of one that the tier has functions of its own for.
+    """
+    found: set[str] = set()
+    for group, names in _grouped(layouts).items():
+        kind = group.rpartition(".")[2]
+        here = {layouts[name] for name in names}
+        if len(here) > 1 or len(names) < len(INPUT_GROUPS[kind]):
+            continue
+        (kernel,) = here
+        if kernel == kernels[kind] or (free and Kernel(kernel, isa=isa).own):
+            found.update(names)
+    return found
 
 
 def pack_tensors(
@@ -75,17 +95,23 @@ def pack_tensors(
 
 def _wanted(tensors: Mapping[str, Tensor], kernels: Mapping[str, str]) -> dict[str, str]:
     """Kernel of each tensor that is to be packed."""
-    groups: dict[str, list[str]] = {}
-    for name, tensor in tensors.items():
-        block, _, linear = name.removesuffix(".weight").rpartition(".")
-        if linear in _GROUP_OF and isinstance(tensor, TernaryMatrix):
-            groups.setdefault(f"{block}.{_GROUP_OF[linear]}", []).append(name)
+    ternary = [name for name, tensor in tensors.items() if isinstance(tensor, TernaryMatrix)]
     wanted: dict[str, str] = {}
-    for group, names in groups.items():
+    for group, names in _grouped(ternary).items():
         kernel = kernels[group.rpartition(".")[2]]
         if kernel != "i2_s" and not any(_holds_code_3(tensors[name]) for name in names):
             wanted.update(dict.fromkeys(names, kernel))
     return wanted
+
+
+def _grouped(names: Iterable[str]) -> dict[str, list[str]]:
+    """Those of *names* that are linear layers, by block and group: {"blk.0.attn_qkv": names}."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        block, _, linear = name.removesuffix(".weight").rpartition(".")
+        if linear in _GROUP_OF:
+            groups.setdefault(f"{block}.{_GROUP_OF[linear]}", []).append(name)
+    return groups
 
 
 def _holds_code_3(tensor: Tensor) -> bool:

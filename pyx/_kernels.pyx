@@ -3,6 +3,7 @@
 Each function takes ``isa=``, the name of a tier of this machine; there is no global choice here.
 """
 
+from signal import strsignal
 from time import perf_counter
 
 import numpy as np
@@ -50,7 +51,8 @@ cdef extern from "bitnet_lut/check.h" nogil:
         pass
     ctypedef struct bl_check_output:
         pass
-    int bl_tier_agrees(const bl_tier *, bl_check_input *, bl_check_output *)
+    int bl_tier_proves(const bl_tier *, bl_check_input *, bl_check_output *, int *)
+    enum: BL_UNFINISHED
 
 
 MAX_COLS = BL_MAX_COLS
@@ -110,18 +112,28 @@ def missing_features(str isa not None) -> list[str]:
     raise ValueError(f"isa {isa!r} is not one of {', '.join(tier_names())}")
 
 
-def self_test(str isa not None) -> bool:
-    """Whether the tier *isa*, run now, gives the scalar tier's bits."""
+def self_test_fault(str isa not None) -> str:
+    """What is wrong with the tier *isa* as it runs now; empty if it gives the scalar tier's bits.
+
+    It runs in a process of its own where the system has fork, so that an illegal instruction ends only that.
+    """
     cdef const bl_tier *tier = _find(isa)
+    cdef int found, number = 0
     cdef bl_check_input *given = <bl_check_input *>malloc(sizeof(bl_check_input))
     cdef bl_check_output *results = <bl_check_output *>malloc(2 * sizeof(bl_check_output))
     try:
         if given is NULL or results is NULL:
             raise MemoryError("the self-test of a tier needs 1 MB")
-        return bool(bl_tier_agrees(tier, given, results))
+        with nogil:
+            found = bl_tier_proves(tier, given, results, &number)
     finally:
         free(given)
         free(results)
+    if found != BL_UNFINISHED:
+        return "" if found else "its self-test differs from the scalar tier"
+    if number:
+        return f"its self-test was ended by signal {number} ({strsignal(number)})"
+    return "its self-test did not come to its end"
 
 
 def kernel_names() -> list[str]:

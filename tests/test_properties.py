@@ -202,7 +202,7 @@ attention = partial(_kernels.attention, isa=BEST)
         (lambda: attention(F32, None, F32, 1), TypeError, "Argument 'keys' must not be None"),
         (lambda: _kernels.quantise(F32, isa="mmx"), ValueError, "isa 'mmx' is not one of"),
         (lambda: _kernels.missing_features("mmx"), ValueError, "isa 'mmx' is not one of"),
-        (lambda: _kernels.self_test(None), TypeError, "Argument 'isa' has incorrect type"),
+        (lambda: _kernels.self_test_fault(None), TypeError, "Argument 'isa' has incorrect type"),
     ],
 )
 def test_kernels_refuse(call: Any, error: type[Exception], text: str) -> None:

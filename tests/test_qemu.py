@@ -20,7 +20,7 @@ TIERS = {"Nehalem": ["scalar"], "Haswell": ["avx2", "scalar"]}
 PROGRAM = """
 import hashlib, json, sys
 from bitnet_lut import Model
-from bitnet_lut._kernels import missing_features, self_test, tier_names
+from bitnet_lut._kernels import missing_features, self_test_fault, tier_names
 from tiny_models import odd_model
 
 def digest(logits):
@@ -28,7 +28,7 @@ def digest(logits):
 
 odd, found = odd_model(), {}
 for isa in (name for name in tier_names() if not missing_features(name)):
-    assert self_test(isa), isa
+    assert not self_test_fault(isa), isa
     found[isa] = {
         kv: digest(odd.logits(9, isa=isa, kv_f16=kv == "f16", threads=2, batch=4))
         for kv in ("f16", "f32")
@@ -65,3 +65,32 @@ def test_other_processor_gives_the_same_logits(cpu, native):
         pytest.skip(f"NO QEMU-X86_64: the package is not run on a {cpu}")
     emulated = logits_of_tiers(["qemu-x86_64", "-cpu", cpu])
     assert emulated == dict.fromkeys(TIERS[cpu], native["scalar"])
+
+
+# As if the processor had promised every feature.
+PROMISED = """
+import warnings
+from bitnet_lut import _kernels, cpu
+
+_kernels.missing_features = lambda isa: []
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    print(cpu.choose_isa())
+for one in told:
+    print(one.category.__name__, one.message)
+"""
+
+
+def test_an_illegal_instruction_ends_the_self_test_and_not_the_program():
+    if "avx2" not in tier_names() or shutil.which("qemu-x86_64") is None:
+        pytest.skip("NO QEMU-X86_64: no tier meets a processor that cannot run it")
+    command = ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", PROMISED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    used, *told = done.stdout.splitlines()
+    assert used == "avx2"
+    assert told == [
+        f"RuntimeWarning tier {isa} is not used, its self-test was ended by signal 4 (Illegal "
+        "instruction); avx2 computes in its place"
+        for isa in tier_names()[: tier_names().index("avx2")]
+    ]

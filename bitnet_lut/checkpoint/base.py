@@ -1,11 +1,11 @@
 """What every model file offers: a config, and its matrices and vectors by their GGUF names."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Literal, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.gguf import MetadataValue
 from bitnet_lut.formats.ternary import Bytes, Rows, Ternary, absmean, from_scaled
-from bitnet_lut.tensors import DenseMatrix, Tensor, TernaryMatrix
+from bitnet_lut.tensors import DenseMatrix, PackedMatrix, Tensor, TernaryMatrix
 
 # The matrices of a block that BitNet makes ternary: blk.N.<linear>.weight.
 LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
@@ -59,6 +59,7 @@ class Checkpoint(ABC):
     name: the path, or "<bytes>"; opens every error message.
     kind: "gguf" or "hf".
     nbytes: bytes of each tensor in the file, by its GGUF name.
+    layouts: kernel of each linear layer that the file holds as this kernel packs it.
     unused: names of tensors in the file that the graph has no place for.
     ternary_masters: whether linear layers that are held as floats stand for ternary ones.
     metadata: the metadata of a GGUF file, with its vocabulary; empty for a folder.
@@ -69,6 +70,7 @@ class Checkpoint(ABC):
     config: ModelConfig
     kind: Literal["gguf", "hf"]
     nbytes: Mapping[str, int]
+    layouts: Mapping[str, str] = MappingProxyType({})
     unused: tuple[str, ...]
     ternary_masters: bool
     metadata: Mapping[str, MetadataValue]
@@ -80,6 +82,13 @@ class Checkpoint(ABC):
 
         Raises FormatError, naming file and tensor, if its data is damaged.
         """
+
+    def packed(self, name: str) -> PackedMatrix:
+        """View one of `layouts` in the file, without a look at its weights.
+
+        Raises FormatError, naming file and tensor, if its scales or sizes are damaged.
+        """
+        raise KeyError(name)
 
     @abstractmethod
     def stored(self, name: str) -> StoredMatrix | None:
@@ -97,18 +106,25 @@ class Checkpoint(ABC):
         """Hand the pages of mapped files back to the system; views read them again as needed."""
 
     def tensors(
-        self, progress: Callable[[int, int], None] = lambda done, total: None
+        self,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        as_packed: Collection[str] = (),
     ) -> dict[str, Tensor]:
         """Read every tensor of the graph.
 
         progress: called with the bytes of the file's tensors read so far and in all.
+        as_packed: which of `layouts` to leave as they are, by `packed`.
         """
         shapes = tensor_shapes(self.config)
         total = sum(self.nbytes[name] for name in shapes)
         found: dict[str, Tensor] = {}
         done = 0
         for name, shape in shapes.items():
-            found[name] = self.matrix(name) if len(shape) == 2 else self.vector(name)
+            if name in as_packed:
+                found[name] = self.packed(name)
+            else:
+                found[name] = self.matrix(name) if len(shape) == 2 else self.vector(name)
             done += self.nbytes[name]
             progress(done, total)
         return found

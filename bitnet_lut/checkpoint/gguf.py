@@ -20,11 +20,11 @@ from bitnet_lut.checkpoint.base import (
 )
 from bitnet_lut.config import config_from_gguf, tensor_shapes
 from bitnet_lut.errors import FormatError
-from bitnet_lut.formats import ggml, i2_s, iq1_bn, iq2_bn, tl1, tl2, tq1_0, tq2_0
+from bitnet_lut.formats import ggml, i2_s, iq1_bn, iq2_bn, tl1, tl2, tl5, tq1_0, tq2_0
 from bitnet_lut.formats.gguf import GGUFFile, TensorInfo
-from bitnet_lut.formats.ternary import Bytes, check_scales, from_scaled
+from bitnet_lut.formats.ternary import Bytes, Scale, check_scales, from_scaled
 from bitnet_lut.formats.tiles import Shape, Tile
-from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+from bitnet_lut.tensors import DenseMatrix, PackedMatrix, TernaryMatrix
 
 _FLOATS = ("f32", "f16", "bf16")
 _KEPT = (*_FLOATS, "q8_0", "q4_0", "q6_k")  # what the engine computes with
@@ -44,6 +44,7 @@ _TERNARY_BYTES = {
     "tq2_0": tq2_0.nbytes,
     "iq1_bn": iq1_bn.nbytes,
     "iq2_bn": iq2_bn.nbytes,
+    "tl5": tl5.nbytes,
 }
 # What a type id may mean that bitnet.cpp and llama.cpp use for different types; the size decides.
 _CLASHES = {36: ("i2_s",), 38: ("tl1",), 39: ("tl2", "mxfp4"), 42: ("tl2",)}
@@ -78,6 +79,9 @@ class GGUFCheckpoint(Checkpoint):
         self.ternary_masters = self.config.architecture in TERNARY_ARCHITECTURES
         self.types = MappingProxyType(types)
         self.nbytes = MappingProxyType(nbytes)
+        self.layouts = MappingProxyType(
+            {name: tl5.KERNEL for name, kind in types.items() if kind == "tl5"}
+        )
         self._check_rope_factors()
 
     def matrix(self, name: str) -> TernaryMatrix | DenseMatrix:
@@ -87,12 +91,19 @@ class GGUFCheckpoint(Checkpoint):
             kind = self.types[name]
             data = self._file.data(name, self.nbytes[name])
             matrix = self._read(kind, data, rows, cols, is_linear(name))
-            if scale_name(name) not in self._file.tensors:
-                return matrix
-            if isinstance(matrix, DenseMatrix):
+            if isinstance(matrix, TernaryMatrix):
+                return TernaryMatrix(rows, cols, matrix.packed, self._scaled(name, matrix.scale))
+            if scale_name(name) in self._file.tensors:
                 raise FormatError(f"type {kind} with the separate scale {scale_name(name)!r}")
-            scale = check_scales(matrix.scale * self._read_f32(scale_name(name), (1,)))
-            return TernaryMatrix(rows, cols, matrix.packed, scale)
+            return matrix
+
+    def packed(self, name: str) -> PackedMatrix:
+        """View a linear layer in the layout of a kernel; one of `layouts`."""
+        with self._naming(name):
+            rows, cols = self._file.tensors[name].shape
+            packed, scale = tl5.read_packed(self._file.data(name, self.nbytes[name]), rows, cols)
+            kernel = self.layouts[name]
+            return PackedMatrix(kernel, rows, cols, packed, self._scaled(name, scale))
 
     def stored(self, name: str) -> StoredMatrix | None:
         """The numbers of a matrix as the file holds them; None where it holds ternary codes."""
@@ -127,6 +138,9 @@ class GGUFCheckpoint(Checkpoint):
         """Bring a matrix of any type into a form that the engine computes with."""
         if kind == "i2_s":
             packed, scale = i2_s.read_rows(data, rows, cols, layout=self._layout)
+            return TernaryMatrix(rows, cols, packed, scale)
+        if kind == "tl5":
+            packed, scale = tl5.read_rows(data, rows, cols)
             return TernaryMatrix(rows, cols, packed, scale)
         if kind in _TILED:
             tile = self._tiles.get((rows, cols))
@@ -190,6 +204,12 @@ class GGUFCheckpoint(Checkpoint):
             factors = self._read_f32(name, (self.config.rope_dim // 2,))
             if np.any(factors != 1):
                 raise FormatError(f"scaled RoPE (factors up to {factors.max()}) is not supported")
+
+    def _scaled(self, name: str, scale: Scale) -> Scale:
+        """The scale of a ternary matrix times the separate one, if there is one."""
+        if scale_name(name) not in self._file.tensors:
+            return scale
+        return check_scales(scale * self._read_f32(scale_name(name), (1,)))
 
     def _read_f32(self, name: str, shape: tuple[int]) -> NDArray[np.float32]:
         """Read a float32 vector that is not part of every graph."""

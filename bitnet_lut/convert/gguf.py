@@ -28,8 +28,8 @@ from bitnet_lut.convert.weights import (
     may_be_ternary,
 )
 from bitnet_lut.errors import FormatError
-from bitnet_lut.formats import ggml, i2_s, iq2_bn, tq1_0, tq2_0
-from bitnet_lut.formats.gguf import ARRAY
+from bitnet_lut.formats import ggml, i2_s, iq2_bn, tl5, tq1_0, tq2_0
+from bitnet_lut.formats.gguf import ALIGNMENT, ARRAY
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.formats.ternary import Bytes, Scale, Weights, need_multiple, scale_bytes
 
@@ -52,12 +52,15 @@ class _LinearType:
     file_type: the general.file_type that goes with it.
     pack: rows int8 (n, cols) and their scale, (1,) or (n,), to bytes.
     scale_per_row: whether rows may have scales of their own.
+    whole: whether pack must have all rows at once. alignment: of the tensors in the file.
     """
 
     file_type: int
     nbytes: Callable[[int, int], int]
     pack: Callable[[Weights, Scale], Bytes]
     scale_per_row: bool = True
+    whole: bool = False
+    alignment: int = ALIGNMENT
 
 
 def _nbytes_i2_s(rows: int, cols: int) -> int:
@@ -83,6 +86,7 @@ TYPES: Mapping[str, _LinearType] = {
     "tq1_0": _LinearType(36, tq1_0.nbytes, tq1_0.pack),
     "tq2_0": _LinearType(37, tq2_0.nbytes, tq2_0.pack),
     "iq2_bn": _LinearType(137, iq2_bn.nbytes, iq2_bn.pack),
+    "tl5": _LinearType(1505, tl5.nbytes, tl5.pack, whole=True, alignment=64),
     "f16": _LinearType(1, lambda rows, cols: 2 * rows * cols, _pack_f16, scale_per_row=False),
 }
 
@@ -122,7 +126,8 @@ class GGUFTarget:
         """
         mark = {TERNARY_HASH_KEY: _NO_HASH} if self._marked else {}
         table = [(name, t.shape, _TYPE_IDS[t.type], t.nbytes) for name, t in self._tensors.items()]
-        with GGUFWriter(path, {**self._metadata, **mark}, table) as writer:
+        alignment = TYPES[self._type].alignment
+        with GGUFWriter(path, {**self._metadata, **mark}, table, alignment) as writer:
             for name, tensor in self._tensors.items():
                 for piece in _pieces(name, tensor, reader, rounded):
                     writer.write(name, piece)
@@ -252,7 +257,7 @@ def _nbytes(kind: str, shape: tuple[int, ...]) -> int:
 def _pieces(
     name: str, tensor: _Tensor, reader: TensorReader, rounded: Callable[[Rounded], None]
 ) -> Iterator[Bytes]:
-    """The bytes of a tensor, some rows at a time."""
+    """The bytes of a tensor, some rows at a time where its type allows that."""
     if len(tensor.shape) == 1:
         yield reader.vector(name).astype("<f4").view(np.uint8)
         return
@@ -268,7 +273,7 @@ def _pieces(
             f"{', '.join(other for other, t in TYPES.items() if t.scale_per_row)} can"
         )
     try:
-        for rows, ternary in blocks(matrix):
+        for rows, ternary in blocks(matrix, whole=kind.whole):
             yield kind.pack(ternary, scale if scale.size == 1 else scale[rows])
     except ValueError as error:
         raise FormatError(f"tensor {name!r} as {tensor.type}: {error}") from None

@@ -193,9 +193,14 @@ class _Released(StoredMatrix):
         return super().raw(rows)
 
 
-def blocks(matrix: TernaryMatrix) -> Iterator[tuple[slice, Weights]]:
-    """Weights int8 (n, cols) of some rows at a time, always a multiple of 128 but at the end."""
+def blocks(matrix: TernaryMatrix, *, whole: bool) -> Iterator[tuple[slice, Weights]]:
+    """Weights int8 (n, cols) of some rows at a time, always a multiple of 128 but at the end.
+
+    whole: of all rows at once.
+    """
     step = max(1, _WEIGHTS_AT_ONCE // matrix.cols // _ROWS_OF_A_GROUP) * _ROWS_OF_A_GROUP
+    if whole:
+        step = matrix.rows
     for start in range(0, matrix.rows, step):
         rows = slice(start, min(start + step, matrix.rows))
         yield rows, i2_s.unpack_rows(matrix.packed[rows], matrix.cols)

@@ -65,6 +65,7 @@ GGML_TYPES = {
     42: GGMLType("tl2", None, None),
     134: GGMLType("iq1_bn", None, None),
     135: GGMLType("iq2_bn", None, None),
+    1505: GGMLType("tl5", None, None),  # of this package, far from the ids of others
 }
 
 _BY_NAME = {entry.name: entry for entry in GGML_TYPES.values()}

@@ -81,12 +81,14 @@ _SUMS: dict[tuple[str, str], Sums] = {
     ("tl2", "scalar"): Sums(_CODE, weights_per_lookup=3),
     ("tl2", "avx2"): Sums(_CODE, (*_TL2, _PAIRS), weights_per_lookup=3),
     ("tl5", "scalar"): Sums(_CODE, weights_per_lookup=5),
+    ("tl5", "avx2"): Sums(_CODE, (_PAIRS,)),
+    ("tl5", "avxvnni"): Sums(_CODE),
 }
 for _isa in ("avxvnni", "avx512", *_ARM64):
     _dot = (_NEON,) if _isa == "neon" else ()
     _SUMS["tl1", _isa] = Sums(_CODE, (*_TL1, *_dot), weights_per_lookup=2)
     _SUMS["tl2", _isa] = Sums(_CODE, (*_TL2, *_dot), weights_per_lookup=3)
-    if _isa != "avxvnni":
+    if _isa != "avxvnni":  # which decodes, as avx2 does
         _SUMS["tl5", _isa] = Sums(_CODE, (*_TL5, *_dot), weights_per_lookup=5)
 
 

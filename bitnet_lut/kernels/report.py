@@ -9,6 +9,7 @@ from bitnet_lut.bench.machine import machine
 from bitnet_lut.bench.report import table
 from bitnet_lut.cpu import choose_isa
 from bitnet_lut.kernels.bench import Figure
+from bitnet_lut.kernels.bounds import sums_of
 from bitnet_lut.kernels.kernel import Kernel, get, names
 from bitnet_lut.kernels.proof import Fault, prove
 from bitnet_lut.kernels.tune import TOKENS, Tuning
@@ -48,16 +49,18 @@ def list_kernels() -> Iterator[str]:
     rows = [("kernel", "tier", "bits a weight", "panel", "longest row", "functions", "runs here")]
     for name in names():
         for isa in (ANY,) if name in _registry.functions else _kernels.tier_names():
-            kernel = Kernel(name, choose_isa() if isa == ANY else isa)
             missing = [] if isa == ANY else _kernels.missing_features(isa)
+            kernel = Kernel(name, choose_isa() if isa == ANY else "scalar" if missing else isa)
+            sums = sums_of(name, isa) or kernel.sums
+            own = sums_of(name, isa) is not None if missing else kernel.own
             rows.append(
                 (
                     name,
                     isa,
                     f"{kernel.bits_per_weight():.3f}",
                     str(kernel.panel),
-                    _longest_row(kernel.sums.largest_cols if kernel.sums else None),
-                    "from outside" if isa == ANY else "its own" if kernel.own else "scalar's",
+                    _longest_row(sums.largest_cols if sums else None),
+                    "from outside" if isa == ANY else "its own" if own else "scalar's",
                     f"no: lacks {', '.join(missing)}" if missing else "yes",
                 )
             )

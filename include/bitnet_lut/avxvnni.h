@@ -42,7 +42,9 @@ enum { BL_FN(I2_S_TILE_ROWS) = 2 };
 #include "lut_avx2.h"
 #include "tl1_avx2.h"
 #include "tl2_avx2.h"
-#define BL_TIER_CELLS [BL_I2_S] = &BL_FN(i2_s), [BL_TL1] = &BL_FN(tl1), [BL_TL2] = &BL_FN(tl2)
+#include "tl5_avx2.h"
+#define BL_TIER_CELLS                                                                                                  \
+    [BL_I2_S] = &BL_FN(i2_s), [BL_TL1] = &BL_FN(tl1), [BL_TL2] = &BL_FN(tl2), [BL_TL5] = &BL_FN(tl5)
 #include "ops.h"
 
 BL_TARGET_END

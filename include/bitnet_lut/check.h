@@ -2,12 +2,13 @@
 #ifndef BL_CHECK_H
 #define BL_CHECK_H
 
+#include "apart.h"
 #include "kernels.h"
 
 enum {
     BL_CHECK_COLS = 672,
     BL_CHECK_ROWS = 6,
-    BL_CHECK_TOKENS = 5,
+    BL_CHECK_TOKENS = 9, /* some of them reach the few-token path of every kernel, all of them the other */
     BL_CHECK_BYTES = BL_CHECK_COLS * 4,
     BL_CHECK_TERNARY_ROWS = 70,           /* more than a panel of any kernel */
     BL_CHECK_PACKED = 128 * BL_CHECK_COLS, /* room for them in any layout */
@@ -24,7 +25,8 @@ typedef struct {
 typedef struct {
     float act_max[BL_CHECK_TOKENS];
     int8_t q[BL_CHECK_TOKENS][BL_CHECK_COLS];
-    int32_t dot[BL_KERNEL_COUNT][BL_CHECK_TOKENS][BL_CHECK_TERNARY_ROWS], dot1[BL_KERNEL_COUNT][BL_CHECK_TERNARY_ROWS];
+    int32_t dot[BL_KERNEL_COUNT][BL_CHECK_TOKENS][BL_CHECK_TERNARY_ROWS], dot1[BL_KERNEL_COUNT][BL_CHECK_TERNARY_ROWS],
+        dot3[BL_KERNEL_COUNT][3][BL_CHECK_TERNARY_ROWS];
     float dense[BL_TYPE_COUNT][BL_CHECK_TOKENS][BL_CHECK_ROWS], dense1[BL_TYPE_COUNT][BL_CHECK_ROWS];
     float row[BL_TYPE_COUNT][BL_CHECK_COLS];
     float norm[BL_CHECK_COLS], silu[BL_CHECK_COLS], relu2[BL_CHECK_COLS], rope[BL_CHECK_COLS], attention[2][2 * 48];
@@ -73,6 +75,7 @@ static void bl_check_run(const bl_tier *tier, bl_check_input *in, bl_check_outpu
     for (int kernel = 0; kernel < BL_KERNEL_COUNT; kernel++) {
         bl_check_gemm(tier, kernel, in, out, out->dot[kernel][0], BL_CHECK_TOKENS);
         bl_check_gemm(tier, kernel, in, out, out->dot1[kernel], 1);
+        bl_check_gemm(tier, kernel, in, out, out->dot3[kernel][0], 3);
     }
     for (int type = BL_F32; type < BL_TYPE_COUNT; type++) {
         const int64_t cols = type == BL_Q6_K ? 512 : type == BL_Q8_0 || type == BL_Q4_0 ? COLS : ODD;
@@ -105,6 +108,25 @@ static int bl_tier_agrees(const bl_tier *tier, bl_check_input *in, bl_check_outp
     bl_check_run(&bl_tier_scalar, in, &out[0]);
     bl_check_run(tier, in, &out[1]);
     return memcmp(&out[0], &out[1], sizeof *out) == 0;
+}
+
+typedef struct {
+    const bl_tier *tier;
+    bl_check_input *in;
+    bl_check_output *out; /* two of them */
+} bl_check;
+
+static int bl_check_agrees(void *context)
+{
+    const bl_check *check = context;
+    return bl_tier_agrees(check->tier, check->in, check->out);
+}
+
+/* Whether the tier agrees when it runs apart: 1, 0, or BL_UNFINISHED, by *fault (see apart.h). */
+static int bl_tier_proves(const bl_tier *tier, bl_check_input *in, bl_check_output out[2], int *fault)
+{
+    bl_check check = {tier, in, out};
+    return bl_run_apart(bl_check_agrees, &check, fault);
 }
 
 #endif

@@ -14,7 +14,7 @@
 #include "tl2.h"
 #include "tl5.h"
 
-/* The ternary kernels, in the order of preference before any measurement. */
+/* The ternary kernels. */
 enum { BL_I2_S, BL_TL1, BL_TL2, BL_TL5, BL_KERNEL_COUNT };
 static const bl_kernel *const bl_kernels[BL_KERNEL_COUNT] = {&bl_i2_s, &bl_tl1, &bl_tl2, &bl_tl5};
 

@@ -58,11 +58,11 @@ static uint64_t bl_roof_multiply_scalar(int64_t rounds)
 
 static const bl_roof bl_roof_scalar = {"scalar", bl_roof_read_scalar, bl_roof_multiply_scalar, BL_ROOF_SCALAR_MACS};
 
-#if BL_X86
-
 /* Sums that do not wait for each other, as variables: compilers keep an array of them in memory. */
 #define BL_ROOF_CHAINS(F) F(a) F(b) F(c) F(d) F(e) F(f) F(g) F(h) F(i) F(j) F(k) F(l)
 enum { BL_ROOF_CHAIN_COUNT = 12 };
+
+#if BL_X86
 
 #define BL_TIER avx2
 BL_TARGET("avx2")
@@ -111,6 +111,36 @@ BL_TARGET_END
 #undef BL_TIER
 static const bl_roof bl_roof_avx2 = {"avx2", bl_roof_read_avx2, bl_roof_multiply_avx2, BL_ROOF_CHAIN_COUNT * 32};
 
+#if BL_AVXVNNI
+#define BL_TIER avxvnni
+BL_TARGET("avx2,avxvnni")
+
+static uint64_t BL_FN(roof_multiply)(int64_t rounds)
+{
+    const __m256i codes = _mm256_set1_epi8(2), values = _mm256_set1_epi8(-3);
+#if defined(__GNUC__) && !defined(__clang__) /* as above */
+#define BL_STEP(x) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(x) : "x"(codes), "x"(values));
+#else
+#define BL_STEP(x) x = _mm256_dpbusd_avx_epi32(x, codes, values);
+#endif
+#define BL_START(x) __m256i x = _mm256_set1_epi8(#x[0]);
+#define BL_END(x) all = _mm256_add_epi32(all, x);
+    BL_ROOF_CHAINS(BL_START)
+    for (int64_t r = 0; r < rounds; r++) { BL_ROOF_CHAINS(BL_STEP) }
+    __m256i all = _mm256_setzero_si256();
+    BL_ROOF_CHAINS(BL_END)
+#undef BL_START
+#undef BL_STEP
+#undef BL_END
+    return (uint64_t)_mm_cvtsi128_si64(_mm256_castsi256_si128(all));
+}
+
+BL_TARGET_END
+#undef BL_TIER
+static const bl_roof bl_roof_avxvnni = {"avxvnni", bl_roof_read_avx2, bl_roof_multiply_avxvnni,
+                                        BL_ROOF_CHAIN_COUNT * 32};
+#endif
+
 #define BL_TIER avx512
 BL_TARGET("avx512f,avx512bw,avx512vnni")
 
@@ -152,12 +182,100 @@ BL_TARGET_END
 static const bl_roof bl_roof_avx512 = {"avx512", bl_roof_read_avx512, bl_roof_multiply_avx512,
                                        BL_ROOF_CHAIN_COUNT * 64};
 
+#elif BL_ARM64
+
+static uint64_t bl_roof_read_neon(const uint8_t *data, int64_t bytes)
+{
+    uint8x16_t a = vdupq_n_u8(0), b = a, c = a, d = a;
+    for (int64_t i = 0; i < bytes; i += 64) {
+        const uint8_t *from = data + i;
+        a = veorq_u8(a, vld1q_u8(from));
+        b = veorq_u8(b, vld1q_u8(from + 16));
+        c = veorq_u8(c, vld1q_u8(from + 32));
+        d = veorq_u8(d, vld1q_u8(from + 48));
+    }
+    const uint64x2_t all = vreinterpretq_u64_u8(veorq_u8(veorq_u8(a, b), veorq_u8(c, d)));
+    return vgetq_lane_u64(all, 0) ^ vgetq_lane_u64(all, 1);
+}
+
+/* As on avx2, each product depends on the sum before it. */
+static uint64_t bl_roof_multiply_neon(int64_t rounds)
+{
+    const int8x8_t values = vdup_n_s8(-3);
+#define BL_START(x) int16x8_t x = vreinterpretq_s16_s8(vdupq_n_s8(#x[0]));
+#define BL_STEP(x) x = vmlal_s8(x, vget_low_s8(vreinterpretq_s8_s16(x)), values);
+#define BL_END(x) all = veorq_s16(all, x);
+    BL_ROOF_CHAINS(BL_START)
+    for (int64_t r = 0; r < rounds; r++) { BL_ROOF_CHAINS(BL_STEP) }
+    int16x8_t all = vdupq_n_s16(0);
+    BL_ROOF_CHAINS(BL_END)
+#undef BL_START
+#undef BL_STEP
+#undef BL_END
+    return vgetq_lane_u64(vreinterpretq_u64_s16(all), 0);
+}
+
+static const bl_roof bl_roof_neon = {"neon", bl_roof_read_neon, bl_roof_multiply_neon, BL_ROOF_CHAIN_COUNT * 8};
+
+#if BL_ARM64_REGIONS
+#define BL_START(x) int32x4_t x = vreinterpretq_s32_s8(vdupq_n_s8(#x[0]));
+#define BL_END(x) all = vaddq_s32(all, x);
+
+BL_TARGET(BL_TARGET_DOTPROD)
+
+static uint64_t bl_roof_multiply_neondot(int64_t rounds)
+{
+    const int8x16_t codes = vdupq_n_s8(2), values = vdupq_n_s8(-3);
+#define BL_STEP(x) x = vdotq_s32(x, codes, values);
+    BL_ROOF_CHAINS(BL_START)
+    for (int64_t r = 0; r < rounds; r++) { BL_ROOF_CHAINS(BL_STEP) }
+    int32x4_t all = vdupq_n_s32(0);
+    BL_ROOF_CHAINS(BL_END)
+#undef BL_STEP
+    return vgetq_lane_u64(vreinterpretq_u64_s32(all), 0);
+}
+
+BL_TARGET_END
+BL_TARGET(BL_TARGET_I8MM)
+
+static uint64_t bl_roof_multiply_neoni8mm(int64_t rounds)
+{
+    const uint8x16_t codes = vdupq_n_u8(2);
+    const int8x16_t values = vdupq_n_s8(-3);
+#define BL_STEP(x) x = vusmmlaq_s32(x, codes, values);
+    BL_ROOF_CHAINS(BL_START)
+    for (int64_t r = 0; r < rounds; r++) { BL_ROOF_CHAINS(BL_STEP) }
+    int32x4_t all = vdupq_n_s32(0);
+    BL_ROOF_CHAINS(BL_END)
+#undef BL_STEP
+    return vgetq_lane_u64(vreinterpretq_u64_s32(all), 0);
+}
+
+BL_TARGET_END
+#undef BL_START
+#undef BL_END
+
+static const bl_roof bl_roof_neondot = {"neondot", bl_roof_read_neon, bl_roof_multiply_neondot,
+                                        BL_ROOF_CHAIN_COUNT * 16};
+static const bl_roof bl_roof_neoni8mm = {"neoni8mm", bl_roof_read_neon, bl_roof_multiply_neoni8mm,
+                                         BL_ROOF_CHAIN_COUNT * 32};
+#endif
+
 #endif
 
 static const bl_roof *const bl_roofs[] = {
 #if BL_X86
     &bl_roof_avx512,
+#if BL_AVXVNNI
+    &bl_roof_avxvnni,
+#endif
     &bl_roof_avx2,
+#elif BL_ARM64
+#if BL_ARM64_REGIONS
+    &bl_roof_neoni8mm,
+    &bl_roof_neondot,
+#endif
+    &bl_roof_neon,
 #endif
     &bl_roof_scalar,
 };

@@ -116,24 +116,24 @@ BL_INLINE uint8_t bl_tl5_byte(const uint8_t *packed, int64_t rows, int64_t cols,
     return vectors[(group - block) * BL_PANEL + bl_panel_place((int)(row % BL_PANEL))];
 }
 
-/* codes (5) of a byte. */
+/* codes (5) of a byte: 0, 1 or 2 whatever the byte is. */
 BL_INLINE void bl_tl5_unpack_byte(uint8_t *codes, uint8_t byte)
 {
-    int digits = BL_TL5_MOST + (byte & 0x80 ? -(byte & 0x7f) : byte);
+    unsigned digits = (unsigned)(BL_TL5_MOST + (byte & 0x80 ? -(byte & 0x7f) : byte));
     for (int j = 0; j < BL_TL5_GROUP; j++, digits /= 3) codes[j] = (uint8_t)(digits % 3);
 }
 
 static void bl_tl5_unpack(uint8_t *canonical, const uint8_t *packed, int64_t rows, int64_t cols, int64_t lo, int64_t hi)
 {
-    const int64_t row_bytes = bl_i2_s_row_bytes(cols);
-    memset(canonical + lo * row_bytes, 0, (size_t)((hi - lo) * row_bytes));
+    const int64_t row_bytes = bl_i2_s_row_bytes(cols), groups = bl_tl5_groups(cols);
+    memset(canonical + lo * row_bytes, 0x55, (size_t)((hi - lo) * row_bytes)); /* zero weights, code 1 */
     for (int64_t row = lo; row < hi; row++)
-        for (int64_t k = 0; k < 4 * row_bytes; k++) {
-            uint8_t codes[BL_TL5_GROUP] = {1, 1, 1, 1, 1};
-            const int j = (int)(k % BL_TL5_GROUP);
-            if (k < cols) bl_tl5_unpack_byte(codes, bl_tl5_byte(packed, rows, cols, row, k / BL_TL5_GROUP));
-            canonical[row * row_bytes + k / BL_BLOCK * BL_BLOCK_BYTES + k % 32] |=
-                (uint8_t)(codes[j] << (6 - k % BL_BLOCK / 32 * 2));
+        for (int64_t g = 0; g < groups; g++) {
+            uint8_t codes[BL_TL5_GROUP];
+            bl_tl5_unpack_byte(codes, bl_tl5_byte(packed, rows, cols, row, g));
+            for (int64_t k = BL_TL5_GROUP * g, j = 0; j < BL_TL5_GROUP && k < cols; j++, k++)
+                canonical[row * row_bytes + k / BL_BLOCK * BL_BLOCK_BYTES + k % 32] ^=
+                    (uint8_t)((codes[j] ^ 1) << (6 - k % BL_BLOCK / 32 * 2));
         }
 }
 

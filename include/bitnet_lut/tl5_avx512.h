@@ -6,7 +6,18 @@
  * a byte that starts at 128 (6 * 21 and 6 * 16 at most 126); only then is it widened. A table is low (128 bytes) | high
  * (128 bytes). */
 
-enum { BL_FN(TL5_STEP) = 6, BL_FN(TL5_START) = 128, BL_FN(TL5_NEGATIVE) = 33 };
+enum {
+    BL_FN(TL5_STEP) = 6,
+    BL_FN(TL5_START) = 128,
+    BL_FN(TL5_NEGATIVE) = 33,
+    BL_FN(TL5_TOKENS) = 8, /* most that are computed by look-up: for more of them decoding pays */
+    BL_FN(TL5_PANELS) = 8  /* whose weights of a block stay in the nearest cache while every token passes */
+};
+
+static int64_t BL_FN(tl5_token_bytes)(int64_t cols, int64_t n)
+{
+    return bl_tl5_token_bytes(cols, n <= BL_FN(TL5_TOKENS) ? 1 : n);
+}
 
 /* The weights of five activations in the sums of 128 values, plus 1, as vpmaddubsw takes them: by pairs of activations
  * (the last pair has one), by vector of 32 sums. Sums of one vector are out of order, so that vpacksswb restores it. */
@@ -86,11 +97,11 @@ static void BL_FN(tl5_prepare_quads)(uint8_t *prepared, const int8_t *q, int64_t
 
 static void BL_FN(tl5_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {
-    if (n == 1) BL_FN(tl5_prepare_tables)(prepared, q, cols);
+    if (n <= BL_FN(TL5_TOKENS)) BL_FN(tl5_prepare_tables)(prepared, q, cols);
     else BL_FN(tl5_prepare_quads)(prepared, q, cols);
 }
 
-/* ---- one token ------------------------------------------------------------------------------------------------- */
+/* ---- a few tokens ----------------------------------------------------------------------------------------------- */
 
 /* Sums of up to a block of groups for 64 rows: unsigned bytes, and 16 bits of the even rows, with 256 times those of the
  * odd ones mixed in, and of the odd ones. All wrap; what comes out in the end fits. */
@@ -177,23 +188,38 @@ BL_INLINE void BL_FN(tl5_block)(int32_t *dot, const uint8_t *vectors, const uint
     for (int p = 0; p < panels; p++) BL_FN(tl5_finish)(dot + BL_PANEL * p, &sum[p], steps);
 }
 
-/* One token, panels [lo, hi). */
-static void BL_FN(tl5_gemv)(int32_t *dot, const uint8_t *packed, const uint8_t *tables, int64_t rows, int64_t cols,
-                            int64_t lo, int64_t hi)
+/* dot (panels, 64) of the count panels from this one on = what the complements of negative groups lack. */
+BL_INLINE void BL_FN(tl5_begin)(int32_t *dot, const uint8_t *packed, int64_t panel, int64_t count)
 {
-    const int64_t groups = bl_tl5_groups(cols);
-    for (int64_t p = lo; p < hi; p++) {
-        int32_t negatives[BL_PANEL];
-        memcpy(negatives, packed + p * (int64_t)sizeof negatives, sizeof negatives);
-        for (int r = 0; r < BL_PANEL; r++) dot[BL_PANEL * (p - lo) + r] = BL_FN(TL5_NEGATIVE) * negatives[r];
-    }
-    for (int64_t g = 0; g < groups; g += BL_TL5_BLOCK) {
-        const int64_t here = bl_tl5_block_groups(g, cols);
-        const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, lo, g), *table = tables + 2 * BL_TL5_TABLE * g;
-        int64_t p = lo;
-        for (; p + 2 <= hi; p += 2, vectors += 2 * BL_PANEL * here)
-            BL_FN(tl5_block)(dot + BL_PANEL * (p - lo), vectors, table, here, vectors + BL_AHEAD, 2);
-        if (p < hi) BL_FN(tl5_block)(dot + BL_PANEL * (p - lo), vectors, table, here, vectors + BL_AHEAD, 1);
+    memcpy(dot, packed + panel * BL_PANEL * (int64_t)sizeof *dot, (size_t)(count * BL_PANEL) * sizeof *dot);
+    for (int64_t r = 0; r < count * BL_PANEL; r++) dot[r] *= BL_FN(TL5_NEGATIVE);
+}
+
+/* dot (panels, 64) += one block of groups of up to TL5_PANELS panels. */
+BL_INLINE void BL_FN(tl5_panels)(int32_t *dot, const uint8_t *vectors, const uint8_t *tables, int64_t groups,
+                                 int64_t panels)
+{
+    const int64_t pair = 2 * BL_PANEL * groups;
+    for (; panels >= 2; panels -= 2, dot += 2 * BL_PANEL, vectors += pair)
+        BL_FN(tl5_block)(dot, vectors, tables, groups, vectors + BL_AHEAD, 2);
+    if (panels) BL_FN(tl5_block)(dot, vectors, tables, groups, vectors + BL_AHEAD, 1);
+}
+
+/* Up to TL5_TOKENS tokens, panels [lo, hi), all of whose rows dot has room for. */
+static void BL_FN(tl5_look_ups)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
+                                int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+{
+    const int64_t token_bytes = BL_FN(tl5_token_bytes)(cols, n);
+    for (int64_t t = 0; t < n; t++) BL_FN(tl5_begin)(dot + t * dot_stride, packed, lo, hi - lo);
+    for (int64_t g = 0; g < bl_tl5_groups(cols); g += BL_TL5_BLOCK) {
+        const int64_t groups = bl_tl5_block_groups(g, cols);
+        for (int64_t p = lo; p < hi; p += BL_FN(TL5_PANELS)) {
+            const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, p, g);
+            const int64_t panels = hi - p < BL_FN(TL5_PANELS) ? hi - p : BL_FN(TL5_PANELS);
+            for (int64_t t = 0; t < n; t++)
+                BL_FN(tl5_panels)(dot + t * dot_stride + BL_PANEL * (p - lo), vectors,
+                                  tables + t * token_bytes + 2 * BL_TL5_TABLE * g, groups, panels);
+        }
     }
 }
 
@@ -244,18 +270,19 @@ BL_INLINE void BL_FN(tl5_decode)(uint8_t *codes, const uint8_t *packed, int64_t 
 static void BL_FN(tl5_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    if (n > 1) {
+    if (n > BL_FN(TL5_TOKENS)) {
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl5_quads(cols),
-                      bl_tl5_token_bytes(cols, n), BL_FN(tl5_decode), BL_FN(panel_dot));
+                      BL_FN(tl5_token_bytes)(cols, n), BL_FN(tl5_decode), BL_FN(panel_dot));
         return;
     }
     const int64_t whole = hi / BL_PANEL * BL_PANEL; /* rows of a last panel that is not full go through a buffer */
-    if (lo < whole) BL_FN(tl5_gemv)(dot + lo, packed, prepared, rows, cols, lo / BL_PANEL, whole / BL_PANEL);
-    if (whole < hi) {
-        int32_t last[BL_PANEL];
-        BL_FN(tl5_gemv)(last, packed, prepared, rows, cols, whole / BL_PANEL, whole / BL_PANEL + 1);
-        memcpy(dot + whole, last, (size_t)(hi - whole) * sizeof *last);
-    }
+    if (lo < whole)
+        BL_FN(tl5_look_ups)(dot + lo, dot_stride, packed, prepared, rows, cols, lo / BL_PANEL, whole / BL_PANEL, n);
+    if (whole == hi) return;
+    int32_t last[BL_FN(TL5_TOKENS) * BL_PANEL];
+    BL_FN(tl5_look_ups)(last, BL_PANEL, packed, prepared, rows, cols, whole / BL_PANEL, whole / BL_PANEL + 1, n);
+    for (int64_t t = 0; t < n; t++)
+        memcpy(dot + t * dot_stride + whole, last + BL_PANEL * t, (size_t)(hi - whole) * sizeof *last);
 }
 
-static const bl_cell BL_FN(tl5) = {bl_tl5_token_bytes, BL_FN(tl5_prepare), BL_FN(tl5_gemm)};
+static const bl_cell BL_FN(tl5) = {BL_FN(tl5_token_bytes), BL_FN(tl5_prepare), BL_FN(tl5_gemm)};

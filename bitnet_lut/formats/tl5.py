@@ -1,0 +1,86 @@
+"""TL5: five weights a byte as the kernel tl5 of this package reads them (GGUF type 1505).
+
+    int32 (rows), how many groups of a row are negative | groups, a byte each | float32 scale (rows)
+
+where rows are padded to panels of 64, except for the scales; ``include/bitnet_lut/tl5.h`` has the
+order of the groups, and ``docs/tl5.md`` how to read one without this package. No byte of it has to
+be moved before the kernel can compute with it.
+"""
+
+import numpy as np
+
+from bitnet_lut._kernels import MAX_COLS, Kernel
+from bitnet_lut.errors import FormatError
+from bitnet_lut.formats import i2_s
+from bitnet_lut.formats.ternary import Bytes, Scale, Weights, check_scales, need_bytes
+
+__all__ = ["KERNEL", "nbytes", "pack", "read_packed", "read_rows"]
+
+KERNEL = "tl5"
+
+_GROUP = 5
+_PANEL = 64
+
+
+def nbytes(rows: int, cols: int) -> int:
+    """Bytes of a tensor; FormatError if its rows are too long for exact sums."""
+    return _packed_bytes(rows, cols) + 4 * rows
+
+
+def pack(ternary: Weights, scale: float | Scale) -> Bytes:
+    """Pack int8 (rows, cols) and a scale (1,) or (rows,) to the uint8 (nbytes,) of a file."""
+    rows, cols = ternary.shape
+    data = np.empty(nbytes(rows, cols), np.uint8)
+    size = _packed_bytes(rows, cols)
+    _kernel().pack(i2_s.pack_rows(ternary), cols, out=data[:size])
+    scales = np.broadcast_to(np.asarray(scale, np.float32), (rows,))
+    data[size:] = check_scales(scales).astype("<f4").view(np.uint8)
+    return data
+
+
+def read_packed(data: Bytes, rows: int, cols: int) -> tuple[Bytes, Scale]:
+    """View the uint8 (nbytes,) of a file as the kernel's packed bytes, with its scale.
+
+    The scale is (1,) where all rows have the same, else (rows,). The groups are not looked at:
+    no byte makes the kernel read or write elsewhere, but see `read_rows`.
+    Raises FormatError at a wrong size, a bad scale or a count of negatives that cannot be.
+    """
+    need_bytes(data, nbytes(rows, cols), f"TL5 of {rows}x{cols}")
+    size = _packed_bytes(rows, cols)
+    negatives = np.frombuffer(data, "<i4", _padded(rows))
+    impossible = negatives[(negatives < 0) | (negatives > _groups(cols))]
+    if impossible.size:
+        raise FormatError(f"{impossible[0]} of {_groups(cols)} groups of a row are negative")
+    scales = check_scales(np.frombuffer(data, "<f4", rows, size))
+    return data[:size], scales[:1] if np.all(scales == scales[0]) else scales
+
+
+def read_rows(data: Bytes, rows: int, cols: int) -> tuple[Bytes, Scale]:
+    """Bring the uint8 (nbytes,) of a file into the layout of ``i2_s.pack_rows``, with its scale.
+
+    Raises FormatError as `read_packed` does, and at any byte that `pack` would not have written.
+    """
+    packed, scale = read_packed(data, rows, cols)
+    canonical = _kernel().unpack(packed, rows, cols)
+    if not np.array_equal(_kernel().pack(canonical, cols), packed):
+        raise FormatError("a group or a count of negatives is none that is written: damaged data")
+    return canonical, scale
+
+
+def _kernel() -> Kernel:
+    return Kernel(KERNEL, isa="scalar")
+
+
+def _groups(cols: int) -> int:
+    return -(-cols // _GROUP)
+
+
+def _padded(rows: int) -> int:
+    return -(-rows // _PANEL) * _PANEL
+
+
+def _packed_bytes(rows: int, cols: int) -> int:
+    """What the kernel itself says, but for sizes of any magnitude."""
+    if cols > MAX_COLS:
+        raise FormatError(f"rows of {cols} weights: TL5 has at most {MAX_COLS}")
+    return _padded(rows) * (_groups(cols) + 4)
