@@ -41,6 +41,7 @@ from ckernels cimport (
     BL_Q4_0,
     BL_Q6_K,
     BL_Q8_0,
+    BL_LANES,
     BL_TERNARY,
     BL_TIER_COUNT,
     bl_cell,
@@ -277,8 +278,11 @@ cdef _lay_out(Weights weights, bl_cache *c, bl_state *s, bl_place **places, int6
     _carve(base, &used, <void **>&s.x, batch * m.embedding * 4)
     _carve(base, &used, <void **>&s.input, batch * widest * 4)
     _carve(base, &used, <void **>&s.prepared, bl_prepared_bytes(m, batch))
+    s.own_bytes = bl_round_up(bl_prepared_bytes(m, 1), _ALIGN)
+    _carve(base, &used, <void **>&s.own_prepared, workers * s.own_bytes)
     _carve(base, &used, <void **>&s.quantised, workers * widest)
     _carve(base, &used, <void **>&s.act_max, batch * 4)
+    _carve(base, &used, <void **>&s.own_act_max, workers * BL_LANES * 4)
     _carve(base, &used, <void **>&s.q, batch * attention * 4)
     _carve(base, &used, <void **>&s.k, batch * kv * 4)
     _carve(base, &used, <void **>&s.v, batch * kv * 4)

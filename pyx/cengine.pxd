@@ -71,8 +71,11 @@ cdef extern from "bitnet_lut/engine.h" nogil:
         float *x
         float *input
         uint8_t *prepared
+        uint8_t *own_prepared
+        int64_t own_bytes
         int8_t *quantised
         float *act_max
+        float *own_act_max
         float *q
         float *k
         float *v

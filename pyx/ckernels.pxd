@@ -6,6 +6,7 @@ cdef extern from "bitnet_lut/kernels.h" nogil:
     enum: BL_TIER_COUNT
     enum: BL_MAX_HEADS
     enum: BL_MAX_COLS
+    enum: BL_LANES
     enum: BL_KERNEL_COUNT
     const char *bl_cpu_names[]
     uint32_t bl_cpu()

@@ -78,8 +78,11 @@ typedef struct {
     float *x;              /* (batch, embedding) residual stream */
     float *input;          /* (batch, widest input) of the next matrices */
     uint8_t *prepared;     /* bl_prepared_bytes(model, batch) bytes: input as the next matrices read it */
+    uint8_t *own_prepared; /* (workers, own_bytes): the same of one token, of a worker for itself */
+    int64_t own_bytes;     /* bl_prepared_bytes(model, 1) */
     int8_t *quantised;     /* (workers, widest input) */
     float *act_max;        /* (batch) */
+    float *own_act_max;    /* (workers, BL_LANES), the first of each */
     float *q, *k, *v;      /* (batch, heads * head_dim), (batch, kv_heads * head_dim) twice */
     float *mixed;          /* (batch, heads * head_dim) output of the attention */
     float *gate, *up;      /* (batch, ffn) */
@@ -106,17 +109,18 @@ typedef struct {
 
 BL_INLINE int64_t bl_head_stride(const bl_model *m) { return bl_round_up(m->head_dim, BL_LANES); }
 
-/* Scores, queries and results of the heads that one worker does together. */
-BL_INLINE int64_t bl_scratch_floats(const bl_model *m, int64_t context)
-{
-    return BL_MAX_HEADS * (context + 2 * bl_head_stride(m));
-}
-
 BL_INLINE int64_t bl_widest_input(const bl_model *m)
 {
     const int64_t attention = m->heads * m->head_dim;
     const int64_t widest = m->embedding > attention ? m->embedding : attention;
     return m->ffn > widest ? m->ffn : widest;
+}
+
+/* Scores, queries and results of the heads that one worker does together; or an input it makes for itself. */
+BL_INLINE int64_t bl_scratch_floats(const bl_model *m, int64_t context)
+{
+    const int64_t heads = BL_MAX_HEADS * (context + 2 * bl_head_stride(m)), widest = bl_widest_input(m);
+    return bl_round_up(heads > widest ? heads : widest, BL_LANES);
 }
 
 /* Bytes of each of n prepared tokens that w reads. */
@@ -189,16 +193,53 @@ static void bl_rescale_rows(float *out, const bl_matrix *w, float act_max, int64
     }
 }
 
+BL_INLINE float *bl_scratch(const bl_step *s, int worker)
+{
+    return s->state->worker_scratch + worker * bl_scratch_floats(s->model, s->state->context);
+}
+
+/* Whether every worker makes the input of a reader for itself: look-up tables of one token are built sooner than they
+ * get from one core to another, and nobody waits. A probe sees what is shared. */
+BL_INLINE int bl_makes_own_input(const bl_step *s, const bl_matrix *reader)
+{
+    return s->n == 1 && reader->type == BL_TERNARY && !s->probe;
+}
+
+/* Where an input is made: floats (n, cols), activation maxima (n), prepared tokens. */
+typedef struct {
+    float *floats, *act_max;
+    uint8_t *prepared;
+} bl_input;
+
+BL_INLINE bl_input bl_input_of(const bl_step *s, const bl_matrix *reader, int worker)
+{
+    const bl_state *state = s->state;
+    bl_input to = {state->input, state->act_max, state->prepared};
+    if (bl_makes_own_input(s, reader)) {
+        to.floats = bl_scratch(s, worker);
+        to.act_max = state->own_act_max + BL_LANES * worker;
+        to.prepared = state->own_prepared + worker * state->own_bytes;
+    }
+    return to;
+}
+
+/* All workers have made the input, if they share it. */
+BL_INLINE void bl_await_input(const bl_step *s, const bl_matrix *reader)
+{
+    if (!bl_makes_own_input(s, reader)) bl_pool_barrier(s->pool);
+}
+
 /* This worker's rows of out (n, out_stride) = W input, as it is prepared. */
-static void bl_linear(const bl_step *s, const bl_matrix *w, float *out, int64_t out_stride, int64_t lo, int64_t hi)
+static void bl_linear(const bl_step *s, const bl_matrix *w, float *out, int64_t out_stride, int64_t lo, int64_t hi,
+                      int worker)
 {
     const bl_tier *tier = s->model->tier;
-    const bl_state *state = s->state;
+    const bl_input input = bl_input_of(s, w, worker);
     if (w->type == BL_TERNARY) {
-        w->cell->gemm((int32_t *)(void *)out, out_stride, w->data, state->prepared, w->rows, w->cols, lo, hi, s->n);
-        for (int64_t t = 0; t < s->n; t++) bl_rescale_rows(out + t * out_stride, w, state->act_max[t], lo, hi);
+        w->cell->gemm((int32_t *)(void *)out, out_stride, w->data, input.prepared, w->rows, w->cols, lo, hi, s->n);
+        for (int64_t t = 0; t < s->n; t++) bl_rescale_rows(out + t * out_stride, w, input.act_max[t], lo, hi);
     } else {
-        tier->dense_gemm(out, out_stride, w->type, w->data, state->prepared, w->cols, lo, hi, s->n);
+        tier->dense_gemm(out, out_stride, w->type, w->data, input.prepared, w->cols, lo, hi, s->n);
     }
     if (!w->bias) return;
     for (int64_t t = 0; t < s->n; t++)
@@ -215,7 +256,7 @@ BL_INLINE void bl_linear_share(const bl_step *s, const bl_matrix *w, float *out,
 {
     int64_t lo, hi;
     bl_share(w->rows, bl_row_step(w), worker, workers, &lo, &hi);
-    bl_linear(s, w, out, w->rows, lo, hi);
+    bl_linear(s, w, out, w->rows, lo, hi, worker);
 }
 
 /* This worker's tokens of input = norm(from), or from itself without a norm, and prepared for the reader. Matrices of
@@ -224,18 +265,18 @@ static void bl_make_input(const bl_step *s, const float *from, const float *norm
                           int workers)
 {
     const bl_tier *tier = s->model->tier;
-    bl_state *state = s->state;
+    const bl_input to = bl_input_of(s, reader, worker);
     const int64_t width = reader->cols;
-    int8_t *q = state->quantised + worker * bl_widest_input(s->model);
-    int64_t lo, hi;
-    bl_share(s->n, 1, worker, workers, &lo, &hi);
+    int8_t *q = s->state->quantised + worker * bl_widest_input(s->model);
+    int64_t lo = 0, hi = 1;
+    if (!bl_makes_own_input(s, reader)) bl_share(s->n, 1, worker, workers, &lo, &hi);
     for (int64_t t = lo; t < hi; t++) {
-        float *input = state->input + t * width;
+        float *input = to.floats + t * width;
         if (norm) tier->rms_norm(input, from + t * width, norm, width, s->model->eps);
         else memcpy(input, from + t * width, (size_t)width * sizeof(float));
-        uint8_t *prepared = state->prepared + t * bl_token_bytes_of(s->model, reader, s->n);
+        uint8_t *prepared = to.prepared + t * bl_token_bytes_of(s->model, reader, s->n);
         if (reader->type == BL_TERNARY) {
-            state->act_max[t] = tier->quantise(q, input, width);
+            to.act_max[t] = tier->quantise(q, input, width);
             reader->cell->prepare(prepared, q, width, s->n);
         } else {
             tier->dense_prepare(prepared, input, width);
@@ -258,11 +299,6 @@ static void bl_embed(const bl_step *s, int worker, int workers)
             bl_sincos((float)s->places[t].position * m->inverse_frequency[i], &s->state->sine[t * half + i],
                       &s->state->cosine[t * half + i]);
     }
-}
-
-BL_INLINE float *bl_scratch(const bl_step *s, int worker)
-{
-    return s->state->worker_scratch + worker * bl_scratch_floats(s->model, s->state->context);
 }
 
 /* Element index in a cache of a head's row at a position. */
@@ -354,7 +390,7 @@ static void bl_add_linear(const bl_step *s, int64_t layer, bl_op op, const bl_ma
     bl_state *state = s->state;
     int64_t lo, hi;
     bl_share(w->rows, bl_row_step(w), worker, workers, &lo, &hi);
-    bl_linear(s, w, state->out, w->rows, lo, hi);
+    bl_linear(s, w, state->out, w->rows, lo, hi, worker);
     bl_show(s, worker, layer, op, state->out, s->n, w->rows);
     for (int64_t t = 0; t < s->n; t++)
         for (int64_t row = lo; row < hi; row++) state->x[t * w->rows + row] += state->out[t * w->rows + row];
@@ -366,7 +402,7 @@ static void bl_attention_block(const bl_step *s, int64_t l, int worker, int work
     const bl_layer *layer = &m->layer[l];
     bl_state *state = s->state;
     bl_make_input(s, state->x, layer->attn_norm, &layer->q, worker, workers);
-    bl_pool_barrier(s->pool);
+    bl_await_input(s, &layer->q);
     bl_show(s, worker, l, BL_OP_ATTN_NORM, state->input, s->n, m->embedding);
     bl_linear_share(s, &layer->q, state->q, worker, workers);
     bl_linear_share(s, &layer->k, state->k, worker, workers);
@@ -381,7 +417,7 @@ static void bl_attention_block(const bl_step *s, int64_t l, int worker, int work
     bl_pool_barrier(s->pool);
     bl_show(s, worker, l, BL_OP_ATTENTION, state->mixed, s->n, layer->o.cols);
     bl_make_input(s, state->mixed, layer->attn_sub_norm, &layer->o, worker, workers);
-    bl_pool_barrier(s->pool);
+    bl_await_input(s, &layer->o);
     bl_show(s, worker, l, BL_OP_ATTN_SUB_NORM, state->input, s->n, layer->o.cols);
     bl_add_linear(s, l, BL_OP_ATTN_OUTPUT, &layer->o, worker, workers);
     bl_pool_barrier(s->pool);
@@ -394,7 +430,7 @@ static void bl_ffn_block(const bl_step *s, int64_t l, int worker, int workers)
     bl_state *state = s->state;
     int64_t lo, hi;
     bl_make_input(s, state->x, layer->ffn_norm, &layer->gate, worker, workers);
-    bl_pool_barrier(s->pool);
+    bl_await_input(s, &layer->gate);
     bl_show(s, worker, l, BL_OP_FFN_NORM, state->input, s->n, m->embedding);
     bl_linear_share(s, &layer->gate, state->gate, worker, workers);
     bl_linear_share(s, &layer->up, state->up, worker, workers);
@@ -408,7 +444,7 @@ static void bl_ffn_block(const bl_step *s, int64_t l, int worker, int workers)
     bl_pool_barrier(s->pool);
     bl_show(s, worker, l, BL_OP_FFN_ACTIVATION, state->gate, s->n, m->ffn);
     bl_make_input(s, state->gate, layer->ffn_sub_norm, &layer->down, worker, workers);
-    bl_pool_barrier(s->pool);
+    bl_await_input(s, &layer->down);
     bl_show(s, worker, l, BL_OP_FFN_SUB_NORM, state->input, s->n, m->ffn);
     bl_add_linear(s, l, BL_OP_FFN_DOWN, &layer->down, worker, workers);
     bl_pool_barrier(s->pool);
@@ -423,7 +459,7 @@ static void bl_output_block(const bl_step *s, int worker, int workers)
     bl_step last = *s;
     last.n = s->logit_tokens;
     bl_make_input(&last, s->state->x + first * m->embedding, m->output_norm, &m->head, worker, workers);
-    bl_pool_barrier(s->pool);
+    bl_await_input(&last, &m->head);
     bl_show(s, worker, -1, BL_OP_OUTPUT_NORM, s->state->input, last.n, m->embedding);
     bl_linear_share(&last, &m->head, s->logits, worker, workers);
     bl_show(s, worker, -1, BL_OP_LOGITS, s->logits, last.n, m->vocab);
