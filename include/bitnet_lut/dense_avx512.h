@@ -29,7 +29,9 @@ BL_INLINE void BL_FN(open_q6_k)(BL_FN(codes) *to, const uint8_t *block)
 {
     const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const __m128i scales = _mm_loadu_si128((const __m128i *)(const void *)(block + 192));
-    const __m512 d = _mm512_cvtph_ps(_mm256_set1_epi16((short)bl_load_u16(block + 208)));
+    /* d is the last of four halves, which save a broadcast of words */
+    const __m128 last = _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)(const void *)(block + 202)));
+    const __m512 d = _mm512_permutexvar_ps(_mm512_set1_epi32(3), _mm512_castps128_ps512(last));
     to->scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_shuffle_epi8(scales, order))), d);
     __m512i v[4];
     BL_FN(u6x128)(v, block, block + 128);
@@ -80,20 +82,20 @@ BL_INLINE void BL_FN(open_q4_0)(BL_FN(codes) *to, const uint8_t *block)
 BL_INLINE void BL_FN(meet)(bl_f32x16 *sum, const BL_FN(codes) *codes, const int rows, const BL_FN(fixed) *x,
                            const int offset)
 {
-    __m512i dot[BL_FN(MEET)][3]; /* digits apart, as chains of additions that overlap */
-    for (int r = 0; r < rows; r++)
-        for (int digit = 0; digit < 3; digit++) dot[r][digit] = _mm512_setzero_si512();
-    for (int i = 0; i < 4; i++)
-        for (int digit = 0; digit < 3; digit++) {
+    __m512i dot[BL_FN(MEET)]; /* a chain through all digits, highest first: rows and chunks overlap */
+    for (int r = 0; r < rows; r++) dot[r] = _mm512_setzero_si512();
+    for (int digit = 0; digit < 3; digit++) {
+        if (digit)
+            for (int r = 0; r < rows; r++) dot[r] = _mm512_slli_epi32(dot[r], 7);
+        for (int i = 0; i < 4; i++) {
             const __m512i i8x64 = BL_FN(load_i8x64)(x->digit[digit][i]);
-            for (int r = 0; r < rows; r++) dot[r][digit] = BL_FN(dpbusd)(dot[r][digit], codes[r].u8x64[i], i8x64);
+            for (int r = 0; r < rows; r++) dot[r] = BL_FN(dpbusd)(dot[r], codes[r].u8x64[i], i8x64);
         }
+    }
     const __m512i added = _mm512_slli_epi32(BL_FN(load_i8x64)(x->sum), (unsigned)offset);
     const __m512 step = _mm512_loadu_ps(x->step);
     for (int r = 0; r < rows; r++) {
-        const __m512i high = _mm512_add_epi32(_mm512_slli_epi32(dot[r][0], 7), dot[r][1]);
-        const __m512i whole = _mm512_add_epi32(_mm512_slli_epi32(high, 7), _mm512_sub_epi32(dot[r][2], added));
         const __m512 scale = _mm512_mul_ps(codes[r].scale, step);
-        sum[r] = _mm512_add_ps(sum[r], _mm512_mul_ps(_mm512_cvtepi32_ps(whole), scale));
+        sum[r] = _mm512_add_ps(sum[r], _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(dot[r], added)), scale));
     }
 }
