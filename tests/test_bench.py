@@ -202,9 +202,10 @@ class TestFigure:
         with pytest.raises(AboveRoofError, match=f"{what} 64 with 2 threads .* at 200% of"):
             believable(given)
 
-    def test_look_up_is_not_multiplication(self):
-        given = figure(what="prompt", kernel="tl5", integer_roof_gmac_s=0.01)
-        assert believable(given) is given
+    def test_prompts_of_look_up_kernels_have_that_roof_too(self, monkeypatch):
+        monkeypatch.setattr(engine, "integer_gmac_s", lambda *_: 0.01)
+        with pytest.raises(AboveRoofError, match="prompt 64"):
+            believable(figure(what="prompt", kernel="tl5", integer_roof_gmac_s=0.01))
 
 
 @pytest.mark.usefixtures("high_roofs")

@@ -19,7 +19,6 @@ __all__ = ["AboveRoofError", "Figure", "Report", "bench", "bytes_per_token"]
 TOLERANCE = 1.05
 # Runs of the roofs that a doubtful figure is compared with once more.
 _ROOF_RUNS_AGAIN = 7
-_LOOK_UP = "tl"  # kernels of this name look sums up in tables
 _PROFILED_TOKENS = 16  # of a generation
 
 
@@ -211,9 +210,6 @@ def _beside_a_new_roof(figure: Figure) -> Figure:
 
 
 def _within(figure: Figure) -> bool:
-    # A look-up kernel does not multiply, so that multiplication is no roof for it.
-    if figure.what == "prompt" and figure.kernel.startswith(_LOOK_UP):
-        return True
     return figure.share_of_roof <= TOLERANCE
 
 

@@ -5,7 +5,7 @@
 #define BL_TIER neon
 #define BL_TIER_NEEDS BL_CPU_NEON
 
-#include "neon_lanes.h"
+#include "lanes_neon.h"
 #include "dense_neon.h"
 #include "i2_s_neon.h"
 #include "panel_neon.h"

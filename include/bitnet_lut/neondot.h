@@ -7,7 +7,7 @@
 #define BL_TIER_NEEDS (BL_CPU_NEON | BL_CPU_DOTPROD)
 BL_TARGET(BL_TARGET_DOTPROD)
 
-#include "neon_lanes.h"
+#include "lanes_neon.h"
 #include "dense_neon.h"
 #include "i2_s_neondot.h"
 #include "panel_neondot.h"

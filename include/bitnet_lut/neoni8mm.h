@@ -7,7 +7,7 @@
 #define BL_TIER_NEEDS (BL_CPU_NEON | BL_CPU_DOTPROD | BL_CPU_I8MM)
 BL_TARGET(BL_TARGET_I8MM)
 
-#include "neon_lanes.h"
+#include "lanes_neon.h"
 #include "dense_neon.h"
 #include "i2_s_neoni8mm.h"
 #include "panel_neoni8mm.h"

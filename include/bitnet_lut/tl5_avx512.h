@@ -107,21 +107,10 @@ static void BL_FN(tl5_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols,
  * odd ones mixed in, and of the odd ones. All wrap; what comes out in the end fits. */
 typedef struct { __m512i low, high, even_low, even_high, odd_low, odd_high; } BL_FN(tl5_sum);
 
-/* 64 bytes that stay in a register: gcc would rather load them again for each of their uses, and loads of 64 bytes are
- * as scarce as look-ups. */
-BL_INLINE __m512i BL_FN(load_kept)(const uint8_t *p)
-{
-    __m512i u8x64 = _mm512_loadu_si512(p);
-#if defined(__GNUC__)
-    __asm__("" : "+v"(u8x64));
-#endif
-    return u8x64;
-}
-
 /* Add one group of 64 rows to the bytes. */
 BL_INLINE void BL_FN(tl5_look_up)(BL_FN(tl5_sum) *s, const uint8_t *vector, const __m512i table[4])
 {
-    const __m512i weights = BL_FN(load_kept)(vector);
+    const __m512i weights = BL_FN(lut_kept)(_mm512_loadu_si512(vector));
     const __m512i spread = _mm512_set1_epi64((long long)0x8080808080808080ull); /* bit 7 to every bit */
     const __m512i negative = _mm512_gf2p8affine_epi64_epi8(weights, spread, 0);
     const __m512i low = _mm512_permutex2var_epi8(table[0], weights, table[1]);
@@ -162,7 +151,8 @@ BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2], const uint8_t *vectors, in
 {
     for (int64_t g = 0; g < groups; g++) {
         __m512i table[4];
-        for (int i = 0; i < 4; i++) table[i] = BL_FN(load_kept)(tables + 2 * BL_TL5_TABLE * g + 64 * i);
+        for (int i = 0; i < 4; i++)
+            table[i] = BL_FN(lut_kept)(_mm512_loadu_si512(tables + 2 * BL_TL5_TABLE * g + 64 * i));
         for (int p = 0; p < panels; p++) {
             BL_FN(prefetch)(ahead + p * stride + BL_PANEL * g);
             BL_FN(tl5_look_up)(&sum[p], vectors + p * stride + BL_PANEL * g, table);
