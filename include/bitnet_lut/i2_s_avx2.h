@@ -39,12 +39,11 @@ BL_INLINE void BL_FN(i2_s_rows)(int32_t *dot, const uint8_t *packed, const uint8
         const int64_t end = row_bytes - b < most ? row_bytes : b + most;
         __m256i once[2], fourfold[2];
         for (int r = 0; r < rows; r++) once[r] = fourfold[r] = _mm256_setzero_si256();
-        for (; b < end; b += BL_BLOCK_BYTES)
-            for (int r = 0; r < rows; r++) {
-                const uint8_t *from = packed + r * row_bytes + b;
-                BL_FN(prefetch)(from + BL_AHEAD);
-                BL_FN(i2_s_block)(&once[r], &fourfold[r], from, values + 4 * b);
-            }
+        for (; b < end; b += BL_BLOCK_BYTES) {
+            BL_FN(prefetch)(packed + rows * b + BL_AHEAD);
+            for (int r = 0; r < rows; r++)
+                BL_FN(i2_s_block)(&once[r], &fourfold[r], packed + r * row_bytes + b, values + 4 * b);
+        }
         for (int r = 0; r < rows; r++) {
             const __m256i both = _mm256_add_epi32(BL_FN(widen)(once[r]), BL_FN(widen_quarter)(fourfold[r]));
             sum[r] = _mm256_add_epi32(sum[r], both);
@@ -69,7 +68,7 @@ BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t 
         for (int r = 0; r < rows; r++)
             for (int t = 0; t < tokens; t++) part[r][t] = _mm256_setzero_si256();
         for (int64_t i = b; i < end; i += BL_BLOCK_BYTES) {
-            for (int r = 0; r < rows; r++) BL_FN(prefetch)(packed + r * row_bytes + i + BL_AHEAD);
+            BL_FN(prefetch)(packed + rows * i + BL_AHEAD);
             for (int f = 0; f < 4; f++) {
                 __m256i codes[2];
                 for (int r = 0; r < rows; r++)

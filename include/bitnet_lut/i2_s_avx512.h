@@ -27,11 +27,14 @@ static void BL_FN(i2_s_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols
     memcpy(prepared, &head, sizeof head);
 }
 
-/* 64 bytes of a row, zero (which meets zero activations) where the row has only 32 left. */
-BL_INLINE __m512i BL_FN(load_codes)(const uint8_t *row, int64_t b, int64_t row_bytes)
+/* 64 bytes of each of some rows, zero (which meets zero activations) where they have only 32 left. */
+BL_INLINE void BL_FN(load_codes)(__m512i *codes, const uint8_t *packed, int64_t b, int64_t row_bytes, const int rows)
 {
-    BL_FN(prefetch)(row + b + BL_AHEAD);
-    return row_bytes - b >= 64 ? _mm512_loadu_si512(row + b) : _mm512_maskz_loadu_epi8(0xffffffffu, row + b);
+    for (int r = 0; r < rows; r++) {
+        const uint8_t *from = packed + r * row_bytes + b;
+        BL_FN(prefetch)(packed + rows * b + 64 * r + BL_AHEAD);
+        codes[r] = row_bytes - b >= 64 ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi8(0xffffffffu, from);
+    }
 }
 
 BL_INLINE int32_t BL_FN(token_sum)(const uint8_t *values)
@@ -53,7 +56,7 @@ BL_INLINE void BL_FN(i2_s_rows)(int32_t *dot, const uint8_t *packed, const uint8
         for (int f = 0; f < 4; f++) sum[r][f] = _mm512_setzero_si512();
     for (int64_t b = 0; b < row_bytes; b += 64) {
         __m512i codes[4];
-        for (int r = 0; r < rows; r++) codes[r] = BL_FN(load_codes)(packed + r * row_bytes, b, row_bytes);
+        BL_FN(load_codes)(codes, packed, b, row_bytes, rows);
         for (int f = 0; f < 4; f++) {
             const __m512i q = BL_FN(load_i8x64)(values + 4 * b + 64 * f);
             for (int r = 0; r < rows; r++)
@@ -77,7 +80,7 @@ BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t 
         for (int t = 0; t < tokens; t++) sum[r][t] = _mm512_setzero_si512();
     for (int64_t b = 0; b < row_bytes; b += 64) {
         __m512i bytes[4], codes[4];
-        for (int r = 0; r < rows; r++) bytes[r] = BL_FN(load_codes)(packed + r * row_bytes, b, row_bytes);
+        BL_FN(load_codes)(bytes, packed, b, row_bytes, rows);
         for (int f = 0; f < 4; f++) {
             for (int r = 0; r < rows; r++)
                 codes[r] = _mm512_and_si512(_mm512_srli_epi16(bytes[r], (unsigned)(6 - 2 * f)), mask);

@@ -43,8 +43,10 @@ typedef struct {
                       int64_t length, float scale, float *scores, int heads);
 } bl_tier;
 
-/* How far ahead of its use a weight is fetched: further than the hardware looks, which stops at the end of a page. */
-enum { BL_AHEAD = 16384 };
+/* How many bytes ahead of their use weights are fetched: further than the hardware looks, which stops at the end of a
+ * page. Panels or rows that are read together are fetched in the order of their addresses, which is faster by a tenth
+ * than each of them ahead of itself. */
+enum { BL_AHEAD = 8192 };
 
 /* Most heads of one call of attention: they share the keys and values that are read. */
 enum { BL_MAX_HEADS = 4 };

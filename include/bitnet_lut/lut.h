@@ -20,7 +20,8 @@ enum {
     BL_LUT_TOKENS = 4,     /* most that are computed by look-up: beyond, decoding pays */
     BL_LUT_CHUNK = 384,    /* columns that are packed at once: whole blocks of i2_s, whole steps of tl1 and tl2 */
     BL_LUT_CHUNK_BYTES = BL_LUT_CHUNK / 4,
-    BL_LUT_ZEROS = 0x55    /* four weights of zero */
+    BL_LUT_ZEROS = 0x55,   /* four weights of zero */
+    BL_LUT_AHEAD = 16384   /* bytes ahead that are fetched: some tiers read a span of steps by one panel after another */
 };
 
 /* A layout for some number of columns. */

@@ -29,7 +29,7 @@ BL_INLINE void BL_FN(tl1_block)(__m256i v_i16x16[2][2], const uint8_t *packed, i
     __m256i low[2], high[2];
     low[0] = low[1] = high[0] = high[1] = _mm256_setzero_si256();
     for (int s = 0; s < steps; s++, packed += stride, tables += BL_TL1_TABLE_BYTES) {
-        BL_FN(prefetch)(packed + BL_AHEAD);
+        BL_FN(prefetch)(packed + BL_LUT_AHEAD);
         for (int h = 0; h < 2; h++) {
             const __m256i bytes = BL_FN(lut_load_kept)(packed + 32 * h);
             const __m256i first = _mm256_and_si256(bytes, mask);
@@ -66,7 +66,7 @@ BL_INLINE void BL_FN(tl1_decode)(uint8_t *codes, const uint8_t *packed, int64_t 
     const int64_t stride = bl_lut_stride(of, rows, panel);
     const uint8_t *from = packed + bl_lut_first(of, panel) + quad * stride;
     for (int64_t step = 0; step < quads; step++, from += stride, codes += BL_QUAD_BYTES) {
-        BL_FN(prefetch)(from + BL_AHEAD);
+        BL_FN(prefetch)(from + BL_LUT_AHEAD);
         const __m256i halves[2] = {BL_FN(load_u8x32)(from), BL_FN(load_u8x32)(from + 32)};
         BL_FN(lut_expand)(codes, halves);
     }

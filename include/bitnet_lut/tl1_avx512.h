@@ -21,7 +21,7 @@ BL_INLINE void BL_FN(tl1_panels)(int32_t *sum, const uint8_t *packed, int64_t st
             const __m512i low0 = BL_FN(tl1_table)(tables), high0 = BL_FN(tl1_table)(tables + 16);
             const __m512i low1 = BL_FN(tl1_table)(tables + 32), high1 = BL_FN(tl1_table)(tables + 48);
             for (int p = 0; p < panels; p++) {
-                BL_FN(prefetch)(packed + BL_PANEL * p + BL_AHEAD);
+                BL_FN(prefetch)(packed + BL_PANEL * p + BL_LUT_AHEAD);
                 const __m512i first = BL_FN(lut_kept)(_mm512_loadu_si512(packed + BL_PANEL * p));
                 const __m512i second = _mm512_srli_epi16(first, 4);
                 low[p] = BL_FN(lut_add_i8)(low[p], _mm512_permutexvar_epi8(first, low0));
@@ -55,7 +55,7 @@ BL_INLINE void BL_FN(tl1_decode)(uint8_t *codes, const uint8_t *packed, int64_t 
     const int64_t stride = bl_lut_stride(of, rows, panel);
     const uint8_t *from = packed + bl_lut_first(of, panel) + quad * stride;
     for (int64_t step = 0; step < quads; step++, from += stride, codes += BL_QUAD_BYTES) {
-        BL_FN(prefetch)(from + BL_AHEAD);
+        BL_FN(prefetch)(from + BL_LUT_AHEAD);
         BL_FN(lut_expand)(codes, _mm512_loadu_si512(from));
     }
 }

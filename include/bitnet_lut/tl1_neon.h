@@ -31,7 +31,7 @@ BL_INLINE void BL_FN(tl1_block)(int16x8_t sum[4][2], const uint8_t *packed, int6
         const int8_t *from = (const int8_t *)tables;
         const int8x16_t low0 = vld1q_s8(from), high0 = vld1q_s8(from + 16);
         const int8x16_t low1 = vld1q_s8(from + 32), high1 = vld1q_s8(from + 48);
-        BL_FN(prefetch)(packed + BL_AHEAD);
+        BL_FN(prefetch)(packed + BL_LUT_AHEAD);
         for (int v = 0; v < 4; v++) {
             const uint8x16_t bytes = vld1q_u8(packed + 16 * v);
             const uint8x16_t first = vandq_u8(bytes, vdupq_n_u8(15)), second = vshrq_n_u8(bytes, 4);
@@ -62,7 +62,7 @@ BL_INLINE void BL_FN(tl1_decode)(uint8_t *codes, const uint8_t *packed, int64_t 
     const int64_t stride = bl_lut_stride(of, rows, panel);
     const uint8_t *from = packed + bl_lut_first(of, panel) + quad * stride;
     for (int64_t step = 0; step < quads; step++, from += stride, codes += BL_QUAD_BYTES) {
-        BL_FN(prefetch)(from + BL_AHEAD);
+        BL_FN(prefetch)(from + BL_LUT_AHEAD);
         for (int v = 0; v < 4; v++) BL_FN(lut_expand)(codes, vld1q_u8(from + 16 * v), v);
     }
 }

@@ -87,7 +87,7 @@ BL_INLINE void BL_FN(tl2_span)(int32_t *sum, const uint8_t *packed, int64_t stri
         v_i16x16[0][0] = v_i16x16[0][1] = v_i16x16[1][0] = v_i16x16[1][1] = _mm256_setzero_si256();
         for (int64_t s = 0; s < steps; s++) {
             const uint8_t *from = packed + s * stride + BL_TL2_STEP_BYTES * p;
-            for (int line = 0; line < 5; line++) BL_FN(prefetch)(from + BL_PANEL * line + BL_AHEAD);
+            for (int line = 0; line < 5; line++) BL_FN(prefetch)(from + BL_PANEL * line + BL_LUT_AHEAD);
             for (int h = 0; h < 2; h++)
                 BL_FN(tl2_step)(v_i16x16[h], from + 32 * h, tables + s * BL_TL2_TABLE_BYTES);
         }
@@ -129,7 +129,7 @@ BL_INLINE void BL_FN(tl2_decode)(uint8_t *codes, const uint8_t *packed, int64_t 
     const uint8_t *from = packed + bl_lut_first(of, panel) + quad / BL_TL2_QUADS * stride;
     for (int64_t step = 0; step < quads / BL_TL2_QUADS; step++, from += stride) {
         __m256i low[BL_TL2_QUADS], high[BL_TL2_QUADS];
-        for (int line = 0; line < 5; line++) BL_FN(prefetch)(from + BL_PANEL * line + BL_AHEAD);
+        for (int line = 0; line < 5; line++) BL_FN(prefetch)(from + BL_PANEL * line + BL_LUT_AHEAD);
         BL_FN(tl2_quads)(low, from);
         BL_FN(tl2_quads)(high, from + 32);
         for (int i = 0; i < BL_TL2_QUADS; i++, codes += BL_QUAD_BYTES) {

@@ -76,7 +76,7 @@ BL_INLINE void BL_FN(tl2_panels)(int32_t *sum, const uint8_t *packed, int64_t st
         __m512i low[BL_LUT_PANELS], high[BL_LUT_PANELS], signs0[BL_LUT_PANELS], signs1[BL_LUT_PANELS];
         for (int p = 0; p < panels; p++) {
             const __m512i signs = BL_FN(lut_kept)(_mm512_loadu_si512(packed + BL_TL2_STEP_BYTES * p));
-            BL_FN(prefetch)(packed + BL_TL2_STEP_BYTES * p + BL_AHEAD);
+            BL_FN(prefetch)(packed + BL_TL2_STEP_BYTES * p + BL_LUT_AHEAD);
             low[p] = high[p] = _mm512_setzero_si512();
             signs0[p] = BL_FN(tl2_low_signs)(signs);
             signs1[p] = BL_FN(tl2_high_signs)(signs);
@@ -86,7 +86,7 @@ BL_INLINE void BL_FN(tl2_panels)(int32_t *sum, const uint8_t *packed, int64_t st
             const __m512i low1 = BL_FN(tl2_table)(tables + 64), high1 = BL_FN(tl2_table)(tables + 96);
             for (int p = 0; p < panels; p++) {
                 const uint8_t *line = packed + BL_TL2_STEP_BYTES * p + BL_PANEL * (1 + i);
-                BL_FN(prefetch)(line + BL_AHEAD);
+                BL_FN(prefetch)(line + BL_LUT_AHEAD);
                 const __m512i nibbles = BL_FN(lut_kept)(_mm512_loadu_si512(line));
                 const __m512i first = BL_FN(tl2_index)(nibbles, signs0[p]);
                 const __m512i second = BL_FN(tl2_index)(_mm512_srli_epi16(nibbles, 4), signs1[p]);
@@ -134,7 +134,7 @@ BL_INLINE void BL_FN(tl2_decode)(uint8_t *codes, const uint8_t *packed, int64_t 
     for (int64_t step = 0; step < quads / BL_TL2_QUADS; step++, from += stride) {
         const __m512i signs = _mm512_loadu_si512(from);
         __m512i signs0 = BL_FN(tl2_low_signs)(signs), signs1 = BL_FN(tl2_high_signs)(signs);
-        for (int line = 0; line < 5; line++) BL_FN(prefetch)(from + BL_PANEL * line + BL_AHEAD);
+        for (int line = 0; line < 5; line++) BL_FN(prefetch)(from + BL_PANEL * line + BL_LUT_AHEAD);
         for (int half = 0; half < 2; half++) {
             __m512i triple[4];
             for (int i = 0; i < 2; i++) {

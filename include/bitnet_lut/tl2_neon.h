@@ -56,7 +56,7 @@ BL_INLINE void BL_FN(tl2_step)(int16x8_t sum[4][2], const uint8_t *packed, const
 {
     int8x16_t low[4], high[4];
     for (int v = 0; v < 4; v++) low[v] = high[v] = vdupq_n_s8(0);
-    for (int line = 0; line < 5; line++) BL_FN(prefetch)(packed + BL_PANEL * line + BL_AHEAD);
+    for (int line = 0; line < 5; line++) BL_FN(prefetch)(packed + BL_PANEL * line + BL_LUT_AHEAD);
     for (int i = 0; i < 4; i++) {
         const int8_t *from = (const int8_t *)tables + 64 * i;
         const int8x16_t low0 = vld1q_s8(from), high0 = vld1q_s8(from + 16);
@@ -116,7 +116,7 @@ BL_INLINE void BL_FN(tl2_decode)(uint8_t *codes, const uint8_t *packed, int64_t 
     const int64_t stride = bl_lut_stride(of, rows, panel);
     const uint8_t *from = packed + bl_lut_first(of, panel) + quad / BL_TL2_QUADS * stride;
     for (int64_t step = 0; step < quads / BL_TL2_QUADS; step++, from += stride, codes += BL_TL2_QUADS * BL_QUAD_BYTES) {
-        for (int line = 0; line < 5; line++) BL_FN(prefetch)(from + BL_PANEL * line + BL_AHEAD);
+        for (int line = 0; line < 5; line++) BL_FN(prefetch)(from + BL_PANEL * line + BL_LUT_AHEAD);
         for (int v = 0; v < 4; v++) {
             uint8x16_t six[BL_TL2_QUADS];
             BL_FN(tl2_quads)(six, from + 16 * v);

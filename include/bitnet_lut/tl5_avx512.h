@@ -145,7 +145,8 @@ BL_INLINE void BL_FN(tl5_finish)(int32_t *dot, const BL_FN(tl5_sum) *s, int64_t 
     }
 }
 
-/* Up to six groups of neighbouring panels, whose vectors are stride bytes apart. */
+/* Up to six groups of neighbouring panels, whose vectors are stride bytes apart; what is ahead is fetched in the order
+ * of its addresses. */
 BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2], const uint8_t *vectors, int64_t stride, const uint8_t *tables,
                                const uint8_t *ahead, const int panels, int64_t groups)
 {
@@ -154,7 +155,7 @@ BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2], const uint8_t *vectors, in
         for (int i = 0; i < 4; i++)
             table[i] = BL_FN(lut_kept)(_mm512_loadu_si512(tables + 2 * BL_TL5_TABLE * g + 64 * i));
         for (int p = 0; p < panels; p++) {
-            BL_FN(prefetch)(ahead + p * stride + BL_PANEL * g);
+            BL_FN(prefetch)(ahead + BL_PANEL * (panels * g + p));
             BL_FN(tl5_look_up)(&sum[p], vectors + p * stride + BL_PANEL * g, table);
         }
     }
@@ -172,8 +173,8 @@ BL_INLINE void BL_FN(tl5_block)(int32_t *dot, const uint8_t *vectors, const uint
     for (int p = 0; p < panels; p++) sum[p] = (BL_FN(tl5_sum)){start, start, zero, zero, zero, zero};
     int64_t g = 0;
     for (; g < groups; g += STEP)
-        BL_FN(tl5_step)(sum, vectors + BL_PANEL * g, stride, tables + TABLE * g, ahead + BL_PANEL * g, panels,
-                        groups - g < STEP ? groups - g : STEP);
+        BL_FN(tl5_step)(sum, vectors + BL_PANEL * g, stride, tables + TABLE * g, ahead + BL_PANEL * panels * g,
+                        panels, groups - g < STEP ? groups - g : STEP);
     const int64_t steps = (groups + STEP - 1) / STEP;
     for (int p = 0; p < panels; p++) BL_FN(tl5_finish)(dot + BL_PANEL * p, &sum[p], steps);
 }
