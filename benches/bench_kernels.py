@@ -88,9 +88,10 @@ def bench_head(benchmark, isa, type, tokens):
     rng = np.random.default_rng(0)
     weights = ggml.quantize(type, rng.standard_normal((rows, cols), np.float32)).reshape(rows, -1)
     x = rng.standard_normal((tokens, cols), np.float32)
-    out = benchmark(_kernels.dense_gemm, type, weights, x, isa=isa)
+    packed = _kernels.pack_dense(type, weights, cols)
+    out = benchmark(_kernels.dense_gemm, type, packed, x, rows, isa=isa)
     expected = _kernels.dense_rows(type, weights[:1], cols, isa=isa)[0].astype(np.float64) @ x[0]
     assert out[0, 0] == pytest.approx(expected, abs=1e-3)
     if not benchmark.disabled:
         seconds = benchmark.stats.stats.median
-        _report(benchmark, rows * cols * tokens / seconds / 1e9, weights.nbytes / seconds / 1e9)
+        _report(benchmark, rows * cols * tokens / seconds / 1e9, packed.nbytes / seconds / 1e9)

@@ -19,12 +19,15 @@ class Weights:
     def config(self) -> ModelConfig: ...
     @property
     def isa(self) -> str: ...
+    @property
+    def strip_bytes(self) -> int: ...
     def __new__(
         cls,
         config: ModelConfig,
         tensors: Mapping[str, Tensor],
         *,
         isa: str,
+        threads: int = 1,
     ) -> Weights: ...
 
 def session_bytes(

@@ -11,9 +11,10 @@ class ModelInfo:
     """Sizes in bytes, and what they come from.
 
     parameters: weights of all tensors. weight_bytes: in memory by kind of tensor ("ternary",
-    "dense", "embedding", "head", "vectors"; a tied head counts as embedding).
+    "dense", "embedding", "head", "vectors"); a tied head counts as embedding, but for one of block
+    types, which is laid out anew to be multiplied with, while rows are looked up in the file.
     mapped_bytes: the part of them used in place in the file; the rest was packed at load.
-    ternary_bits_per_weight, bits_per_weight: of the ternary matrices, and of everything.
+    ternary_bits_per_weight, bits_per_weight: of the ternary matrices, and of all tensors.
     kv_bytes, scratch_bytes: of one session with the model's context, touched as it fills.
     """
 

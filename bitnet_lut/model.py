@@ -92,7 +92,10 @@ class Model:
             as_packed = suited(checkpoint.layouts, kernels, isa=isa, free=free)
             read = checkpoint.tensors(progress, as_packed=as_packed)
             tensors = pack_tensors(read, kernels, isa=isa, threads=threads, release=release)
-        self._weights: _engine.Weights | None = _engine.Weights(self._config, tensors, isa=isa)
+            weights = _engine.Weights(checkpoint.config, tensors, isa=isa, threads=threads)
+            if weights.strip_bytes:
+                release()
+        self._weights: _engine.Weights | None = weights
         self._layers = make_layers(tensors)
         self._info = self._measure(read, tensors, isa)
         self._refuse_session(self._context)
@@ -107,6 +110,10 @@ class Model:
             sizes[_kind(name, tensor)] += tensor.nbytes
         parameters = {name: int(np.prod(shape)) for name, shape in shapes.items()}
         total = sum(parameters.values())
+        bits_per_weight = 8 * sum(sizes.values()) / total
+        embedding = tensors["token_embd.weight"]
+        if self._config.tied_head and isinstance(embedding, DenseMatrix) and embedding.in_strips:
+            sizes["head"] = embedding.nbytes
         ternary = sum(
             parameters[name] for name in shapes if _kind(name, tensors[name]) == "ternary"
         )
@@ -117,10 +124,10 @@ class Model:
             mapped_bytes=sum(
                 tensor.nbytes
                 for name, tensor in tensors.items()
-                if tensor is read[name] and _is_mapped(tensor)
+                if tensor is read[name] and _is_mapped(name, tensor)
             ),
             ternary_bits_per_weight=8 * sizes["ternary"] / ternary if ternary else 0.0,
-            bits_per_weight=8 * sum(sizes.values()) / total,
+            bits_per_weight=bits_per_weight,
             kv_bytes=kv_bytes,
             scratch_bytes=scratch_bytes,
             isa=isa,
@@ -392,9 +399,11 @@ def _kind(name: str, tensor: Tensor) -> str:
     return "dense" if isinstance(tensor, DenseMatrix) else "ternary"
 
 
-def _is_mapped(tensor: Tensor) -> bool:
-    """Whether the bytes belong to the file (or to the caller) and not to an array of ours."""
+def _is_mapped(name: str, tensor: Tensor) -> bool:
+    """Whether the bytes belong to the file (or to the caller) and not to memory of ours."""
     if isinstance(tensor, np.ndarray):
+        return False
+    if isinstance(tensor, DenseMatrix) and tensor.in_strips and name != "token_embd.weight":
         return False
     owner: object = tensor.data if isinstance(tensor, DenseMatrix) else tensor.packed
     while isinstance(owner, np.ndarray) and owner.base is not None:

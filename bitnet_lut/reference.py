@@ -39,7 +39,6 @@ Probe: TypeAlias = Callable[[int, str, Floats], object]
 f32 = np.float32
 LANES = 16
 ACT_MIN = f32(1e-5)  # a row whose largest |x| is below is quantised as if it reached it
-FLOATS = ("f32", "f16", "bf16")  # dense types that meet activations as floats
 FIXED_LIMIT = f32(2**20 - 1)
 # Polynomials, highest power first; see numerics.h.
 _EXP = (
@@ -168,10 +167,10 @@ def block_dot(matrix: DenseMatrix, x: Floats) -> Floats:
 
 def linear(matrix: TernaryMatrix | DenseMatrix, x: Floats) -> Floats:
     """``x @ matrix.T``: (n, K) to (n, M). Ternary matrices meet activations quantised to int8."""
-    if isinstance(matrix, DenseMatrix) and matrix.type in FLOATS:
-        return lane_dot(x[:, None, :], dense_weights(matrix))
-    if isinstance(matrix, DenseMatrix):
+    if isinstance(matrix, DenseMatrix) and matrix.in_strips:
         return block_dot(matrix, x)
+    if isinstance(matrix, DenseMatrix):
+        return lane_dot(x[:, None, :], dense_weights(matrix))
     q, act_max = quantise(x)
     dot = ternary_dot(i2_s.unpack_rows(matrix.packed, matrix.cols), q)
     return dot.astype(f32) * rescale(matrix.scale, act_max[:, None])

@@ -66,6 +66,11 @@ class DenseMatrix:
     data: NDArray[np.uint8]
 
     @property
+    def in_strips(self) -> bool:
+        """Whether it is multiplied in another layout than that of the file: the block types are."""
+        return self.type in ("q8_0", "q4_0", "q6_k")
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the weights."""
         return self.data.nbytes

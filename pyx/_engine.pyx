@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 from bitnet_lut import _registry
-from bitnet_lut._kernels import Kernel, missing_features
+from bitnet_lut._kernels import Kernel, missing_features, pack_dense
 from bitnet_lut.errors import NumericsError
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uintptr_t
@@ -45,6 +45,7 @@ from ckernels cimport (
     BL_TERNARY,
     BL_TIER_COUNT,
     bl_cell,
+    bl_is_block_type,
     bl_kernel,
     bl_round_up,
     bl_row_bytes,
@@ -88,21 +89,25 @@ cdef class Pool:
 cdef class Weights:
     """The tensors of a model, checked against its config; immutable, and shared by any number of sessions.
 
-    config: a ModelConfig. tensors: by GGUF name, TernaryMatrix or DenseMatrix for two dimensions and float32 arrays for
-    one. isa: the tier that computes.
+    config: a ModelConfig. tensors: by GGUF name, TernaryMatrix, PackedMatrix or DenseMatrix for two dimensions and
+    float32 arrays for one. isa: the tier that computes. threads: that bring dense matrices into the layout they are
+    multiplied in, where that is not the file's; strip_bytes counts what they then take.
     """
 
     cdef bl_model model
     cdef bl_layer *layers
     cdef list _kept
     cdef dict _kernels
+    cdef int _threads
     cdef readonly object config
     cdef readonly str isa
+    cdef readonly int64_t strip_bytes
 
-    def __cinit__(self, config not None, tensors not None, *, str isa not None):
+    def __cinit__(self, config not None, tensors not None, *, str isa not None, int threads=1):
         self._kept, self._kernels = [], {}
         self.config = config
         self.isa = isa
+        self._threads = threads
         missing = missing_features(isa)
         if missing:
             raise ValueError(f"isa {isa!r} needs {', '.join(missing)}, which this machine lacks")
@@ -153,17 +158,18 @@ cdef class Weights:
         return self._floats(vector)
 
     cdef int _matrix(self, bl_matrix *to, tensors, str name, int64_t rows, int64_t cols,
-                     bint dense=False) except -1:
+                     bint looked_up=False) except -1:
+        """Check a matrix, and lay it out to be multiplied with, or to have its rows looked up."""
         matrix = tensors[name]
         if (matrix.rows, matrix.cols) != (rows, cols):
             raise ValueError(f"{name} is {matrix.rows} x {matrix.cols}, the config asks for {rows} x {cols}")
         to.rows, to.cols = rows, cols
         if hasattr(matrix, "packed"):
-            if dense:
+            if looked_up:
                 raise ValueError(f"{name} is ternary, which is supported for the linear layers only")
             self._ternary(to, matrix, name)
         else:
-            self._dense(to, matrix, name)
+            self._dense(to, matrix, name, looked_up)
         self._kept.append(matrix)
         bias = tensors.get(name.removesuffix("weight") + "bias")
         if bias is not None:
@@ -188,7 +194,7 @@ cdef class Weights:
         to.data = &data[0]
         return 0
 
-    cdef int _dense(self, bl_matrix *to, matrix, str name) except -1:
+    cdef int _dense(self, bl_matrix *to, matrix, str name, bint looked_up) except -1:
         if matrix.type not in _DENSE:
             raise ValueError(f"{name} has type {matrix.type!r}, which is not one of {', '.join(_DENSE)}")
         to.type, block = _DENSE[matrix.type]
@@ -198,7 +204,14 @@ cdef class Weights:
         if data.shape[0] != to.rows or data.shape[1] != bl_row_bytes(to.type, to.cols):
             raise ValueError(f"{name} has {data.shape[0]} x {data.shape[1]} bytes, its type needs "
                              f"{to.rows} x {bl_row_bytes(to.type, to.cols)}")
+        cdef const uint8_t[::1] strips
         to.data = &data[0, 0]
+        if bl_is_block_type(to.type) and not looked_up:
+            packed = pack_dense(matrix.type, matrix.data, to.cols, threads=self._threads)
+            strips = packed
+            to.data = &strips[0]
+            self._kept.append(packed)
+            self.strip_bytes += packed.nbytes
         return 0
 
     def _kernel(self, str name not None) -> Kernel:
@@ -212,11 +225,9 @@ cdef class Weights:
         cdef bl_layer *layer
         cdef int64_t i
         cdef int64_t attention = m.heads * m.head_dim, kv = m.kv_heads * m.head_dim
-        self._matrix(&m.token_embedding, tensors, "token_embd.weight", m.vocab, m.embedding, dense=True)
-        if config.tied_head:
-            m.head = m.token_embedding
-        else:
-            self._matrix(&m.head, tensors, "output.weight", m.vocab, m.embedding)
+        self._matrix(&m.token_embedding, tensors, "token_embd.weight", m.vocab, m.embedding, looked_up=True)
+        head = "token_embd.weight" if config.tied_head else "output.weight"
+        self._matrix(&m.head, tensors, head, m.vocab, m.embedding)
         m.output_norm = self._vector(tensors, "output_norm.weight", m.embedding)
         for i in range(m.layers):
             layer = &self.layers[i]

@@ -3,6 +3,7 @@
 Each function takes ``isa=``, the name of a tier of this machine; there is no global choice here.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from signal import strsignal
 from time import perf_counter
 
@@ -24,18 +25,22 @@ from ckernels cimport (
     BL_Q4_0,
     BL_Q6_K,
     BL_Q8_0,
+    BL_STRIP,
     BL_TERNARY,
     BL_TIER_COUNT,
     bl_cell,
     bl_cell_of,
     bl_cpu,
     bl_cpu_names,
+    bl_dense_bytes,
     bl_gemm,
     bl_has_code_3,
     bl_i2_s_row_bytes,
+    bl_is_block_type,
     bl_kernel,
     bl_kernels,
     bl_pack,
+    bl_pack_blocks,
     bl_packed_bytes,
     bl_prepare,
     bl_rescale,
@@ -364,13 +369,40 @@ def rescale(float weight_scale, float act_max) -> float:
     return bl_rescale(weight_scale, act_max)
 
 
-def dense_gemm(str type not None, const uint8_t[:, ::1] weights not None, const float[:, ::1] x not None, *,
-               str isa not None):
-    """Product of weights of a ggml *type*, (M, bytes per row), with float activations (n, K): float32 (n, M)."""
-    cdef const bl_tier *tier = _find(isa)
-    cdef int64_t rows = weights.shape[0], n = x.shape[0], cols = x.shape[1]
+def pack_dense(str type not None, const uint8_t[:, ::1] weights not None, int64_t cols, *, int threads=1):
+    """Weights of a ggml *type*, (M, bytes per row), as `dense_gemm` reads them: uint8 (bytes,).
+
+    Floats stay where they are; block types are brought into strips of rows, by so many *threads*.
+    """
+    cdef int64_t rows = weights.shape[0]
     cdef bl_type kind = <bl_type>_dense_type(type, cols)
     _same("bytes per row of weights", weights.shape[1], bl_row_bytes(kind, cols))
+    if not bl_is_block_type(kind):
+        return np.asarray(weights).reshape(-1)
+    packed = aligned(bl_dense_bytes(kind, rows, cols))
+    cdef int64_t share = max(1, -(-rows // (BL_STRIP * threads))) * BL_STRIP
+
+    def pack(int64_t lo):
+        cdef uint8_t[::1] to = packed
+        cdef int64_t hi = min(lo + share, rows)
+        with nogil:
+            bl_pack_blocks(&to[0], &weights[0, 0], kind, rows, cols, lo, hi)
+
+    if packed.size:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(pack, range(0, rows, share)))
+    return packed
+
+
+def dense_gemm(str type not None, const uint8_t[::1] packed not None, const float[:, ::1] x not None, int64_t rows, *,
+               str isa not None):
+    """Product of weights (M, K) as `pack_dense` gives them with float activations (n, K): float32 (n, M)."""
+    cdef const bl_tier *tier = _find(isa)
+    cdef int64_t n = x.shape[0], cols = x.shape[1]
+    cdef bl_type kind = <bl_type>_dense_type(type, cols)
+    if rows < 0:
+        raise ValueError(f"rows is {rows}")
+    _same("bytes of packed", packed.shape[0], bl_dense_bytes(kind, rows, cols))
     out = np.zeros((n, rows), np.float32)
     cdef float[:, ::1] result = out
     cdef int64_t t, token_bytes = tier.dense_bytes(cols)
@@ -379,7 +411,7 @@ def dense_gemm(str type not None, const uint8_t[:, ::1] weights not None, const 
         with nogil:
             for t in range(n):
                 tier.dense_prepare(&prepared[t * token_bytes], &x[t, 0], cols)
-            tier.dense_gemm(&result[0, 0], rows, kind, &weights[0, 0], &prepared[0], cols, 0, rows, n)
+            tier.dense_gemm(&result[0, 0], rows, kind, &packed[0], &prepared[0], cols, 0, rows, n)
     return out
 
 

@@ -7,6 +7,7 @@ cdef extern from "bitnet_lut/kernels.h" nogil:
     enum: BL_MAX_HEADS
     enum: BL_MAX_COLS
     enum: BL_LANES
+    enum: BL_STRIP
     enum: BL_KERNEL_COUNT
     const char *bl_cpu_names[]
     uint32_t bl_cpu()
@@ -15,6 +16,9 @@ cdef extern from "bitnet_lut/kernels.h" nogil:
         BL_TERNARY, BL_F32, BL_F16, BL_BF16, BL_Q8_0, BL_Q4_0, BL_Q6_K
 
     int64_t bl_row_bytes(bl_type type, int64_t cols)
+    int bl_is_block_type(bl_type type)
+    int64_t bl_dense_bytes(bl_type type, int64_t rows, int64_t cols)
+    void bl_pack_blocks(uint8_t *, const uint8_t *, bl_type, int64_t, int64_t, int64_t, int64_t) noexcept nogil
     int64_t bl_i2_s_row_bytes(int64_t cols)
     int bl_has_code_3(const uint8_t *codes, int64_t n)
     int64_t bl_round_up(int64_t n, int64_t step)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from golden_data import GOLDEN
 from numpy.typing import NDArray
+from tiny_model import dense_product
 
-from bitnet_lut import _engine, _kernels, reference
+from bitnet_lut import _engine, reference
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.config import ModelConfig
 
@@ -97,4 +98,4 @@ def logits_of_rounded_input(
     session(model, isa, kv=kv).step(ids, out, probe=probe)
     head = tensors["token_embd.weight" if config.tied_head else "output.weight"]
     rounded = reference.to_half(np.concatenate(seen)).astype(np.float32)
-    return _kernels.dense_gemm(head.type, head.data, rounded, isa=isa)
+    return dense_product(head, rounded, isa=isa)

@@ -149,7 +149,8 @@ static uint8_t *make_dense(bl_type type, int64_t rows, int64_t cols)
 static void check_dense_tier(const bl_tier *tier, bl_type type, const uint8_t *data, const float *x,
                              const int64_t *products, int64_t rows, int64_t cols, int64_t n)
 {
-    const int64_t stride = rows + SPARE, middle = (rows + n) % (rows + 1), floats = (n - 1) * stride + rows;
+    const int64_t stride = rows + SPARE, floats = (n - 1) * stride + rows;
+    const int64_t middle = bl_is_block_type(type) ? rows / BL_STRIP * BL_STRIP : (rows + n) % (rows + 1);
     float *out = room(floats * 4);
     const int64_t token_bytes = tier->dense_bytes(cols);
     uint8_t *prepared = room(n * token_bytes);
@@ -181,6 +182,12 @@ static void check_dense_shape(bl_type type, int64_t rows, int64_t cols, int64_t 
         for (int64_t k = 0; k < cols; k++) weights[row * cols + k] = (int8_t)decoded[k];
     }
     int64_t *products = multiply(weights, inputs, rows, cols, n);
+    if (bl_is_block_type(type)) {
+        uint8_t *strips = room(bl_dense_bytes(type, rows, cols));
+        bl_pack_blocks(strips, data, type, rows, cols, 0, rows);
+        free(data);
+        data = strips;
+    }
     for (int i = 0; i < BL_TIER_COUNT; i++)
         if (runs_here(bl_tiers[i])) check_dense_tier(bl_tiers[i], type, data, x, products, rows, cols, n);
     free(data);
@@ -194,12 +201,13 @@ static void check_dense_shape(bl_type type, int64_t rows, int64_t cols, int64_t 
 static void check_dense(void)
 {
     static const int cols[] = {1, 5, 15, 16, 17, 96, 255, 256, 257, 320, 512, 640}, tokens[] = {1, 2, 5, 32, 33};
+    static const int rows[] = {1, 2, 3, 4, 5, 8, 9, 32, 33, 71};
     for (int type = BL_F32; type < BL_TYPE_COUNT; type++)
         for (size_t c = 0; c < sizeof cols / sizeof *cols; c++)
-            for (int rows = 1; rows <= 9; rows++) {
+            for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
                 const int block = type == BL_Q6_K ? 256 : type == BL_Q8_0 || type == BL_Q4_0 ? 32 : 1;
                 if (cols[c] % block == 0)
-                    check_dense_shape((bl_type)type, rows, cols[c], tokens[(rows + (int)c) % 5]);
+                    check_dense_shape((bl_type)type, rows[r], cols[c], tokens[(r + c) % 5]);
             }
 }
 

@@ -70,6 +70,17 @@ static bl_matrix take_matrix(dump *d)
     return m;
 }
 
+/* The matrix as it meets activations. */
+static bl_matrix as_strips(dump *d, bl_matrix m)
+{
+    if (!bl_is_block_type(m.type)) return m;
+    if (d->kept_count == sizeof d->kept / sizeof *d->kept) FAIL("more arrays than there is room for");
+    uint8_t *strips = d->kept[d->kept_count++] = room(bl_dense_bytes(m.type, m.rows, m.cols));
+    bl_pack_blocks(strips, m.data, m.type, m.rows, m.cols, 0, m.rows);
+    m.data = strips;
+    return m;
+}
+
 static bl_layer take_layer(dump *d)
 {
     bl_layer layer = {.attn_norm = take_floats(d)};
@@ -77,7 +88,7 @@ static bl_layer take_layer(dump *d)
     layer.ffn_norm = take_floats(d);
     layer.ffn_sub_norm = take_floats(d);
     bl_matrix *const matrices[] = {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down};
-    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) *matrices[i] = take_matrix(d);
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) *matrices[i] = as_strips(d, take_matrix(d));
     return layer;
 }
 
@@ -103,7 +114,7 @@ static void read_dump(dump *d, const char *path)
     d->n = bytes / 4;
     m->output_norm = take_floats(d);
     m->token_embedding = take_matrix(d);
-    m->head = tied_head ? m->token_embedding : take_matrix(d);
+    m->head = as_strips(d, tied_head ? m->token_embedding : take_matrix(d));
     d->layers = room(m->layers * (int64_t)sizeof *d->layers);
     for (int64_t l = 0; l < m->layers; l++) d->layers[l] = take_layer(d);
     m->layer = d->layers;

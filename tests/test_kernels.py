@@ -8,6 +8,7 @@ import pytest
 from compare import assert_same_bits
 from numpy.typing import NDArray
 from ternary_dot import ternary_dot
+from tiny_model import dense_product
 
 from bitnet_lut import _kernels, reference
 from bitnet_lut.formats import ggml, i2_s
@@ -233,18 +234,18 @@ def test_dense_columns(isa: str, rng: np.random.Generator, type: str) -> None:
         )
         for n in (1, 2, 5):
             x = rng.normal(size=(n, cols)).astype(f32)
-            found = _kernels.dense_gemm(type, matrix.data, x, isa=isa)
+            found = dense_product(matrix, x, isa=isa)
             assert_same_bits(found, reference.linear(matrix, x), f"{type} {cols} columns, {n}")
 
 
 @pytest.mark.parametrize("type", DENSE_COLS)
 def test_dense_rows_and_tokens(isa: str, rng: np.random.Generator, type: str) -> None:
     cols = DENSE_COLS[type][-1]
-    for rows in (0, 1, 3, 4, 5, 8):
+    for rows in (0, 1, 3, 4, 5, 8, 32, 33, 70):
         matrix = random_dense(rng, type, rows, cols)
         for n in (0, 1, 2, 31, 32, 33, 65):
             x = rng.normal(size=(n, cols)).astype(f32)
-            found = _kernels.dense_gemm(type, matrix.data, x, isa=isa)
+            found = dense_product(matrix, x, isa=isa)
             assert_same_bits(found, reference.linear(matrix, x), f"{type} {rows} rows, {n}")
 
 
@@ -270,7 +271,7 @@ def test_fixed_point_of_harsh_activations(isa: str, rng: np.random.Generator, ty
     if type == "q6_k":
         matrix.data[0].reshape(-1, block_bytes)[:, 192:208] = 0x80
     x = harsh_activations(rng, 512)
-    found = _kernels.dense_gemm(type, matrix.data, x, isa=isa)
+    found = dense_product(matrix, x, isa=isa)
     assert_same_bits(found, reference.linear(matrix, x))
     assert not found[np.all(x == 0, axis=1)].any()
     weights = reference.dense_weights(matrix).astype(np.float64)
@@ -290,7 +291,7 @@ def test_fixed_point_does_not_hide_what_is_not_finite(
     for at in range(0, 256, 15):
         x = rng.normal(size=(2, 256)).astype(f32)
         x[0, at] = bad
-        found = _kernels.dense_gemm(type, matrix.data, x, isa=isa)
+        found = dense_product(matrix, x, isa=isa)
         assert not np.isfinite(found[0]).any()
         assert np.isfinite(found[1]).all()
 
@@ -306,7 +307,7 @@ def test_fixed_point_is_as_right_as_floats(
     x = rng.normal(size=(2, 2560)).astype(f32)
     x[:, [3, 700, 2559]] *= outlier
     exact = x.astype(np.float64) @ reference.dense_weights(matrix).T.astype(np.float64)
-    found = _kernels.dense_gemm(type, matrix.data, x, isa=isa)
+    found = dense_product(matrix, x, isa=isa)
     assert np.abs(found - exact).max() < 3e-6 * np.abs(exact).max()
 
 

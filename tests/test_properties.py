@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from ternary_dot import ternary_dot
-from tiny_model import dense_matrix, tiny_config, tiny_tensors
+from tiny_model import dense_matrix, dense_product, tiny_config, tiny_tensors
 
 from bitnet_lut import _kernels, reference
 from bitnet_lut._engine import Pool, Session, Weights, session_bytes
@@ -65,9 +65,9 @@ def test_dense_gemm(isa: str, seed: int, type: str, data: Any) -> None:
     block = {"q8_0": 32, "q4_0": 32, "q6_k": 256}.get(type, 1)
     cols = block * data.draw(st.integers(1, 600 // block))
     rng = np.random.default_rng(seed)
-    matrix = dense_matrix(rng, type, data.draw(st.integers(1, 12)), cols)
+    matrix = dense_matrix(rng, type, data.draw(st.integers(1, 40)), cols)
     x = rng.normal(size=(data.draw(st.integers(0, 36)), cols)).astype(f32)
-    found = _kernels.dense_gemm(type, matrix.data, x, isa=isa)
+    found = dense_product(matrix, x, isa=isa)
     assert_same_bits(found, reference.linear(matrix, x))
 
 
@@ -113,6 +113,7 @@ def test_forward_pass_of_any_shape(config: Any, isa: str, seed: int, n: int, dat
     assert_same_bits(found_logits, logits)
 
 
+BYTES = np.zeros(128, np.uint8)
 U8, I8, F32 = (np.zeros((4, 32), dtype) for dtype in (np.uint8, np.int8, np.float32))
 ROW, BITS, FIVE = F32[0], np.zeros((4, 32), np.uint16), np.zeros((5, 32), np.float32)
 CODES, PACKED = U8, U8.reshape(-1)
@@ -121,6 +122,7 @@ pack, prepare = KERNEL.pack, KERNEL.prepare
 gemm = partial(KERNEL.gemm, PACKED, prepare(I8), 4, 32)
 dense = partial(_kernels.dense_gemm, isa=BEST)
 rows = partial(_kernels.dense_rows, isa=BEST)
+strips = _kernels.pack_dense
 quantise = partial(_kernels.quantise, isa=BEST)
 norm = partial(_kernels.rms_norm, isa=BEST)
 gate = partial(_kernels.gate, isa=BEST)
@@ -171,12 +173,17 @@ attention = partial(_kernels.attention, isa=BEST)
         (lambda: quantise(ROW), ValueError, "wrong number of dimensions"),
         (lambda: quantise(None), TypeError, "Argument 'x' must not be None"),
         (lambda: quantise(F32[:, :4]), ValueError, "not C-contiguous"),
-        (lambda: dense("f32", U8, F32), ValueError, "bytes per row of weights is 32, expected 128"),
-        (lambda: dense("q4_1", U8, F32), ValueError, "type 'q4_1' is not one of f32, f16, bf16,"),
-        (lambda: dense("ternary", U8, F32), ValueError, "type 'ternary' is not one of"),
-        (lambda: dense("q6_k", U8, F32), ValueError, "needs columns in blocks of 256, not 32"),
-        (lambda: dense(None, U8, F32), TypeError, "Argument 'type' has incorrect type"),
-        (lambda: dense(3, U8, F32), TypeError, "Argument 'type' has incorrect type"),
+        (lambda: dense("f32", BYTES, F32, 2), ValueError, "bytes of packed is 128, expected 256"),
+        (lambda: dense("q8_0", BYTES, F32, 1), ValueError, "bytes of packed is 128, expected 1088"),
+        (lambda: dense("f32", BYTES[:0], F32, -1), ValueError, "rows is -1"),
+        (lambda: dense("q4_1", BYTES, F32, 1), ValueError, "type 'q4_1' is not one of f32, f16,"),
+        (lambda: dense("ternary", BYTES, F32, 1), ValueError, "type 'ternary' is not one of"),
+        (lambda: dense("q6_k", BYTES, F32, 1), ValueError, "needs columns in blocks of 256, not"),
+        (lambda: dense(None, BYTES, F32, 1), TypeError, "Argument 'type' has incorrect type"),
+        (lambda: dense(3, BYTES, F32, 1), TypeError, "Argument 'type' has incorrect type"),
+        (lambda: strips("q8_0", U8, 64), ValueError, "bytes per row of weights is 32, expected 68"),
+        (lambda: strips("q8_0", U8, 33), ValueError, "needs columns in blocks of 32, not 33"),
+        (lambda: strips("q6_k", None, 256), TypeError, "Argument 'weights' must not be None"),
         (lambda: rows("q8_0", U8, 33), ValueError, "needs columns in blocks of 32, not 33"),
         (lambda: rows("f16", U8, 17), ValueError, "bytes per row of weights is 32, expected 34"),
         (lambda: rows("f16", U8, -1), ValueError, "bytes per row of weights is 32, expected -2"),
@@ -227,7 +234,10 @@ def test_kernels_take_empty_and_read_only_arrays(isa: str) -> None:
             assert dot.shape == (len(inputs), rows)
             assert cols or not dot.any()
     assert _kernels.quantise(F32[:, :0].copy(), isa=isa)[0].shape == (4, 0)
-    assert _kernels.dense_gemm("f32", U8[:, :0].copy(), F32[:, :0].copy(), isa=isa).sum() == 0
+    empty = np.zeros((4, 0), np.uint8)
+    for type in ("f32", "q8_0"):
+        assert _kernels.pack_dense(type, empty, 0).size == 0
+        assert _kernels.dense_gemm(type, empty[0], F32[:, :0].copy(), 4, isa=isa).sum() == 0
     assert _kernels.dense_rows("q8_0", U8[:0, :0].copy(), 0, isa=isa).shape == (0, 0)
     assert _kernels.to_f16(ROW[:0], isa=isa).shape == (0,)
     assert _kernels.attention(F32[:1], F32[:0], F32[:0], 1, isa=isa).tolist() == [[0] * 32]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from bitnet_lut import _kernels
 from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
@@ -43,6 +44,12 @@ def dense_matrix(rng: np.random.Generator, type: str, rows: int, cols: int) -> D
     """Random weights of any ggml type the engine computes with."""
     weights = rng.normal(0, 1 / np.sqrt(cols), (rows, cols)).astype(np.float32)
     return DenseMatrix(type, rows, cols, ggml.quantize(type, weights))
+
+
+def dense_product(matrix: DenseMatrix, x: np.ndarray, *, isa: str) -> np.ndarray:
+    """``x @ matrix.T`` by the engine's functions: (n, K) to (n, M)."""
+    packed = _kernels.pack_dense(matrix.type, matrix.data, matrix.cols)
+    return _kernels.dense_gemm(matrix.type, packed, x, matrix.rows, isa=isa)
 
 
 def tiny_tensors(

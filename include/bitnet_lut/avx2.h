@@ -31,7 +31,7 @@ BL_INLINE __m256i BL_FN(widen_quarter)(__m256i sum_i16x16) { return BL_FN(widen)
 /* Rows of i2_s that meet a few tokens at once. */
 enum { BL_FN(I2_S_TILE_ROWS) = 1 };
 
-#include "dense_avx2.h"
+#include "blocks_avx2.h"
 #include "panel_avx2.h"
 #include "i2_s_avx2.h"
 #include "lut_avx2.h"

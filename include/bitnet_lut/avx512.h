@@ -45,28 +45,9 @@ BL_INLINE void BL_FN(store_f16x16)(uint16_t *p, bl_f32x16 v)
 BL_INLINE float BL_FN(f16)(const uint8_t *p) { return bl_f16_avx2(p); }
 BL_INLINE void BL_FN(prefetch)(const uint8_t *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 BL_INLINE void BL_FN(unpack_i4x32)(int8_t *q, const uint8_t *p) { bl_unpack_i4x32_avx2(q, p); }
-
-/* u8x64 (2) = 4 bits of low (64) and 2 bits of high (32) each. */
-BL_INLINE void BL_FN(u6x128)(__m512i u8x64[2], const uint8_t *low, const uint8_t *high)
-{
-    /* As bit matrices: two bits of a byte, the pair named, moved to bits 5:4. */
-    const int64_t pair0 = 0x01020000, pair1 = 0x04080000, pair2 = 0x10200000, pair3 = 0x40800000;
-    const __m512i nibble = _mm512_set1_epi8(15);
-    const __m512i fours = _mm512_loadu_si512(low);
-    const __m512i twos = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)high));
-    const __m512i first = _mm512_set_epi64(pair1, pair1, pair1, pair1, pair0, pair0, pair0, pair0);
-    const __m512i second = _mm512_set_epi64(pair3, pair3, pair3, pair3, pair2, pair2, pair2, pair2);
-    enum { AND_OR = 0xea };
-    u8x64[0] = _mm512_ternarylogic_epi64(fours, nibble, _mm512_gf2p8affine_epi64_epi8(twos, first, 0), AND_OR);
-    u8x64[1] = _mm512_ternarylogic_epi64(_mm512_srli_epi16(fours, 4), nibble,
-                                         _mm512_gf2p8affine_epi64_epi8(twos, second, 0), AND_OR);
-}
-
 BL_INLINE void BL_FN(unpack_i6x128)(int8_t *q, const uint8_t *low, const uint8_t *high)
 {
-    __m512i u8x64[2];
-    BL_FN(u6x128)(u8x64, low, high);
-    for (int i = 0; i < 2; i++) _mm512_storeu_si512(q + 64 * i, _mm512_sub_epi8(u8x64[i], _mm512_set1_epi8(32)));
+    bl_unpack_i6x128_avx2(q, low, high);
 }
 
 BL_INLINE __m512i BL_FN(load_i8x64)(const void *p) { return _mm512_loadu_si512(p); }
@@ -104,7 +85,7 @@ BL_INLINE void BL_FN(round_i8)(int8_t *q, const float *x, int64_t n, float scale
     bl_round_i8_scalar(q + k, x + k, n - k, scale);
 }
 
-#include "dense_avx512.h"
+#include "blocks_avx512.h"
 #include "i2_s_avx512.h"
 #include "panel_avx512.h"
 #include "lut_avx512.h"

@@ -36,7 +36,7 @@ BL_INLINE __m256i BL_FN(widen_quarter)(__m256i sum_i32x8) { return _mm256_srai_e
 /* Rows of i2_s that meet a few tokens at once: two make enough sums to hide the latency of the instruction. */
 enum { BL_FN(I2_S_TILE_ROWS) = 2 };
 
-#include "dense_avx2.h"
+#include "blocks_avx2.h"
 #include "panel_avx2.h"
 #include "i2_s_avx2.h"
 #include "lut_avx2.h"

@@ -81,9 +81,14 @@ static void bl_check_run(const bl_tier *tier, bl_check_input *in, bl_check_outpu
         const int64_t cols = type == BL_Q6_K ? 512 : type == BL_Q8_0 || type == BL_Q4_0 ? COLS : ODD;
         const int64_t bytes = tier->dense_bytes(cols);
         for (int t = 0; t < BL_CHECK_TOKENS; t++) tier->dense_prepare(in->prepared + t * bytes, in->x[t], cols);
-        tier->dense_gemm(out->dense[type][0], BL_CHECK_ROWS, (bl_type)type, in->weights, in->prepared, cols, 0,
+        const uint8_t *weights = in->weights;
+        if (bl_is_block_type((bl_type)type)) {
+            bl_pack_blocks(in->packed, in->weights, (bl_type)type, BL_CHECK_ROWS, cols, 0, BL_CHECK_ROWS);
+            weights = in->packed;
+        }
+        tier->dense_gemm(out->dense[type][0], BL_CHECK_ROWS, (bl_type)type, weights, in->prepared, cols, 0,
                          BL_CHECK_ROWS, BL_CHECK_TOKENS);
-        tier->dense_gemm(out->dense1[type], BL_CHECK_ROWS, (bl_type)type, in->weights, in->prepared + 2 * bytes, cols,
+        tier->dense_gemm(out->dense1[type], BL_CHECK_ROWS, (bl_type)type, weights, in->prepared + 2 * bytes, cols,
                          0, BL_CHECK_ROWS, 1);
         tier->dense_row(out->row[type], (bl_type)type, in->weights, cols);
     }

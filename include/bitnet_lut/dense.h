@@ -1,94 +1,75 @@
 /* Weights of ggml's types, written once over the primitives of a tier: embeddings, output heads, and the linear layers
  * of models that are not ternary. No include guard: see ops.h.
  *
- * F32, F16 and BF16 meet the activations as floats, in 16 lanes. The block types meet them in fixed point: each group
- * of 16 columns has 16 whole numbers of 21 bits and a step, which is a power of two (bl_fixed_group). The dot product
- * of a group is then exact in int32, so a tier may add it up in any way. It is rounded once to float, multiplied by the
- * scale of the weights times the step, and added to the lane of its place among the 16 groups of 256 columns. */
+ * F32, F16 and BF16 meet the activations as floats, in 16 lanes; the block types in fixed point (see blocks.h). */
 
-enum { BL_FN(CHUNK) = 256, BL_FN(ROWS) = 4, BL_FN(TOKENS) = 32 };
+enum { BL_FN(ROWS) = 4, BL_FN(TOKENS) = 32 };
 
 BL_INLINE int BL_FN(is_float)(bl_type type) { return type == BL_F32 || type == BL_F16 || type == BL_BF16; }
 
-/* ---- prepared activations: floats, zero up to a multiple of 16, then a BL_FN(fixed) for every 256 columns -------- */
+/* ---- prepared activations: floats, zero up to a multiple of 16, then a bl_fixed for every 16 in the order of units - */
 
 BL_INLINE int64_t BL_FN(float_bytes)(int64_t cols) { return bl_round_up(4 * cols, 64); }
 
-/* An odd number of kB, so that the same chunk of several tokens lies in different sets of a cache. */
+/* An odd number of kB, so that the same columns of several tokens lie in different sets of a cache. */
 static int64_t BL_FN(dense_bytes)(int64_t cols)
 {
-    const int64_t chunks = bl_round_up(cols, BL_FN(CHUNK)) / BL_FN(CHUNK);
-    return bl_round_up(BL_FN(float_bytes)(cols) + chunks * (int64_t)sizeof(BL_FN(fixed)), 1024) | 1024;
-}
-
-BL_INLINE const BL_FN(fixed) *BL_FN(fixed_of)(const uint8_t *prepared, int64_t cols)
-{
-    return (const BL_FN(fixed) *)(const void *)(prepared + BL_FN(float_bytes)(cols));
+    const int64_t groups = bl_round_up(cols, BL_LANES) / BL_LANES;
+    return bl_round_up(BL_FN(float_bytes)(cols) + groups * (int64_t)sizeof(bl_fixed), 1024) | 1024;
 }
 
 static void BL_FN(dense_prepare)(uint8_t *prepared, const float *x, int64_t cols)
 {
     float *floats = (float *)(void *)prepared;
-    BL_FN(fixed) *fixed = (BL_FN(fixed) *)(void *)(prepared + BL_FN(float_bytes)(cols));
-    memset(prepared, 0, (size_t)BL_FN(dense_bytes)(cols));
+    bl_fixed *fixed = (bl_fixed *)(void *)(prepared + BL_FN(float_bytes)(cols));
+    const int64_t groups = bl_round_up(cols, BL_LANES) / BL_LANES;
     memcpy(floats, x, (size_t)cols * sizeof(float));
-    for (int64_t k = 0; k < cols; k += BL_LANES) {
-        const int group = (int)(k % BL_FN(CHUNK) / BL_LANES);
-        int32_t whole[BL_LANES];
-        const float step = bl_fixed_group(whole, floats + k);
-        BL_FN(place_group)(&fixed[k / BL_FN(CHUNK)], group, whole, step);
-    }
+    memset(floats + cols, 0, (size_t)BL_FN(float_bytes)(cols) - (size_t)cols * sizeof(float));
+    for (int64_t g = 0; g < groups; g++) bl_make_fixed(&fixed[bl_unit_of(groups, g)], floats + BL_LANES * g);
 }
 
 /* ---- block types ------------------------------------------------------------------------------------------------- */
 
-/* Decode the columns (at most 256) of a row that start at a block; beyond them weights and scales are zero. */
-BL_INLINE void BL_FN(open)(BL_FN(codes) *to, const bl_type type, const uint8_t *source, int64_t columns)
+/* out (n, 32) = a strip . n tokens, at most BL_STRIP_TOKENS. */
+BL_INLINE void BL_FN(strip)(float *out, const bl_type type, const uint8_t *strip, const uint8_t *prepared, int64_t cols,
+                            const int64_t n)
 {
-    enum { MOST = 8 * 34 };
-    uint8_t padded[MOST];
-    const int64_t bytes = bl_row_bytes(type, BL_FN(CHUNK));
-    for (int64_t line = 0; line < bytes; line += 64) BL_FN(prefetch)(source + line + BL_AHEAD);
-    if (type == BL_Q6_K) {
-        BL_FN(open_q6_k)(to, source);
-        return;
+    float sums[BL_LANES][BL_STRIP_TOKENS * BL_STRIP];
+    const int64_t groups = cols / BL_LANES, block_groups = bl_block_cols(type) / BL_LANES;
+    bl_lane lane = {.units = strip + cols / bl_block_cols(type) * BL_HALVES_BYTES,
+                    .halves_step = BL_LANES / block_groups * BL_HALVES_BYTES,
+                    .x = (const bl_fixed *)(const void *)(prepared + BL_FN(float_bytes)(cols)),
+                    .token_bytes = BL_FN(dense_bytes)(cols)};
+    for (int j = 0; j < BL_LANES; j++) {
+        lane.count = (groups - j + BL_LANES - 1) / BL_LANES;
+        lane.halves = strip + j / block_groups * BL_HALVES_BYTES;
+        BL_FN(lane_sums)(sums[j], type, &lane, n);
+        lane.units += lane.count * bl_unit_bytes(type);
+        lane.x += lane.count;
     }
-    if (columns < BL_FN(CHUNK)) {
-        memset(padded, 0, sizeof padded);
-        memcpy(padded, source, (size_t)bl_row_bytes(type, columns));
-        source = padded;
-    }
-    if (type == BL_Q8_0) BL_FN(open_q8_0)(to, source);
-    else BL_FN(open_q4_0)(to, source);
+    for (int width = BL_LANES / 2; width; width /= 2)
+        for (int j = 0; j < width; j++)
+            for (int64_t i = 0; i < n * BL_STRIP; i++) sums[j][i] += sums[j + width][i];
+    memcpy(out, sums[0], (size_t)(n * BL_STRIP) * sizeof *out);
 }
 
-/* What is added to every code of a type to make it unsigned, as a power of two. */
-BL_INLINE int BL_FN(offset)(const bl_type type) { return type == BL_Q8_0 ? 7 : type == BL_Q6_K ? 5 : 3; }
-
-/* n tokens (at most TOKENS), rows of one type: each chunk of weights is decoded once and meets every token. */
-BL_INLINE void BL_FN(block_rows)(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
-                                 const uint8_t *prepared, int64_t cols, const int rows, const int64_t n)
+BL_INLINE void BL_FN(block_range)(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
+                                  const uint8_t *prepared, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    enum { MEET = BL_FN(MEET) };
-    const int64_t row_bytes = bl_row_bytes(type, cols), token_bytes = BL_FN(dense_bytes)(cols);
-    const int together = rows < MEET ? rows : MEET;
-    bl_f32x16 sum[BL_FN(TOKENS)][BL_FN(ROWS)];
-    for (int64_t t = 0; t < n; t++)
-        for (int r = 0; r < rows; r++) sum[t][r] = BL_FN(zero)();
-    for (int64_t k = 0; k < cols; k += BL_FN(CHUNK)) {
-        const BL_FN(fixed) *fixed = BL_FN(fixed_of)(prepared, cols) + k / BL_FN(CHUNK);
-        for (int r = 0; r < rows; r += together) {
-            BL_FN(codes) codes[MEET];
-            for (int i = 0; i < together; i++)
-                BL_FN(open)(&codes[i], type, weights + (r + i) * row_bytes + bl_row_bytes(type, k), cols - k);
-            for (int64_t t = 0; t < n; t++) {
-                const BL_FN(fixed) *x = (const void *)((const uint8_t *)fixed + t * token_bytes);
-                BL_FN(meet)(&sum[t][r], codes, together, x, BL_FN(offset)(type));
-            }
+    const int64_t token_bytes = BL_FN(dense_bytes)(cols), strip_bytes = bl_strip_bytes(type, cols);
+    for (int64_t row = lo; row < hi; row += BL_STRIP) {
+        const uint8_t *strip = weights + row / BL_STRIP * strip_bytes;
+        const int64_t rows = hi - row < BL_STRIP ? hi - row : BL_STRIP;
+        for (int64_t t = 0; t < n; t += BL_STRIP_TOKENS) {
+            const int64_t tokens = n - t < BL_STRIP_TOKENS ? n - t : BL_STRIP_TOKENS;
+            const uint8_t *token = prepared + t * token_bytes;
+            float part[BL_STRIP_TOKENS * BL_STRIP];
+            if (tokens == 1) BL_FN(strip)(part, type, strip, token, cols, 1);
+            else BL_FN(strip)(part, type, strip, token, cols, tokens);
+            for (int64_t i = 0; i < tokens; i++)
+                memcpy(out + (t + i) * out_stride + row, part + BL_STRIP * i, (size_t)rows * sizeof *part);
         }
     }
-    for (int64_t t = 0; t < n; t++)
-        for (int r = 0; r < rows; r++) out[t * out_stride + r] = BL_FN(reduce)(BL_FN(in_order)(sum[t][r]));
 }
 
 /* ---- float types ------------------------------------------------------------------------------------------------- */
@@ -109,7 +90,8 @@ BL_INLINE bl_f32x16 BL_FN(last_weights)(const bl_type type, const uint8_t *sourc
     return BL_FN(weights)(type, padded);
 }
 
-/* One token, `rows` rows at once so that their chains of additions overlap. */
+/* One token, `rows` rows at once so that their chains of additions overlap. Meanwhile the next rows are fetched, in the
+ * order of their addresses. */
 BL_INLINE void BL_FN(float_gemv)(float *out, const bl_type type, const uint8_t *weights, const float *x, int64_t cols,
                                  const int rows)
 {
@@ -119,9 +101,10 @@ BL_INLINE void BL_FN(float_gemv)(float *out, const bl_type type, const uint8_t *
     for (int r = 0; r < rows; r++) sum[r] = BL_FN(zero)();
     for (int64_t k = 0; k < full; k += BL_LANES) {
         const bl_f32x16 input = BL_FN(load)(x + k);
+        const uint8_t *ahead = weights + rows * (row_bytes + bl_row_bytes(type, k));
+        for (int64_t line = 0; line < rows * bl_row_bytes(type, BL_LANES); line += 64) BL_FN(prefetch)(ahead + line);
         for (int r = 0; r < rows; r++) {
             const uint8_t *source = weights + r * row_bytes + bl_row_bytes(type, k);
-            if (k % (64 / bl_row_bytes(type, 1)) == 0) BL_FN(prefetch)(source + BL_AHEAD);
             sum[r] = BL_FN(add)(sum[r], BL_FN(mul)(BL_FN(weights)(type, source), input));
         }
     }
@@ -151,12 +134,12 @@ BL_INLINE void BL_FN(float_rows)(float *out, int64_t out_stride, const bl_type t
                                  const uint8_t *prepared, int64_t cols, int rows, int64_t n)
 {
     const int64_t row_bytes = bl_row_bytes(type, cols), token_bytes = BL_FN(dense_bytes)(cols);
-    float decoded[BL_FN(ROWS)][BL_FN(CHUNK)] = {{0}};
+    float decoded[BL_FN(ROWS)][BL_CHUNK] = {{0}};
     bl_f32x16 sum[BL_FN(TOKENS)][BL_FN(ROWS)];
     for (int64_t t = 0; t < n; t++)
         for (int r = 0; r < BL_FN(ROWS); r++) sum[t][r] = BL_FN(zero)();
-    for (int64_t k = 0; k < cols; k += BL_FN(CHUNK)) {
-        const int64_t columns = cols - k < BL_FN(CHUNK) ? cols - k : BL_FN(CHUNK);
+    for (int64_t k = 0; k < cols; k += BL_CHUNK) {
+        const int64_t columns = cols - k < BL_CHUNK ? cols - k : BL_CHUNK;
         for (int r = 0; r < rows; r++)
             BL_FN(decode_floats)(decoded[r], type, weights + r * row_bytes + bl_row_bytes(type, k), columns);
         for (int64_t t = 0; t < n; t++) {
@@ -176,19 +159,7 @@ BL_INLINE void BL_FN(float_rows)(float *out, int64_t out_stride, const bl_type t
         for (int r = 0; r < rows; r++) out[t * out_stride + r] = BL_FN(reduce)(sum[t][r]);
 }
 
-/* ---- all types --------------------------------------------------------------------------------------------------- */
-
-/* Instantiate the loops for a type known to the compiler. */
-BL_INLINE void BL_FN(dense_tile)(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
-                                 const uint8_t *prepared, int64_t cols, const int rows, const int64_t n)
-{
-    const float *x = (const float *)(const void *)prepared;
-    if (!BL_FN(is_float)(type)) BL_FN(block_rows)(out, out_stride, type, weights, prepared, cols, rows, n);
-    else if (n == 1) BL_FN(float_gemv)(out, type, weights, x, cols, rows);
-    else BL_FN(float_rows)(out, out_stride, type, weights, prepared, cols, rows, n);
-}
-
-BL_INLINE void BL_FN(dense_range)(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
+BL_INLINE void BL_FN(float_range)(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
                                   const uint8_t *prepared, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     enum { ROWS = BL_FN(ROWS), TOKENS = BL_FN(TOKENS) };
@@ -199,28 +170,32 @@ BL_INLINE void BL_FN(dense_range)(float *out, int64_t out_stride, const bl_type 
         for (int64_t t = 0; t < n; t += TOKENS) {
             const int64_t tokens = n - t < TOKENS ? n - t : TOKENS;
             const uint8_t *token = prepared + t * token_bytes;
+            const float *x = (const float *)(const void *)token;
             float *to = out + t * out_stride + row;
-            if (rows == 1) BL_FN(dense_tile)(to, out_stride, type, from, token, cols, 1, tokens);
-            else if (tokens == 1) BL_FN(dense_tile)(to, out_stride, type, from, token, cols, ROWS, 1);
-            else BL_FN(dense_tile)(to, out_stride, type, from, token, cols, ROWS, tokens);
+            if (tokens > 1) BL_FN(float_rows)(to, out_stride, type, from, token, cols, rows, tokens);
+            else if (rows == 1) BL_FN(float_gemv)(to, type, from, x, cols, 1);
+            else BL_FN(float_gemv)(to, type, from, x, cols, ROWS);
         }
         row += rows;
     }
 }
 
-/* out[t * out_stride + row] = weights . activations for rows lo <= row < hi of weights (rows, bl_row_bytes(type, cols))
- * and tokens 0 <= t < n of prepared (n, dense_bytes(cols)). */
+/* ---- all types --------------------------------------------------------------------------------------------------- */
+
+/* out[t * out_stride + row] = weights . activations for rows lo <= row < hi and tokens 0 <= t < n of prepared (n,
+ * dense_bytes(cols)). weights: rows (rows, bl_row_bytes(type, cols)) of floats, or strips, of which lo and hi are
+ * multiples, or hi is the number of rows. */
 static void BL_FN(dense_gemm)(float *out, int64_t out_stride, bl_type type, const uint8_t *weights,
                               const uint8_t *prepared, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-#define BL_RANGE(type) BL_FN(dense_range)(out, out_stride, type, weights, prepared, cols, lo, hi, n)
-    switch (type) {
-    case BL_F32: BL_RANGE(BL_F32); return;
-    case BL_F16: BL_RANGE(BL_F16); return;
-    case BL_BF16: BL_RANGE(BL_BF16); return;
-    case BL_Q8_0: BL_RANGE(BL_Q8_0); return;
-    case BL_Q4_0: BL_RANGE(BL_Q4_0); return;
-    default: BL_RANGE(BL_Q6_K); return;
+#define BL_RANGE(kind, type) BL_FN(kind)(out, out_stride, type, weights, prepared, cols, lo, hi, n)
+    switch (type) { /* the loops are instantiated for a type known to the compiler */
+    case BL_F32: BL_RANGE(float_range, BL_F32); return;
+    case BL_F16: BL_RANGE(float_range, BL_F16); return;
+    case BL_BF16: BL_RANGE(float_range, BL_BF16); return;
+    case BL_Q8_0: BL_RANGE(block_range, BL_Q8_0); return;
+    case BL_Q4_0: BL_RANGE(block_range, BL_Q4_0); return;
+    default: BL_RANGE(block_range, BL_Q6_K); return;
     }
 #undef BL_RANGE
 }

@@ -9,7 +9,7 @@
 typedef struct {
     bl_type type;
     int64_t rows, cols;
-    const uint8_t *data;     /* dense: (rows, bl_row_bytes(type, cols)); ternary: as kernel packs it */
+    const uint8_t *data;     /* dense: as dense_gemm or dense_row reads it; ternary: as kernel packs it */
     const bl_kernel *kernel; /* ternary: matrices that read the same input share these two */
     const bl_cell *cell;
     const float *scale;  /* ternary: (scales) */
@@ -249,7 +249,7 @@ static void bl_linear(const bl_step *s, const bl_matrix *w, float *out, int64_t 
 /* Rows in which the workers share out a matrix. */
 BL_INLINE int64_t bl_row_step(const bl_matrix *w)
 {
-    return w->type == BL_TERNARY && w->kernel->panel > BL_LANES ? w->kernel->panel : BL_LANES;
+    return w->type == BL_TERNARY && w->kernel->panel > BL_LANES ? w->kernel->panel : BL_STRIP;
 }
 
 BL_INLINE void bl_linear_share(const bl_step *s, const bl_matrix *w, float *out, int worker, int workers)

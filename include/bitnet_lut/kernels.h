@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "blocks.h"
 #include "cpu.h"
 #include "i2_s.h"
 #include "numerics.h"
@@ -24,7 +25,8 @@ typedef struct {
 
     const bl_cell *cells[BL_KERNEL_COUNT]; /* NULL where the scalar tier's is used: see bl_cell_of */
 
-    /* dense weights of any ggml type of layout.h; activations are prepared once for all types: see dense.h */
+    /* dense weights of any ggml type of layout.h, block types in strips (blocks.h); activations are prepared once for
+     * all types: see dense.h */
     int64_t (*dense_bytes)(int64_t cols); /* of a prepared token, a multiple of 64 */
     void (*dense_prepare)(uint8_t *prepared, const float *x, int64_t cols);
     void (*dense_gemm)(float *out, int64_t out_stride, bl_type type, const uint8_t *weights, const uint8_t *prepared,

@@ -6,7 +6,15 @@
 #define BL_TIER_NEEDS BL_CPU_NEON
 
 #include "lanes_neon.h"
-#include "dense_neon.h"
+
+/* sum + four products each. */
+BL_INLINE int32x4_t BL_FN(dot_fours)(int32x4_t sum, int8x16_t a, int8x16_t b)
+{
+    const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
+    return vaddq_s32(sum, vpaddq_s32(low, vpaddlq_s16(vmull_high_s8(a, b))));
+}
+
+#include "blocks_neon.h"
 #include "i2_s_neon.h"
 #include "panel_neon.h"
 #include "lut_neon.h"

@@ -8,7 +8,11 @@
 BL_TARGET(BL_TARGET_DOTPROD)
 
 #include "lanes_neon.h"
-#include "dense_neon.h"
+
+/* sum + four products each. */
+BL_INLINE int32x4_t BL_FN(dot_fours)(int32x4_t sum, int8x16_t a, int8x16_t b) { return vdotq_s32(sum, a, b); }
+
+#include "blocks_neon.h"
 #include "i2_s_neondot.h"
 #include "panel_neondot.h"
 #include "lut_neon.h"

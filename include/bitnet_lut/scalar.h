@@ -59,68 +59,64 @@ BL_INLINE void BL_FN(unpack_i6x128)(int8_t *q, const uint8_t *low, const uint8_t
     }
 }
 
-enum { BL_FN(MEET) = 1 };
-
-/* Fixed-point activations of 256 columns, as words whose products the compiler can add in pairs: 1024 high + low. */
-typedef struct {
-    int16_t high[256], low[256];
-    float step[BL_LANES];
-} BL_FN(fixed);
-
-/* Weights of 256 columns: codes, and the scale of every 16. */
-typedef struct {
-    int8_t q[256];
-    bl_f32x16 scale;
-} BL_FN(codes);
-
-/* The float lanes of fixed-point sums, which a tier may keep in another order, in that of the groups. */
-BL_INLINE bl_f32x16 BL_FN(in_order)(bl_f32x16 sum) { return sum; }
-
-/* Put the whole numbers of a group, and their step, into a zeroed chunk. */
-BL_INLINE void BL_FN(place_group)(BL_FN(fixed) *fixed, int group, const int32_t whole[BL_LANES], float step)
+/* The values of 16 rows, as the registers of codes. */
+BL_INLINE void BL_FN(unit_values)(int16_t values[4][64], const bl_type type, const uint8_t *codes)
 {
-    fixed->step[group] = step;
-    BL_EACH_LANE fixed->high[BL_LANES * group + j] = (int16_t)((whole[j] + 512) >> 10);
-    BL_EACH_LANE fixed->low[BL_LANES * group + j] = (int16_t)(whole[j] - fixed->high[BL_LANES * group + j] * 1024);
+    uint8_t q[4][64];
+    bl_unit_registers(q, type, codes);
+    for (int r = 0; r < 4; r++)
+        for (int i = 0; i < 64; i++) values[r][i] = (int16_t)(q[r][i] - (1 << bl_code_offset(type)));
 }
 
-BL_INLINE void BL_FN(open_q6_k)(BL_FN(codes) *to, const uint8_t *block)
+/* The scales of 16 rows of a unit, the first of which is `row`. */
+BL_INLINE bl_f32x16 BL_FN(unit_scales)(const bl_type type, const uint8_t *unit, const uint8_t *halves, int row)
 {
-    BL_FN(unpack_i6x128)(to->q, block, block + 128);
-    BL_FN(unpack_i6x128)(to->q + 128, block + 64, block + 160);
-    to->scale = BL_FN(mul)(BL_FN(load_i8)((const int8_t *)block + 192), BL_FN(set1)(BL_FN(f16)(block + 208)));
+    const bl_f32x16 scale = BL_FN(load_f16)(halves + 2 * row);
+    return type == BL_Q6_K ? BL_FN(mul)(BL_FN(load_i8)((const int8_t *)unit + row), scale) : scale;
 }
 
-/* Eight blocks, as of the next type. */
-BL_INLINE void BL_FN(open_q8_0)(BL_FN(codes) *to, const uint8_t *block)
+/* The dot products of 16 rows with a group, exact; the loops are such that compilers can do without shuffles. */
+BL_INLINE bl_f32x16 BL_FN(unit_dot)(int16_t values[4][64], const bl_fixed *x)
 {
-    for (int i = 0; i < 8; i++, block += 34) {
-        to->scale.lane[2 * i] = to->scale.lane[2 * i + 1] = BL_FN(f16)(block);
-        memcpy(to->q + 32 * i, block + 2, 32);
-    }
-}
-
-BL_INLINE void BL_FN(open_q4_0)(BL_FN(codes) *to, const uint8_t *block)
-{
-    for (int i = 0; i < 8; i++, block += 18) {
-        to->scale.lane[2 * i] = to->scale.lane[2 * i + 1] = BL_FN(f16)(block);
-        BL_FN(unpack_i4x32)(to->q + 32 * i, block + 2);
-    }
-}
-
-/* Add to the sums of some rows, at most MEET, the dot product of each group, exact, times its scales. offset is what a
- * tier may add to codes, as a power of two. */
-BL_INLINE void BL_FN(meet)(bl_f32x16 *sum, const BL_FN(codes) *codes, const int rows, const BL_FN(fixed) *x,
-                           const int offset)
-{
-    (void)offset, (void)rows;
-    for (int g = 0; g < BL_LANES; g++) {
-        int32_t high = 0, low = 0;
-        for (int j = BL_LANES * g; j < BL_LANES * (g + 1); j++) {
-            high += codes->q[j] * x->high[j];
-            low += codes->q[j] * x->low[j];
+    int32_t high[64] = {0}, low[64] = {0};
+    for (int r = 0; r < 4; r++) {
+        int16_t x_high[8], x_low[8]; /* four columns, twice */
+        for (int j = 0; j < 8; j++) {
+            const int at = 4 * r + j % 4;
+            x_high[j] = (int16_t)(x->digit[0][at] * 128 + x->digit[1][at]);
+            x_low[j] = x->digit[2][at];
         }
-        sum->lane[g] += (float)(high * 1024 + low) * (codes->scale.lane[g] * x->step[g]);
+        for (int i = 0; i < 64; i += 8)
+            for (int j = 0; j < 8; j++) {
+                high[i + j] += values[r][i + j] * x_high[j];
+                low[i + j] += values[r][i + j] * x_low[j];
+            }
+    }
+    for (int i = 0; i < 64; i++) low[i] += high[i] * 128;
+    bl_f32x16 dot;
+    BL_EACH_LANE dot.lane[j] = (float)(low[4 * j] + low[4 * j + 1] + low[4 * j + 2] + low[4 * j + 3]);
+    return dot;
+}
+
+/* sums (n, 32) = what one lane of a strip adds up to, unit after unit, for n tokens, at most BL_STRIP_TOKENS: the dot
+ * product of each unit, exact, times its scale and the step of the activations. */
+BL_INLINE void BL_FN(lane_sums)(float *sums, const bl_type type, const bl_lane *lane, int64_t n)
+{
+    memset(sums, 0, (size_t)(n * BL_STRIP) * sizeof *sums);
+    for (int64_t u = 0; u < lane->count; u++) {
+        const uint8_t *unit = lane->units + u * bl_unit_bytes(type), *halves = lane->halves + u * lane->halves_step;
+        const uint8_t *codes = unit + bl_unit_scales(type);
+        for (int row = 0; row < BL_STRIP; row += BL_LANES, codes += bl_codes_bytes(type)) {
+            int16_t values[4][64];
+            BL_FN(unit_values)(values, type, codes);
+            const bl_f32x16 scale = BL_FN(unit_scales)(type, unit, halves, row);
+            for (int64_t t = 0; t < n; t++) {
+                const bl_fixed *x = bl_lane_x(lane, u, t);
+                float *sum = sums + BL_STRIP * t + row;
+                const bl_f32x16 scaled = BL_FN(mul)(scale, BL_FN(set1)(x->step));
+                BL_FN(store)(sum, BL_FN(add)(BL_FN(load)(sum), BL_FN(mul)(BL_FN(unit_dot)(values, x), scaled)));
+            }
+        }
     }
 }
 
