@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Literal, Self, TypeGuard, cast, overload
 
@@ -13,7 +14,7 @@ from bitnet_lut import _engine, hub
 from bitnet_lut.batch import Lane, generate_together
 from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
 from bitnet_lut.config import ModelConfig, tensor_shapes
-from bitnet_lut.cpu import choose_isa, choose_kernels, default_threads, is_kernel_asked_for
+from bitnet_lut.cpu import choose_isa, choose_kernels, default_threads
 from bitnet_lut.demo import MODEL
 from bitnet_lut.formats.i2_s import Layout
 from bitnet_lut.formats.tiles import Shape, Tile
@@ -80,21 +81,24 @@ class Model:
         self._pool = _engine.Pool(default_threads() if threads is None else threads)
         if isinstance(source, str) and hub.is_repo_id(source):
             source = hub.download(source)
-        with open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles) as checkpoint:
+        with (
+            open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles) as checkpoint,
+            ThreadPoolExecutor(1) as beside,
+        ):
+            tokenizer = beside.submit(_tokenizer, checkpoint, pre_tokenizer)
             self._config = checkpoint.config
-            self._tokenizer = _tokenizer(checkpoint, pre_tokenizer)
             self._context = _context(checkpoint.config, context)
             self._kv_f16 = kv == "f16"
             threads = self._pool.threads
             release = checkpoint.release
             kernels = tune.choose(checkpoint.config, kernel, isa, threads)
-            free = not is_kernel_asked_for(kernel)
-            as_packed = suited(checkpoint.layouts, kernels, isa=isa, free=free)
-            read = checkpoint.tensors(progress, as_packed=as_packed)
+            as_packed = suited(checkpoint.layouts, kernels)
+            read = checkpoint.tensors(progress, as_packed=as_packed, threads=threads)
             tensors = pack_tensors(read, kernels, isa=isa, threads=threads, release=release)
             weights = _engine.Weights(checkpoint.config, tensors, isa=isa, threads=threads)
             if weights.strip_bytes:
                 release()
+            self._tokenizer = tokenizer.result()
         self._weights: _engine.Weights | None = weights
         self._layers = make_layers(tensors)
         self._info = self._measure(read, tensors, isa)

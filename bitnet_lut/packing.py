@@ -41,22 +41,15 @@ def unpack_matrix(matrix: PackedMatrix) -> TernaryMatrix:
     return TernaryMatrix(matrix.rows, matrix.cols, canonical, matrix.scale)
 
 
-def suited(
-    layouts: Mapping[str, str], kernels: Mapping[str, str], *, isa: str, free: bool
-) -> set[str]:
-    """Which linear layers of a file, {name: kernel}, can be used in the layout they are in.
+def suited(layouts: Mapping[str, str], kernels: Mapping[str, str]) -> set[str]:
+    """Which linear layers of a file, {name: kernel}, are used in the layout they are in.
 
-    They are if it is that of the kernel of their group of INPUT_GROUPS in *kernels*, or, where the
-    choice is *free*, of one that the tier has functions of its own for.
+    Those of a group of INPUT_GROUPS are if it is the layout of that group's kernel in *kernels*.
     """
     found: set[str] = set()
     for group, names in _grouped(layouts).items():
         kind = group.rpartition(".")[2]
-        here = {layouts[name] for name in names}
-        if len(here) > 1 or len(names) < len(INPUT_GROUPS[kind]):
-            continue
-        (kernel,) = here
-        if kernel == kernels[kind] or (free and Kernel(kernel, isa=isa).own):
+        if [layouts[name] for name in names] == [kernels[kind]] * len(INPUT_GROUPS[kind]):
             found.update(names)
     return found
 

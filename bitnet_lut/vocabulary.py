@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from reprlib import repr as quote
 from typing import Any, TypeVar
 
@@ -276,14 +277,15 @@ def _choose_pre(fields: "_Fields", pre: str, bos: str | None) -> str:
 
 
 def _byte_level_encoder(fields: "_Fields", ids: dict[str, int], rule: PreTokenizer) -> Encoder:
-    merges = []
+    texts = fields.get("merges", list)
+    merges = [(left, right) for left, _, right in (text.partition(" ") for text in texts)]
     # All is checked here, since the library panics over some merges that make no token.
-    for i, text in enumerate(fields.get("merges", list)):
-        left, _, right = text.partition(" ")
-        if not (left in ids and right in ids and left + right in ids):
-            part = next(part for part in (left, right, left + right) if part not in ids)
-            raise fields.error("merges", f"{i} is {quote(text)}, but {quote(part)} is no token")
-        merges.append((left, right))
+    if not ids.keys() >= {*chain.from_iterable(merges), *map("".join, merges)}:
+        for i, (left, right) in enumerate(merges):
+            for part in (left, right, left + right):
+                if part not in ids:
+                    what = f"{i} is {quote(texts[i])}, but {quote(part)} is no token"
+                    raise fields.error("merges", what)
     encoder = Encoder(models.BPE(ids, merges, ignore_merges=rule.ignore_merges))
     cuts = [pre_tokenizers.Split(Regex(regex), "isolated") for regex in rule.passes]
     spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,23 +111,32 @@ class Checkpoint(ABC):
         progress: Callable[[int, int], None] = lambda done, total: None,
         *,
         as_packed: Collection[str] = (),
+        threads: int = 1,
     ) -> dict[str, Tensor]:
-        """Read every tensor of the graph.
+        """Read every tensor of the graph, *threads* at a time.
 
         progress: called with the bytes of the file's tensors read so far and in all.
         as_packed: which of `layouts` to leave as they are, by `packed`.
         """
         shapes = tensor_shapes(self.config)
         total = sum(self.nbytes[name] for name in shapes)
+
+        def read(name: str) -> Tensor:
+            if name in as_packed:
+                return self.packed(name)
+            return self.matrix(name) if len(shapes[name]) == 2 else self.vector(name)
+
         found: dict[str, Tensor] = {}
         done = 0
-        for name, shape in shapes.items():
-            if name in as_packed:
-                found[name] = self.packed(name)
-            else:
-                found[name] = self.matrix(name) if len(shape) == 2 else self.vector(name)
-            done += self.nbytes[name]
-            progress(done, total)
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for name, tensor in zip(shapes, pool.map(read, shapes), strict=True):
+                    found[name] = tensor
+                    done += self.nbytes[name]
+                    progress(done, total)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # damage in one tensor ends the reading of all
+                raise
         return found
 
     @abstractmethod
