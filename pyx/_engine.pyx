@@ -303,6 +303,8 @@ cdef _lay_out(Weights weights, bl_cache *c, bl_state *s, bl_place **places, int6
     _carve(base, &used, <void **>&s.out, batch * m.embedding * 4)
     _carve(base, &used, <void **>&s.cosine, batch * m.rope_dim * 2)
     _carve(base, &used, <void **>&s.sine, batch * m.rope_dim * 2)
+    _carve(base, &used, <void **>&s.scores, m.heads * context * 4)
+    _carve(base, &used, <void **>&s.totals, m.heads * 4)
     _carve(base, &used, <void **>&s.worker_scratch, workers * bl_scratch_floats(m, context) * 4)
     return cache, used - cache
 

@@ -28,6 +28,7 @@ from ckernels cimport (
     BL_STRIP,
     BL_TERNARY,
     BL_TIER_COUNT,
+    bl_attention,
     bl_cell,
     bl_cell_of,
     bl_cpu,
@@ -509,5 +510,5 @@ def attention(const float[:, ::1] q not None, keys not None, values not None, fl
     cdef float[::1] scores = np.empty(heads * length, np.float32)
     cdef const uint8_t[::1] k = np.ascontiguousarray(keys).reshape(-1).view(np.uint8)
     cdef const uint8_t[::1] v = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-    tier.attention(&result[0, 0], &q[0, 0], &k[0], &v[0], half, head_dim, length, scale, &scores[0], heads)
+    bl_attention(tier, &result[0, 0], &q[0, 0], &k[0], &v[0], half, head_dim, length, scale, &scores[0], heads)
     return out

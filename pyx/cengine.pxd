@@ -83,6 +83,8 @@ cdef extern from "bitnet_lut/engine.h" nogil:
         float *gate
         float *up
         float *out
+        float *scores
+        float *totals
         float *cosine
         float *sine
         float *worker_scratch

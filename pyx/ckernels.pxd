@@ -61,7 +61,7 @@ cdef extern from "bitnet_lut/kernels.h" nogil:
         void (*relu2_mul)(float *, const float *, int64_t) noexcept nogil
         void (*rope)(float *, const float *, const float *, int64_t, int) noexcept nogil
         void (*store_f16)(uint16_t *, const float *, int64_t) noexcept nogil
-        void (*attention)(float *, const float *, const void *, const void *, int, int64_t, int64_t, float,
-                          float *, int) noexcept nogil
 
+    void bl_attention(const bl_tier *, float *, const float *, const void *, const void *, int, int64_t, int64_t, float,
+                      float *, int) noexcept nogil
     const bl_tier *bl_tiers[]

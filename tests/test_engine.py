@@ -70,6 +70,24 @@ def test_hidden_states_of_several_batches(weights: Weights, pool: Pool) -> None:
         assert_same_bits(hidden, expected[:, start:end])
 
 
+@pytest.mark.parametrize("kv_f16", [True, False])
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 2, 32), (7, 1, 24), (3, 3, 48)])
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_far_positions(threads: int, heads: int, kv_heads: int, head_dim: int, kv_f16: bool) -> None:
+    """Single tokens whose positions are shared out give the bits of a block, of one thread."""
+    config = tiny_config(
+        head_count=heads, head_count_kv=kv_heads, head_dim=head_dim, rope_dim=head_dim
+    )
+    weights = Weights(config, tiny_tensors(config), isa=BEST)
+    ids = np.random.default_rng(6).integers(0, config.vocab_size, 290, dtype=np.int32)
+    whole = step(Session(weights, Pool(1), len(ids), kv_f16=kv_f16), ids)
+    session = Session(weights, Pool(threads), len(ids), kv_f16=kv_f16)
+    step(session, ids[:125])
+    for at in (*range(125, 132), 255, 256, 257, 289):
+        step(session, ids[session.position : at])
+        assert_same_bits(step(session, ids[at : at + 1]), whole[at : at + 1], f"position {at}")
+
+
 def test_rewind(session: Session, expected: NDArray) -> None:
     step(session, IDS)
     for position in (40, 7, 7, 0):

@@ -141,8 +141,8 @@ static void bl_pack_chunk(uint8_t *strip, int r, bl_type type, const uint8_t *ro
 
 /* Strips of rows lo <= row < hi from rows (rows, bl_row_bytes(type, cols)) of a block type; lo is a multiple of
  * BL_STRIP, hi too or it is rows. Rows beyond the matrix are zero. */
-static void bl_pack_blocks(uint8_t *to, const uint8_t *from, bl_type type, int64_t rows, int64_t cols, int64_t lo,
-                           int64_t hi)
+BL_UNUSED static void bl_pack_blocks(uint8_t *to, const uint8_t *from, bl_type type, int64_t rows, int64_t cols,
+                                     int64_t lo, int64_t hi)
 {
     const int64_t row_bytes = bl_row_bytes(type, cols), strip_bytes = bl_strip_bytes(type, cols);
     for (int64_t first = lo; first < hi; first += BL_STRIP) {

@@ -38,7 +38,8 @@ BL_INLINE float32x4_t BL_FN(meet)(float32x4_t sum, const int8x16_t q[4], float32
 }
 
 /* 16 rows of a unit, the first of which is `row`. */
-BL_INLINE void BL_FN(meet_rows)(float *sums, const bl_type type, const bl_lane *lane, int64_t u, const int row, int64_t n)
+BL_INLINE void BL_FN(meet_rows)(float *sums, const bl_type type, const bl_lane *lane, int64_t u, const int row,
+                                int64_t n)
 {
     const uint8_t *unit = lane->units + u * bl_unit_bytes(type);
     const uint8_t *from = unit + bl_unit_scales(type) + row / BL_LANES * bl_codes_bytes(type);

@@ -7,7 +7,7 @@ enum { BL_FN(ROWS) = 4, BL_FN(TOKENS) = 32 };
 
 BL_INLINE int BL_FN(is_float)(bl_type type) { return type == BL_F32 || type == BL_F16 || type == BL_BF16; }
 
-/* ---- prepared activations: floats, zero up to a multiple of 16, then a bl_fixed for every 16 in the order of units - */
+/* ---- prepared activations: floats, zero up to a multiple of 16, then a bl_fixed for every 16 in order of units --- */
 
 BL_INLINE int64_t BL_FN(float_bytes)(int64_t cols) { return bl_round_up(4 * cols, 64); }
 

@@ -21,7 +21,7 @@ enum {
     BL_LUT_CHUNK = 384,    /* columns that are packed at once: whole blocks of i2_s, whole steps of tl1 and tl2 */
     BL_LUT_CHUNK_BYTES = BL_LUT_CHUNK / 4,
     BL_LUT_ZEROS = 0x55,   /* four weights of zero */
-    BL_LUT_AHEAD = 16384   /* bytes ahead that are fetched: some tiers read a span of steps by one panel after another */
+    BL_LUT_AHEAD = 16384   /* bytes ahead that are fetched: some tiers read a span of steps panel after panel */
 };
 
 /* A layout for some number of columns. */

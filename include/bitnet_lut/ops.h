@@ -85,15 +85,22 @@ BL_INLINE bl_f32x16 BL_FN(load_kv)(const void *cache, int64_t index, const int k
     return kv_f16 ? BL_FN(load_f16)((const uint8_t *)cache + 2 * index) : BL_FN(load)((const float *)cache + index);
 }
 
-/* scores (heads, stride) = q (heads, head_dim) . keys * scale; each key is read once for all heads, two keys at once so
- * that more chains of additions overlap. */
-BL_INLINE void BL_FN(score_keys)(float *scores, int64_t stride, const float *q, const void *keys, const int kv_f16,
-                                 int64_t head_dim, int64_t length, float scale, const int heads)
+/* Fetch so many bytes of a cache. */
+BL_INLINE void BL_FN(prefetch_kv)(const void *cache, int64_t from, int64_t bytes)
 {
-    for (int64_t p = 0; p < length; p += 2) {
-        const int64_t second = p + 1 < length ? head_dim : 0; /* of an odd last one, the same key again */
+    for (int64_t line = 0; line < bytes; line += 64) BL_FN(prefetch)((const uint8_t *)cache + from + line);
+}
+
+/* Each key is read once for all heads, two keys at once so that more chains of additions overlap. */
+BL_INLINE void BL_FN(score_block)(float *scores, int64_t stride, const float *q, const void *keys, const int kv_f16,
+                                 int64_t head_dim, int64_t lo, int64_t hi, float scale, const int heads)
+{
+    const int64_t row_bytes = head_dim * (kv_f16 ? 2 : 4);
+    for (int64_t p = lo; p < hi; p += 2) {
+        const int64_t second = p + 1 < hi ? head_dim : 0; /* of an odd last one, the same key again */
         bl_f32x16 sum[BL_MAX_HEADS][2];
         for (int h = 0; h < heads; h++) sum[h][0] = sum[h][1] = BL_FN(zero)();
+        BL_FN(prefetch_kv)(keys, p * row_bytes + BL_AHEAD, 2 * row_bytes);
         for (int64_t k = 0; k < head_dim; k += BL_LANES) {
             const bl_f32x16 key0 = BL_FN(load_kv)(keys, p * head_dim + k, kv_f16);
             const bl_f32x16 key1 = BL_FN(load_kv)(keys, p * head_dim + second + k, kv_f16);
@@ -111,7 +118,7 @@ BL_INLINE void BL_FN(score_keys)(float *scores, int64_t stride, const float *q, 
 }
 
 /* scores = exp(scores - max), returning their sum in 16 lanes. */
-BL_INLINE float BL_FN(exp_scores)(float *scores, int64_t length)
+static float BL_FN(exp_scores)(float *scores, int64_t length)
 {
     float max = scores[0];
     for (int64_t p = 1; p < length; p++) max = scores[p] > max ? scores[p] : max;
@@ -123,58 +130,83 @@ BL_INLINE float BL_FN(exp_scores)(float *scores, int64_t length)
     return BL_FN(reduce)(sum);
 }
 
-/* Columns k .. k + 16 vectors of out (heads, head_dim) = sum over positions, in order, of weight times value, divided
- * by the head's total. */
-BL_INLINE void BL_FN(mix_values)(float *out, const float *weights, int64_t stride, const void *values,
-                                 const int kv_f16, int64_t head_dim, int64_t length, const float *total, int64_t k,
-                                 const int vectors, const int heads)
+/* Columns k .. k + 16 vectors of out (heads, head_dim) += sum over positions [lo, hi), in order, of weight times value.
+ * Meanwhile as many bytes from `ahead` on are fetched. */
+BL_INLINE void BL_FN(mix_block)(float *out, const float *weights, int64_t stride, const void *values, const int kv_f16,
+                                int64_t head_dim, int64_t lo, int64_t hi, int64_t k, const uint8_t *ahead,
+                                const int vectors, const int heads)
 {
     bl_f32x16 sum[BL_MAX_HEADS][2];
     for (int h = 0; h < heads; h++)
-        for (int v = 0; v < vectors; v++) sum[h][v] = BL_FN(zero)();
-    for (int64_t p = 0; p < length; p++)
+        for (int v = 0; v < vectors; v++) sum[h][v] = BL_FN(load)(out + h * head_dim + k + 16 * v);
+    for (int64_t p = lo; p < hi; p++) {
+        const int64_t bytes = vectors * BL_LANES * (kv_f16 ? 2 : 4);
+        BL_FN(prefetch_kv)(ahead, (p - lo) * bytes, bytes);
         for (int v = 0; v < vectors; v++) {
             const bl_f32x16 value = BL_FN(load_kv)(values, p * head_dim + k + 16 * v, kv_f16);
             for (int h = 0; h < heads; h++)
                 sum[h][v] = BL_FN(add)(sum[h][v], BL_FN(mul)(BL_FN(set1)(weights[h * stride + p]), value));
         }
+    }
     for (int h = 0; h < heads; h++)
-        for (int v = 0; v < vectors; v++) {
-            float *to = out + h * head_dim + k + 16 * v;
-            BL_FN(store)(to, sum[h][v]);
-            for (int j = 0; j < BL_LANES; j++) to[j] /= total[h];
-        }
+        for (int v = 0; v < vectors; v++) BL_FN(store)(out + h * head_dim + k + 16 * v, sum[h][v]);
 }
 
-BL_INLINE void BL_FN(attend)(float *out, const float *q, const void *keys, const void *values, const int kv_f16,
-                             int64_t head_dim, int64_t length, float scale, float *scores, const int heads)
+/* Blocks of positions stay in the nearest cache while their columns are taken in turn, and the next block is fetched in
+ * the order of its addresses. */
+BL_INLINE void BL_FN(mix_blocks)(float *out, const float *weights, int64_t stride, const float *total,
+                                 const void *values, const int kv_f16, int64_t head_dim, int64_t length, int64_t lo,
+                                 int64_t hi, const int heads)
 {
-    float total[BL_MAX_HEADS];
-    BL_FN(score_keys)(scores, length, q, keys, kv_f16, head_dim, length, scale, heads);
-    for (int h = 0; h < heads; h++) total[h] = BL_FN(exp_scores)(scores + h * length, length);
-    int64_t k = 0;
-    for (; k + 32 <= head_dim; k += 32)
-        BL_FN(mix_values)(out, scores, length, values, kv_f16, head_dim, length, total, k, 2, heads);
-    for (; k < head_dim; k += 16)
-        BL_FN(mix_values)(out, scores, length, values, kv_f16, head_dim, length, total, k, 1, heads);
+    enum { BLOCK = 32 };
+    const int64_t size = kv_f16 ? 2 : 4;
+    for (int h = 0; h < heads; h++) memset(out + h * head_dim + lo, 0, (size_t)(hi - lo) * sizeof *out);
+    for (int64_t p = 0; p < length; p += BLOCK) {
+        const int64_t end = length - p < BLOCK ? length : p + BLOCK;
+        const uint8_t *ahead = (const uint8_t *)values + (p + BLOCK) * head_dim * size;
+        int64_t k = lo;
+#define BL_MIX(vectors)                                                                                                \
+    BL_FN(mix_block)(out, weights, stride, values, kv_f16, head_dim, p, end, k, ahead + BLOCK * k * size, vectors, heads)
+        for (; k + 32 <= hi; k += 32) BL_MIX(2);
+        for (; k < hi; k += 16) BL_MIX(1);
+#undef BL_MIX
+    }
+    for (int h = 0; h < heads; h++)
+        for (int64_t k = lo; k < hi; k++) out[h * head_dim + k] /= total[h];
 }
 
-/* out (heads, head_dim) = softmax(q . keys * scale) . values for one token and 1 to BL_MAX_HEADS heads that share keys
- * and values. q (heads, head_dim); keys and values (length, head_dim), half precision if kv_f16, else float; head_dim
- * a multiple of 16; scores is room for heads * length floats. */
-static void BL_FN(attention)(float *out, const float *q, const void *keys, const void *values, int kv_f16,
-                             int64_t head_dim, int64_t length, float scale, float *scores, int heads)
+/* Call one of the above for a number of heads known to the compiler; caches of floats head by head. */
+#define BL_EACH_HEADS(call)                                                                                            \
+    if (kv_f16) switch (heads) {                                                                                       \
+        case 1: call(0, 1, 1); return;                                                                                 \
+        case 2: call(0, 1, 2); return;                                                                                 \
+        case 3: call(0, 1, 3); return;                                                                                 \
+        default: call(0, 1, 4); return;                                                                                \
+        }                                                                                                              \
+    for (int h = 0; h < heads; h++) call(h, 0, 1)
+
+/* scores (heads, stride), at positions lo <= p < hi, = q (heads, head_dim) . keys (., head_dim) * scale. */
+static void BL_FN(score_keys)(float *scores, int64_t stride, const float *q, const void *keys, int kv_f16,
+                              int64_t head_dim, int64_t lo, int64_t hi, float scale, int heads)
 {
-#define BL_ATTEND(kv_f16, heads) BL_FN(attend)(out, q, keys, values, kv_f16, head_dim, length, scale, scores, heads)
-    if (kv_f16) switch (heads) {
-        case 1: BL_ATTEND(1, 1); return;
-        case 2: BL_ATTEND(1, 2); return;
-        case 3: BL_ATTEND(1, 3); return;
-        default: BL_ATTEND(1, 4); return;
-        }
-    for (int h = 0; h < heads; h++, q += head_dim, out += head_dim) BL_ATTEND(0, 1);
-#undef BL_ATTEND
+#define BL_SCORE(first, f16, count)                                                                                    \
+    BL_FN(score_block)(scores + first * stride, stride, q + first * head_dim, keys, f16, head_dim, lo, hi, scale, count)
+    BL_EACH_HEADS(BL_SCORE);
+#undef BL_SCORE
 }
+
+/* Columns lo <= k < hi, multiples of 16, of out (heads, head_dim) = weights (heads, stride) . values (length, head_dim)
+ * / total (heads). */
+static void BL_FN(mix_values)(float *out, const float *weights, int64_t stride, const float *total, const void *values,
+                              int kv_f16, int64_t head_dim, int64_t length, int64_t lo, int64_t hi, int heads)
+{
+#define BL_MIX(first, f16, count)                                                                                      \
+    BL_FN(mix_blocks)(out + first * head_dim, weights + first * stride, stride, total + first, values, f16, head_dim,  \
+                      length, lo, hi, count)
+    BL_EACH_HEADS(BL_MIX);
+#undef BL_MIX
+}
+#undef BL_EACH_HEADS
 
 #define BL_TIER_STRING2(tier) #tier
 #define BL_TIER_STRING(tier) BL_TIER_STRING2(tier)
@@ -184,7 +216,8 @@ static void BL_FN(attention)(float *out, const float *q, const void *keys, const
 static const bl_tier BL_FN(tier) = {
     BL_TIER_STRING(BL_TIER), BL_TIER_NEEDS, {BL_TIER_CELLS}, BL_FN(dense_bytes), BL_FN(dense_prepare),
     BL_FN(dense_gemm), BL_FN(dense_row), BL_FN(quantise), BL_FN(finite), BL_FN(rms_norm), BL_FN(silu_mul),
-    BL_FN(relu2_mul), BL_FN(rope), BL_FN(store_f16), BL_FN(attention)};
+    BL_FN(relu2_mul), BL_FN(rope), BL_FN(store_f16), BL_FN(score_keys),
+    BL_FN(exp_scores), BL_FN(mix_values)};
 #undef BL_TIER_STRING
 #undef BL_TIER_STRING2
 #undef BL_TIER_NEEDS
