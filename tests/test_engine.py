@@ -73,7 +73,9 @@ def test_hidden_states_of_several_batches(weights: Weights, pool: Pool) -> None:
 @pytest.mark.parametrize("kv_f16", [True, False])
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 2, 32), (7, 1, 24), (3, 3, 48)])
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
-def test_far_positions(threads: int, heads: int, kv_heads: int, head_dim: int, kv_f16: bool) -> None:
+def test_far_positions(
+    threads: int, heads: int, kv_heads: int, head_dim: int, kv_f16: bool
+) -> None:
     """Single tokens whose positions are shared out give the bits of a block, of one thread."""
     config = tiny_config(
         head_count=heads, head_count_kv=kv_heads, head_dim=head_dim, rope_dim=head_dim
