@@ -204,7 +204,7 @@ class Model:
         return (logits, states) if hidden else logits
 
     def session_batch(self, count: int, *, context: int | None = None) -> "SessionBatch":
-        """Start *count* sequences that can step together, at most 64; see `session`."""
+        """Start *count* sequences that can step together, at most 128; see `session`."""
         if not 1 <= count <= BATCH:
             raise ValueError(f"{count} sequences: 1 to {BATCH} can step together")
         return SessionBatch([self.session(context=context) for _ in range(count)])

@@ -17,8 +17,8 @@ __all__ = ["BATCH", "Probe", "Session", "SessionBatch", "int32_ids", "step_lanes
 # Called with the layer (-1 outside the layers), the op's name and its result (n, width).
 Probe = Callable[[int, str, NDArray[np.float32]], None]
 
-# Tokens computed at once. Larger batches gain nothing: at 64 the weights are read rarely enough.
-BATCH = 64
+# Tokens computed at once. More gain nothing: so many decode weights, and wait for threads, rarely.
+BATCH = 128
 
 
 class Session:
@@ -63,7 +63,7 @@ class Session:
         """Run *ids* (n) as `step` does and show *probe* the result of every op.
 
         probe: called as ``probe(layer, op, array)`` in the order of the computation, layer -1
-        outside the layers, array float32 (tokens, width), of at most 64 tokens at a time.
+        outside the layers, array float32 (tokens, width), of at most 128 tokens at a time.
         """
         tokens = self._checked(ids)
         logits = np.empty((1, self._model.config.vocab_size), np.float32)

@@ -111,7 +111,7 @@ static void check_ternary(void)
     for (size_t c = 0; c < sizeof cols / sizeof *cols; c++)
         for (int rows = 1; rows <= 9; rows++)
             for (int n = 1; n <= 9; n++) check_ternary_shape(rows, cols[c], n, (pattern)((rows + n) % 2));
-    static const int panels[] = {63, 64, 65, 128, 191, 256, 257, 330, 450}, tokens[] = {1, 2, 5, 6, 7, 13, 64, 65};
+    static const int panels[] = {63, 64, 65, 128, 191, 256, 257, 330, 450}, tokens[] = {1, 2, 5, 6, 7, 13, 128, 129};
     for (size_t r = 0; r < sizeof panels / sizeof *panels; r++)
         for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++)
             check_ternary_shape(panels[r], cols[r % 11], tokens[t], (pattern)(t % 2));

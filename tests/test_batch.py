@@ -127,9 +127,9 @@ def test_texts_are_those_of_each_prompt_alone(demo, prompts, tokens, stop, ignor
 
 
 def test_more_prompts_than_fit_a_batch(demo: Model) -> None:
-    found = demo.generate([[5, index] for index in range(70)], max_tokens=3)
-    assert len(found) == 70
-    assert found[69].ids == demo.generate([5, 69], max_tokens=3).ids
+    found = demo.generate([[5, index] for index in range(134)], max_tokens=3)
+    assert len(found) == 134
+    assert found[133].ids == demo.generate([5, 133], max_tokens=3).ids
 
 
 def test_session_batch(demo: Model) -> None:
@@ -138,6 +138,6 @@ def test_session_batch(demo: Model) -> None:
     assert_same_bits(logits[1], demo.session().step([6]))
     batch.sessions[0].rewind(0)
     assert [session.position for session in batch.sessions] == [0, 1, 1]
-    for count in (0, 65):
-        with pytest.raises(ValueError, match=f"{count} sequences: 1 to 64 can step together"):
+    for count in (0, 129):
+        with pytest.raises(ValueError, match=f"{count} sequences: 1 to 128 can step together"):
             demo.session_batch(count)

@@ -15,7 +15,7 @@ __all__ = ["Fault", "Proof", "prove"]
 _GROUP = 6  # columns: at least as many as any byte holds weights of
 _STRIDES = (1, 2, 4, 8, 16, 32, 64)  # columns from one weight of a byte to the next
 _COLS = (1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 240, 255, 256, 257, 384, 513)
-_TOKENS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33, 65)
+_TOKENS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33, 65, 129)
 _LAYERS = ((70, 2560), (70, 6912), (9, 14336))
 _CANARY = 0xA5
 

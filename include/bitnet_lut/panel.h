@@ -20,7 +20,7 @@ enum {
     BL_PANEL = 64,
     BL_QUAD_BYTES = 4 * BL_PANEL,
     BL_QUADS = 240,       /* decoded at once: a multiple of what every kernel decodes in one step */
-    BL_PANEL_TOKENS = 64  /* whose sums are kept at once */
+    BL_PANEL_TOKENS = 128 /* whose sums are kept at once */
 };
 
 /* Where the byte of row r lies among the 64 of a packed vector. Swapped like this, rows are in order after a transpose
