@@ -33,7 +33,7 @@ from ckernels cimport (
     bl_cell_of,
     bl_cpu,
     bl_cpu_names,
-    bl_dense_bytes,
+    bl_dense_packed_bytes,
     bl_gemm,
     bl_has_code_3,
     bl_i2_s_row_bytes,
@@ -380,7 +380,7 @@ def pack_dense(str type not None, const uint8_t[:, ::1] weights not None, int64_
     _same("bytes per row of weights", weights.shape[1], bl_row_bytes(kind, cols))
     if not bl_is_block_type(kind):
         return np.asarray(weights).reshape(-1)
-    packed = aligned(bl_dense_bytes(kind, rows, cols))
+    packed = aligned(bl_dense_packed_bytes(kind, rows, cols))
     cdef int64_t share = max(1, -(-rows // (BL_STRIP * threads))) * BL_STRIP
 
     def pack(int64_t lo):
@@ -403,7 +403,7 @@ def dense_gemm(str type not None, const uint8_t[::1] packed not None, const floa
     cdef bl_type kind = <bl_type>_dense_type(type, cols)
     if rows < 0:
         raise ValueError(f"rows is {rows}")
-    _same("bytes of packed", packed.shape[0], bl_dense_bytes(kind, rows, cols))
+    _same("bytes of packed", packed.shape[0], bl_dense_packed_bytes(kind, rows, cols))
     out = np.zeros((n, rows), np.float32)
     cdef float[:, ::1] result = out
     cdef int64_t t, token_bytes = tier.dense_bytes(cols)

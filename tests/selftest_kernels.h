@@ -183,7 +183,7 @@ static void check_dense_shape(bl_type type, int64_t rows, int64_t cols, int64_t 
     }
     int64_t *products = multiply(weights, inputs, rows, cols, n);
     if (bl_is_block_type(type)) {
-        uint8_t *strips = room(bl_dense_bytes(type, rows, cols));
+        uint8_t *strips = room(bl_dense_packed_bytes(type, rows, cols));
         bl_pack_blocks(strips, data, type, rows, cols, 0, rows);
         free(data);
         data = strips;

@@ -75,7 +75,7 @@ static bl_matrix as_strips(dump *d, bl_matrix m)
 {
     if (!bl_is_block_type(m.type)) return m;
     if (d->kept_count == sizeof d->kept / sizeof *d->kept) FAIL("more arrays than there is room for");
-    uint8_t *strips = d->kept[d->kept_count++] = room(bl_dense_bytes(m.type, m.rows, m.cols));
+    uint8_t *strips = d->kept[d->kept_count++] = room(bl_dense_packed_bytes(m.type, m.rows, m.cols));
     bl_pack_blocks(strips, m.data, m.type, m.rows, m.cols, 0, m.rows);
     m.data = strips;
     return m;

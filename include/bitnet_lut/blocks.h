@@ -43,7 +43,7 @@ BL_INLINE int64_t bl_strip_bytes(bl_type type, int64_t cols)
 }
 
 /* Bytes of a matrix as it meets activations: strips, or plain rows of floats. */
-BL_INLINE int64_t bl_dense_bytes(bl_type type, int64_t rows, int64_t cols)
+BL_INLINE int64_t bl_dense_packed_bytes(bl_type type, int64_t rows, int64_t cols)
 {
     if (!bl_is_block_type(type)) return rows * bl_row_bytes(type, cols);
     return bl_round_up(rows, BL_STRIP) / BL_STRIP * bl_strip_bytes(type, cols);
