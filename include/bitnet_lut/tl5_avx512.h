@@ -11,7 +11,7 @@ enum {
     BL_FN(TL5_START) = 128,
     BL_FN(TL5_NEGATIVE) = 33,
     BL_FN(TL5_TOKENS) = 8, /* most that are computed by look-up: for more of them decoding pays */
-    BL_FN(TL5_PANELS) = 8  /* whose weights of a block stay in the nearest cache while every token passes */
+    BL_FN(TL5_PANELS) = 12 /* whose weights of a block stay in the nearest cache while every token passes */
 };
 
 static int64_t BL_FN(tl5_token_bytes)(int64_t cols, int64_t n)
@@ -162,19 +162,24 @@ BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2], const uint8_t *vectors, in
     for (int p = 0; p < panels; p++) BL_FN(tl5_widen)(&sum[p]);
 }
 
-/* dot (panels, 64) += one block of groups of neighbouring panels. ahead: the weights that come BL_AHEAD bytes later. */
+/* Which of how many tokens that pass the same weights this is: they fetch what comes next by turns. */
+typedef struct { int64_t token, tokens; } BL_FN(tl5_turn);
+
+/* dot (panels, 64) += one block of groups of neighbouring panels. ahead: weights that are fetched meanwhile. */
 BL_INLINE void BL_FN(tl5_block)(int32_t *dot, const uint8_t *vectors, const uint8_t *tables, int64_t groups,
-                                const uint8_t *ahead, const int panels)
+                                const uint8_t *ahead, BL_FN(tl5_turn) turn, const int panels)
 {
     enum { STEP = BL_FN(TL5_STEP), TABLE = 2 * BL_TL5_TABLE };
     const __m512i zero = _mm512_setzero_si512(), start = _mm512_set1_epi8((char)BL_FN(TL5_START));
     const int64_t stride = BL_PANEL * groups;
     BL_FN(tl5_sum) sum[2];
     for (int p = 0; p < panels; p++) sum[p] = (BL_FN(tl5_sum)){start, start, zero, zero, zero, zero};
-    int64_t g = 0;
-    for (; g < groups; g += STEP)
-        BL_FN(tl5_step)(sum, vectors + BL_PANEL * g, stride, tables + TABLE * g, ahead + BL_PANEL * panels * g,
-                        panels, groups - g < STEP ? groups - g : STEP);
+    for (int64_t g = 0, wait = turn.token; g < groups; g += STEP, wait--) {
+        const uint8_t *next = wait ? vectors : ahead; /* to fetch what is in the cache costs little */
+        if (wait == 0) wait = turn.tokens;
+        BL_FN(tl5_step)(sum, vectors + BL_PANEL * g, stride, tables + TABLE * g, next + BL_PANEL * panels * g, panels,
+                        groups - g < STEP ? groups - g : STEP);
+    }
     const int64_t steps = (groups + STEP - 1) / STEP;
     for (int p = 0; p < panels; p++) BL_FN(tl5_finish)(dot + BL_PANEL * p, &sum[p], steps);
 }
@@ -186,14 +191,15 @@ BL_INLINE void BL_FN(tl5_begin)(int32_t *dot, const uint8_t *packed, int64_t pan
     for (int64_t r = 0; r < count * BL_PANEL; r++) dot[r] *= BL_FN(TL5_NEGATIVE);
 }
 
-/* dot (panels, 64) += one block of groups of up to TL5_PANELS panels. */
+/* dot (panels, 64) += one block of groups of up to TL5_PANELS panels. One token alone fetches a little ahead; several
+ * fetch the panels to which all of them come next. */
 BL_INLINE void BL_FN(tl5_panels)(int32_t *dot, const uint8_t *vectors, const uint8_t *tables, int64_t groups,
-                                 int64_t panels)
+                                 int64_t panels, BL_FN(tl5_turn) turn)
 {
-    const int64_t pair = 2 * BL_PANEL * groups;
+    const int64_t pair = 2 * BL_PANEL * groups, ahead = turn.tokens == 1 ? BL_AHEAD : BL_PANEL * groups * panels;
     for (; panels >= 2; panels -= 2, dot += 2 * BL_PANEL, vectors += pair)
-        BL_FN(tl5_block)(dot, vectors, tables, groups, vectors + BL_AHEAD, 2);
-    if (panels) BL_FN(tl5_block)(dot, vectors, tables, groups, vectors + BL_AHEAD, 1);
+        BL_FN(tl5_block)(dot, vectors, tables, groups, vectors + ahead, turn, 2);
+    if (panels) BL_FN(tl5_block)(dot, vectors, tables, groups, vectors + ahead, turn, 1);
 }
 
 /* Up to TL5_TOKENS tokens, panels [lo, hi), all of whose rows dot has room for. */
@@ -209,7 +215,8 @@ static void BL_FN(tl5_look_ups)(int32_t *dot, int64_t dot_stride, const uint8_t 
             const int64_t panels = hi - p < BL_FN(TL5_PANELS) ? hi - p : BL_FN(TL5_PANELS);
             for (int64_t t = 0; t < n; t++)
                 BL_FN(tl5_panels)(dot + t * dot_stride + BL_PANEL * (p - lo), vectors,
-                                  tables + t * token_bytes + 2 * BL_TL5_TABLE * g, groups, panels);
+                                  tables + t * token_bytes + 2 * BL_TL5_TABLE * g, groups, panels,
+                                  (BL_FN(tl5_turn)){t, n});
         }
     }
 }
