@@ -175,8 +175,11 @@ static void bl_attend_by_positions(const bl_step *s, int64_t layer, int worker, 
     bl_mix_by_columns(s, layer, parts, worker, workers);
 }
 
-/* From this position on the workers share out positions, which takes two more barriers, and not heads. */
-enum { BL_FAR = 128 };
+/* From this position on the workers share out positions, which takes two more barriers, and not heads. The C self-test,
+ * whose texts are short, has a nearer one. */
+#ifndef BL_FAR
+#define BL_FAR 128
+#endif
 
 /* This worker's part of mixed = causal attention. Sums run in the same order however it is shared out. */
 static void bl_attend(const bl_step *s, int64_t layer, int worker, int workers)
