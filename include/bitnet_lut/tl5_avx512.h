@@ -107,12 +107,9 @@ static void BL_FN(tl5_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols,
  * odd ones mixed in, and of the odd ones. All wrap; what comes out in the end fits. */
 typedef struct { __m512i low, high, even_low, even_high, odd_low, odd_high; } BL_FN(tl5_sum);
 
-/* Add one group of 64 rows to the bytes. */
-BL_INLINE void BL_FN(tl5_look_up)(BL_FN(tl5_sum) *s, const uint8_t *vector, const __m512i table[4])
+/* Add one group of 64 rows to the bytes. negative: all bits of the rows whose weights are. */
+BL_INLINE void BL_FN(tl5_look_up)(BL_FN(tl5_sum) *s, __m512i weights, __m512i negative, const __m512i table[4])
 {
-    const __m512i weights = BL_FN(lut_kept)(_mm512_loadu_si512(vector));
-    const __m512i spread = _mm512_set1_epi64((long long)0x8080808080808080ull); /* bit 7 to every bit */
-    const __m512i negative = _mm512_gf2p8affine_epi64_epi8(weights, spread, 0);
     const __m512i low = _mm512_permutex2var_epi8(table[0], weights, table[1]);
     const __m512i high = _mm512_permutex2var_epi8(table[2], weights, table[3]);
     s->low = _mm512_add_epi8(s->low, _mm512_xor_si512(low, negative));
@@ -147,41 +144,69 @@ BL_INLINE void BL_FN(tl5_finish)(int32_t *dot, const BL_FN(tl5_sum) *s, int64_t 
 
 /* Up to six groups of neighbouring panels, whose vectors are stride bytes apart; what is ahead is fetched in the order
  * of its addresses. */
-BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2], const uint8_t *vectors, int64_t stride, const uint8_t *tables,
-                               const uint8_t *ahead, const int panels, int64_t groups)
+BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2][2], const uint8_t *vectors, int64_t stride, const uint8_t *tables,
+                               int64_t token_bytes, const uint8_t *ahead, int64_t groups, const int tokens,
+                               const int panels)
 {
+    const __m512i spread = _mm512_set1_epi64((long long)0x8080808080808080ull); /* bit 7 to every bit */
     for (int64_t g = 0; g < groups; g++) {
-        __m512i table[4];
-        for (int i = 0; i < 4; i++)
-            table[i] = BL_FN(lut_kept)(_mm512_loadu_si512(tables + 2 * BL_TL5_TABLE * g + 64 * i));
+        __m512i weights[2], negative[2], table[4];
         for (int p = 0; p < panels; p++) {
             BL_FN(prefetch)(ahead + BL_PANEL * (panels * g + p));
-            BL_FN(tl5_look_up)(&sum[p], vectors + p * stride + BL_PANEL * g, table);
+            weights[p] = BL_FN(lut_kept)(_mm512_loadu_si512(vectors + p * stride + BL_PANEL * g));
+            negative[p] = _mm512_gf2p8affine_epi64_epi8(weights[p], spread, 0);
+        }
+        for (int t = 0; t < tokens; t++) {
+            for (int i = 0; i < 4; i++)
+                table[i] = BL_FN(lut_kept)(
+                    _mm512_loadu_si512(tables + t * token_bytes + 2 * BL_TL5_TABLE * g + 64 * i));
+            for (int p = 0; p < panels; p++) BL_FN(tl5_look_up)(&sum[t][p], weights[p], negative[p], table);
         }
     }
-    for (int p = 0; p < panels; p++) BL_FN(tl5_widen)(&sum[p]);
+    for (int t = 0; t < tokens; t++)
+        for (int p = 0; p < panels; p++) BL_FN(tl5_widen)(&sum[t][p]);
 }
 
-/* Which of how many tokens that pass the same weights this is: they fetch what comes next by turns. */
-typedef struct { int64_t token, tokens; } BL_FN(tl5_turn);
+/* A pass of one token, or of two, over the weights of a block: sums and tables of the first one, and how far off the
+ * other's are. Several passes fetch what comes next by turns: which of how many this is. */
+typedef struct {
+    int32_t *dot;
+    int64_t dot_stride;
+    const uint8_t *tables;
+    int64_t token_bytes, turn, turns;
+} BL_FN(tl5_pass);
 
-/* dot (panels, 64) += one block of groups of neighbouring panels. ahead: weights that are fetched meanwhile. */
-BL_INLINE void BL_FN(tl5_block)(int32_t *dot, const uint8_t *vectors, const uint8_t *tables, int64_t groups,
-                                const uint8_t *ahead, BL_FN(tl5_turn) turn, const int panels)
+/* dot (tokens, panels, 64) += one block of groups of neighbouring panels. ahead: weights that are fetched meanwhile. */
+BL_INLINE void BL_FN(tl5_block)(BL_FN(tl5_pass) of, const uint8_t *vectors, int64_t groups, const uint8_t *ahead,
+                                const int tokens, const int panels)
 {
     enum { STEP = BL_FN(TL5_STEP), TABLE = 2 * BL_TL5_TABLE };
     const __m512i zero = _mm512_setzero_si512(), start = _mm512_set1_epi8((char)BL_FN(TL5_START));
     const int64_t stride = BL_PANEL * groups;
-    BL_FN(tl5_sum) sum[2];
-    for (int p = 0; p < panels; p++) sum[p] = (BL_FN(tl5_sum)){start, start, zero, zero, zero, zero};
-    for (int64_t g = 0, wait = turn.token; g < groups; g += STEP, wait--) {
+    BL_FN(tl5_sum) sum[2][2];
+    for (int t = 0; t < tokens; t++)
+        for (int p = 0; p < panels; p++) sum[t][p] = (BL_FN(tl5_sum)){start, start, zero, zero, zero, zero};
+    for (int64_t g = 0, wait = of.turn; g < groups; g += STEP, wait--) {
         const uint8_t *next = wait ? vectors : ahead; /* to fetch what is in the cache costs little */
-        if (wait == 0) wait = turn.tokens;
-        BL_FN(tl5_step)(sum, vectors + BL_PANEL * g, stride, tables + TABLE * g, next + BL_PANEL * panels * g, panels,
-                        groups - g < STEP ? groups - g : STEP);
+        if (wait == 0) wait = of.turns;
+        BL_FN(tl5_step)(sum, vectors + BL_PANEL * g, stride, of.tables + TABLE * g, of.token_bytes,
+                        next + BL_PANEL * panels * g, groups - g < STEP ? groups - g : STEP, tokens, panels);
     }
     const int64_t steps = (groups + STEP - 1) / STEP;
-    for (int p = 0; p < panels; p++) BL_FN(tl5_finish)(dot + BL_PANEL * p, &sum[p], steps);
+    for (int t = 0; t < tokens; t++)
+        for (int p = 0; p < panels; p++)
+            BL_FN(tl5_finish)(of.dot + t * of.dot_stride + BL_PANEL * p, &sum[t][p], steps);
+}
+
+/* dot (tokens, panels, 64) += one block of groups of up to TL5_PANELS panels. One pass alone fetches a little ahead;
+ * several fetch the panels to which all of them come next. */
+BL_INLINE void BL_FN(tl5_panels)(BL_FN(tl5_pass) of, const uint8_t *vectors, int64_t groups, int64_t panels,
+                                 const int tokens)
+{
+    const int64_t pair = 2 * BL_PANEL * groups, ahead = of.turns == 1 ? BL_AHEAD : BL_PANEL * groups * panels;
+    for (; panels >= 2; panels -= 2, of.dot += 2 * BL_PANEL, vectors += pair)
+        BL_FN(tl5_block)(of, vectors, groups, vectors + ahead, tokens, 2);
+    if (panels) BL_FN(tl5_block)(of, vectors, groups, vectors + ahead, tokens, 1);
 }
 
 /* dot (panels, 64) of the count panels from this one on = what the complements of negative groups lack. */
@@ -191,18 +216,7 @@ BL_INLINE void BL_FN(tl5_begin)(int32_t *dot, const uint8_t *packed, int64_t pan
     for (int64_t r = 0; r < count * BL_PANEL; r++) dot[r] *= BL_FN(TL5_NEGATIVE);
 }
 
-/* dot (panels, 64) += one block of groups of up to TL5_PANELS panels. One token alone fetches a little ahead; several
- * fetch the panels to which all of them come next. */
-BL_INLINE void BL_FN(tl5_panels)(int32_t *dot, const uint8_t *vectors, const uint8_t *tables, int64_t groups,
-                                 int64_t panels, BL_FN(tl5_turn) turn)
-{
-    const int64_t pair = 2 * BL_PANEL * groups, ahead = turn.tokens == 1 ? BL_AHEAD : BL_PANEL * groups * panels;
-    for (; panels >= 2; panels -= 2, dot += 2 * BL_PANEL, vectors += pair)
-        BL_FN(tl5_block)(dot, vectors, tables, groups, vectors + ahead, turn, 2);
-    if (panels) BL_FN(tl5_block)(dot, vectors, tables, groups, vectors + ahead, turn, 1);
-}
-
-/* Up to TL5_TOKENS tokens, panels [lo, hi), all of whose rows dot has room for. */
+/* Up to TL5_TOKENS tokens, two by two, panels [lo, hi), all of whose rows dot has room for. */
 static void BL_FN(tl5_look_ups)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
                                 int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
@@ -213,10 +227,13 @@ static void BL_FN(tl5_look_ups)(int32_t *dot, int64_t dot_stride, const uint8_t 
         for (int64_t p = lo; p < hi; p += BL_FN(TL5_PANELS)) {
             const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, p, g);
             const int64_t panels = hi - p < BL_FN(TL5_PANELS) ? hi - p : BL_FN(TL5_PANELS);
-            for (int64_t t = 0; t < n; t++)
-                BL_FN(tl5_panels)(dot + t * dot_stride + BL_PANEL * (p - lo), vectors,
-                                  tables + t * token_bytes + 2 * BL_TL5_TABLE * g, groups, panels,
-                                  (BL_FN(tl5_turn)){t, n});
+            for (int64_t t = 0; t < n; t += 2) {
+                const BL_FN(tl5_pass) of = {dot + t * dot_stride + BL_PANEL * (p - lo), dot_stride,
+                                            tables + t * token_bytes + 2 * BL_TL5_TABLE * g, token_bytes,
+                                            t / 2, (n + 1) / 2};
+                if (n - t == 1) BL_FN(tl5_panels)(of, vectors, groups, panels, 1);
+                else BL_FN(tl5_panels)(of, vectors, groups, panels, 2);
+            }
         }
     }
 }
