@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from reprlib import repr as quote
 from typing import Any, TypeVar
 
@@ -135,7 +135,7 @@ def from_gguf(metadata: Mapping[str, object], name: str, pre: str) -> Vocabulary
         pre = _choose_pre(fields, pre, None if bos_id is None else tokens[bos_id])
         add_bos = PRE_TOKENIZERS[pre].add_bos
         encoder = _byte_level_encoder(fields, ids, PRE_TOKENIZERS[pre])
-        piece = byte_level_piece
+        pieces = _byte_level_pieces(tokens, types)
     elif model == "llama":
         if pre != "auto":
             raise ValueError(f"pre is {pre!r}, but {name} has a SentencePiece vocabulary")
@@ -145,7 +145,7 @@ def from_gguf(metadata: Mapping[str, object], name: str, pre: str) -> Vocabulary
         unknown_id = fields.token_id("unknown_token_id")
         unknown = None if unknown_id is None else tokens[unknown_id]
         encoder = _sentencepiece_encoder(tokens, fields.scores(), types, unknown, adds_space, name)
-        piece = sentencepiece_piece
+        pieces = [sentencepiece_piece(text, kind) for text, kind in zip(tokens, types, strict=True)]
     else:
         raise FormatError(
             f"{name}: tokenizer.ggml.model is {quote(model)}; 'gpt2' and 'llama' are supported"
@@ -153,7 +153,7 @@ def from_gguf(metadata: Mapping[str, object], name: str, pre: str) -> Vocabulary
     _add_special_tokens(encoder, tokens, types)
     return Vocabulary(
         encoder=encoder,
-        pieces=[piece(text, kind) for text, kind in zip(tokens, types, strict=True)],
+        pieces=pieces,
         special=eos_ids.union(i for i, t in enumerate(types) if t in (UNKNOWN, CONTROL)),
         bos_id=bos_id,
         eos_id=eos_id,
@@ -257,6 +257,21 @@ def _alphabet() -> dict[int, int]:
 _BYTE_LEVEL = _alphabet()
 
 
+def _byte_level_pieces(tokens: Sequence[str], types: Sequence[int]) -> list[bytes]:
+    """`byte_level_piece` of every token, all at once but for those that spell no bytes."""
+    table = np.full(max(_BYTE_LEVEL) + 2, 0xFFFF, np.uint16)
+    table[list(_BYTE_LEVEL)] = list(_BYTE_LEVEL.values())
+    characters = np.frombuffer("".join(tokens).encode("utf-32-le"), "<u4")
+    spelt = table[np.minimum(characters, len(table) - 1)]
+    ends = np.cumsum([*map(len, tokens)])
+    data = spelt.astype(np.uint8).tobytes()
+    pieces = [data[start:end] for start, end in pairwise([0, *ends.tolist()])]
+    others = np.searchsorted(ends, np.flatnonzero(spelt == 0xFFFF), "right").tolist()
+    for i in {*others, *np.flatnonzero(np.asarray(types) != NORMAL).tolist()}:
+        pieces[i] = byte_level_piece(tokens[i], types[i])
+    return pieces
+
+
 def _choose_pre(fields: "_Fields", pre: str, bos: str | None) -> str:
     """The key of PRE_TOKENIZERS that *pre* or the file asks for."""
     known = ", ".join(PRE_TOKENIZERS)
@@ -278,9 +293,9 @@ def _choose_pre(fields: "_Fields", pre: str, bos: str | None) -> str:
 
 def _byte_level_encoder(fields: "_Fields", ids: dict[str, int], rule: PreTokenizer) -> Encoder:
     texts = fields.get("merges", list)
-    merges = [(left, right) for left, _, right in (text.partition(" ") for text in texts)]
+    merges = [text.partition(" ")[::2] for text in texts]
     # All is checked here, since the library panics over some merges that make no token.
-    if not ids.keys() >= {*chain.from_iterable(merges), *map("".join, merges)}:
+    if not all(map(ids.__contains__, chain(chain.from_iterable(merges), map("".join, merges)))):
         for i, (left, right) in enumerate(merges):
             for part in (left, right, left + right):
                 if part not in ids:
