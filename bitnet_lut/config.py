@@ -75,6 +75,11 @@ class ModelConfig:
     tied_head: bool
     name: str = ""
 
+    @property
+    def head_name(self) -> str:
+        """Which matrix makes the logits."""
+        return "token_embd.weight" if self.tied_head else "output.weight"
+
 
 def config_from_gguf(file: GGUFFile) -> ModelConfig:
     """The model that *file* describes; FormatError names the key that is missing or wrong."""

@@ -26,7 +26,7 @@ from bitnet_lut.packing import pack_tensors, suited
 from bitnet_lut.sampling import Sampling
 from bitnet_lut.session import BATCH, Probe, Session, SessionBatch, int32_ids, step_lanes
 from bitnet_lut.speculation import Speculation
-from bitnet_lut.tensors import DenseMatrix, Tensor
+from bitnet_lut.tensors import DenseMatrix, StripMatrix, Tensor
 from bitnet_lut.tokenizer import Tokenizer
 
 __all__ = ["Model", "Probe", "Session", "SessionBatch"]
@@ -92,7 +92,7 @@ class Model:
             threads = self._pool.threads
             release = checkpoint.release
             kernels = tune.choose(checkpoint.config, kernel, isa, threads)
-            as_packed = suited(checkpoint.layouts, kernels)
+            as_packed = suited(checkpoint.layouts, kernels).union(checkpoint.strips)
             read = checkpoint.tensors(progress, as_packed=as_packed, threads=threads)
             tensors = pack_tensors(read, kernels, isa=isa, threads=threads, release=release)
             weights = _engine.Weights(checkpoint.config, tensors, isa=isa, threads=threads)
@@ -400,7 +400,7 @@ def _kind(name: str, tensor: Tensor) -> str:
         return "vectors"
     if name in ("token_embd.weight", "output.weight"):
         return "embedding" if name == "token_embd.weight" else "head"
-    return "dense" if isinstance(tensor, DenseMatrix) else "ternary"
+    return "dense" if isinstance(tensor, DenseMatrix | StripMatrix) else "ternary"
 
 
 def _is_mapped(name: str, tensor: Tensor) -> bool:
@@ -409,7 +409,14 @@ def _is_mapped(name: str, tensor: Tensor) -> bool:
         return False
     if isinstance(tensor, DenseMatrix) and tensor.in_strips and name != "token_embd.weight":
         return False
-    owner: object = tensor.data if isinstance(tensor, DenseMatrix) else tensor.packed
+    owner: object
+    match tensor:
+        case DenseMatrix():
+            owner = tensor.data
+        case StripMatrix():
+            owner = tensor.strips
+        case _:
+            owner = tensor.packed
     while isinstance(owner, np.ndarray) and owner.base is not None:
         owner = owner.base
     return not isinstance(owner, np.ndarray)

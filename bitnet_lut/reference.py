@@ -276,8 +276,8 @@ class _Forward:
             x = self.show(layer, "residual", x + self.ffn_block(layer, x))
             hidden.append(x)
         normed = self.show(-1, "output_norm", self.norm("output_norm", x))
-        head = embedding if c.tied_head else self.tensors["output.weight"]
-        return self.show(-1, "logits", linear(head, normed)), np.stack(hidden)
+        logits = linear(self.tensors[c.head_name], normed)
+        return self.show(-1, "logits", logits), np.stack(hidden)
 
     def attention_block(self, layer: int, x: Floats, angles: tuple[Floats, Floats]) -> Floats:
         c, block, n = self.config, f"blk.{layer}.", len(x)

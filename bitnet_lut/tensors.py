@@ -6,7 +6,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DenseMatrix", "PackedMatrix", "Tensor", "TernaryMatrix"]
+__all__ = ["DenseMatrix", "PackedMatrix", "StripMatrix", "Tensor", "TernaryMatrix"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,5 +76,24 @@ class DenseMatrix:
         return self.data.nbytes
 
 
+@dataclass(frozen=True, eq=False)
+class StripMatrix:
+    """Weights of a block type as they are multiplied, in strips of 32 rows.
+
+    type: "q8_0", "q4_0" or "q6_k".
+    strips: uint8 (bytes,), as ``formats.strips`` packs them. May view a mapped file.
+    """
+
+    type: str
+    rows: int
+    cols: int
+    strips: NDArray[np.uint8]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights."""
+        return self.strips.nbytes
+
+
 # What a name of a checkpoint stands for: a matrix, or a vector of float32.
-Tensor: TypeAlias = TernaryMatrix | PackedMatrix | DenseMatrix | NDArray[np.float32]
+Tensor: TypeAlias = TernaryMatrix | PackedMatrix | DenseMatrix | StripMatrix | NDArray[np.float32]

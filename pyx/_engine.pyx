@@ -45,6 +45,7 @@ from ckernels cimport (
     BL_TERNARY,
     BL_TIER_COUNT,
     bl_cell,
+    bl_dense_packed_bytes,
     bl_is_block_type,
     bl_kernel,
     bl_round_up,
@@ -89,9 +90,9 @@ cdef class Pool:
 cdef class Weights:
     """The tensors of a model, checked against its config; immutable, and shared by any number of sessions.
 
-    config: a ModelConfig. tensors: by GGUF name, TernaryMatrix, PackedMatrix or DenseMatrix for two dimensions and
-    float32 arrays for one. isa: the tier that computes. threads: that bring dense matrices into the layout they are
-    multiplied in, where that is not the file's; strip_bytes counts what they then take.
+    config: a ModelConfig. tensors: by GGUF name, TernaryMatrix, PackedMatrix, DenseMatrix or StripMatrix for two
+    dimensions and float32 arrays for one. isa: the tier that computes. threads: that bring the block types of dense
+    matrices into strips; strip_bytes counts what they then take.
     """
 
     cdef bl_model model
@@ -200,18 +201,28 @@ cdef class Weights:
         to.type, block = _DENSE[matrix.type]
         if to.cols % block:
             raise ValueError(f"{name} has {to.cols} columns, {matrix.type} needs whole blocks of {block}")
+        if hasattr(matrix, "strips"):
+            if not bl_is_block_type(to.type):
+                raise ValueError(f"{name} has type {matrix.type}, which is not laid out in strips")
+            return self._strips(to, matrix.strips, name)
         cdef const uint8_t[:, ::1] data = matrix.data
         if data.shape[0] != to.rows or data.shape[1] != bl_row_bytes(to.type, to.cols):
             raise ValueError(f"{name} has {data.shape[0]} x {data.shape[1]} bytes, its type needs "
                              f"{to.rows} x {bl_row_bytes(to.type, to.cols)}")
-        cdef const uint8_t[::1] strips
         to.data = &data[0, 0]
         if bl_is_block_type(to.type) and not looked_up:
             packed = pack_dense(matrix.type, matrix.data, to.cols, threads=self._threads)
-            strips = packed
-            to.data = &strips[0]
             self._kept.append(packed)
             self.strip_bytes += packed.nbytes
+            self._strips(to, packed, name)
+        return 0
+
+    cdef int _strips(self, bl_matrix *to, array, str name) except -1:
+        cdef const uint8_t[::1] strips = array
+        if strips.shape[0] != bl_dense_packed_bytes(to.type, to.rows, to.cols):
+            raise ValueError(f"{name} has {strips.shape[0]} bytes of strips, its type needs "
+                             f"{bl_dense_packed_bytes(to.type, to.rows, to.cols)}")
+        to.data, to.in_strips = &strips[0], True
         return 0
 
     def _kernel(self, str name not None) -> Kernel:
@@ -226,8 +237,7 @@ cdef class Weights:
         cdef int64_t i
         cdef int64_t attention = m.heads * m.head_dim, kv = m.kv_heads * m.head_dim
         self._matrix(&m.token_embedding, tensors, "token_embd.weight", m.vocab, m.embedding, looked_up=True)
-        head = "token_embd.weight" if config.tied_head else "output.weight"
-        self._matrix(&m.head, tensors, head, m.vocab, m.embedding)
+        self._matrix(&m.head, tensors, config.head_name, m.vocab, m.embedding)
         m.output_norm = self._vector(tensors, "output_norm.weight", m.embedding)
         for i in range(m.layers):
             layer = &self.layers[i]

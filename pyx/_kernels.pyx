@@ -42,6 +42,7 @@ from ckernels cimport (
     bl_kernels,
     bl_pack,
     bl_pack_blocks,
+    bl_unpack_blocks,
     bl_packed_bytes,
     bl_prepare,
     bl_rescale,
@@ -393,6 +394,22 @@ def pack_dense(str type not None, const uint8_t[:, ::1] weights not None, int64_
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(pack, range(0, rows, share)))
     return packed
+
+
+def unpack_dense(str type not None, const uint8_t[::1] packed not None, int64_t rows, int64_t cols):
+    """Weights of a ggml *type*, (rows, bytes per row), from what `pack_dense` made of them."""
+    cdef bl_type kind = <bl_type>_dense_type(type, cols)
+    if rows < 0:
+        raise ValueError(f"rows is {rows}")
+    _same("bytes of packed", packed.shape[0], bl_dense_packed_bytes(kind, rows, cols))
+    if not bl_is_block_type(kind):
+        return np.asarray(packed).reshape(rows, bl_row_bytes(kind, cols))
+    weights = np.empty((rows, bl_row_bytes(kind, cols)), np.uint8)
+    cdef uint8_t[:, ::1] to = weights
+    if weights.size:
+        with nogil:
+            bl_unpack_blocks(&to[0, 0], &packed[0], kind, cols, 0, rows)
+    return weights
 
 
 def dense_gemm(str type not None, const uint8_t[::1] packed not None, const float[:, ::1] x not None, int64_t rows, *,

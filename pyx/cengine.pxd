@@ -8,6 +8,7 @@ cdef extern from "bitnet_lut/engine.h" nogil:
         bl_type type
         int64_t rows
         int64_t cols
+        int in_strips
         const uint8_t *data
         const bl_kernel *kernel
         const bl_cell *cell

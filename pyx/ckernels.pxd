@@ -19,6 +19,7 @@ cdef extern from "bitnet_lut/kernels.h" nogil:
     int bl_is_block_type(bl_type type)
     int64_t bl_dense_packed_bytes(bl_type type, int64_t rows, int64_t cols)
     void bl_pack_blocks(uint8_t *, const uint8_t *, bl_type, int64_t, int64_t, int64_t, int64_t) noexcept nogil
+    void bl_unpack_blocks(uint8_t *, const uint8_t *, bl_type, int64_t, int64_t, int64_t) noexcept nogil
     int64_t bl_i2_s_row_bytes(int64_t cols)
     int bl_has_code_3(const uint8_t *codes, int64_t n)
     int64_t bl_round_up(int64_t n, int64_t step)

@@ -185,6 +185,11 @@ static void check_dense_shape(bl_type type, int64_t rows, int64_t cols, int64_t 
     if (bl_is_block_type(type)) {
         uint8_t *strips = room(bl_dense_packed_bytes(type, rows, cols));
         bl_pack_blocks(strips, data, type, rows, cols, 0, rows);
+        uint8_t *again = room(rows * row_bytes);
+        bl_unpack_blocks(again, strips, type, cols, 0, rows);
+        if (memcmp(again, data, (size_t)(rows * row_bytes)))
+            FAIL("strips of type %d, %lld x %lld, are not what was packed", (int)type, (long long)rows, (long long)cols);
+        free(again);
         free(data);
         data = strips;
     }

@@ -78,6 +78,7 @@ static bl_matrix as_strips(dump *d, bl_matrix m)
     uint8_t *strips = d->kept[d->kept_count++] = room(bl_dense_packed_bytes(m.type, m.rows, m.cols));
     bl_pack_blocks(strips, m.data, m.type, m.rows, m.cols, 0, m.rows);
     m.data = strips;
+    m.in_strips = 1;
     return m;
 }
 
@@ -115,6 +116,7 @@ static void read_dump(dump *d, const char *path)
     m->output_norm = take_floats(d);
     m->token_embedding = take_matrix(d);
     m->head = as_strips(d, tied_head ? m->token_embedding : take_matrix(d));
+    if (tied_head) m->token_embedding = m->head; /* as in a file that is mapped */
     d->layers = room(m->layers * (int64_t)sizeof *d->layers);
     for (int64_t l = 0; l < m->layers; l++) d->layers[l] = take_layer(d);
     m->layer = d->layers;

@@ -17,7 +17,7 @@ from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.gguf import MetadataValue
 from bitnet_lut.formats.ternary import Bytes, Rows, Ternary, absmean, from_scaled
-from bitnet_lut.tensors import DenseMatrix, PackedMatrix, Tensor, TernaryMatrix
+from bitnet_lut.tensors import DenseMatrix, PackedMatrix, StripMatrix, Tensor, TernaryMatrix
 
 # The matrices of a block that BitNet makes ternary: blk.N.<linear>.weight.
 LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
@@ -61,6 +61,7 @@ class Checkpoint(ABC):
     kind: "gguf" or "hf".
     nbytes: bytes of each tensor in the file, by its GGUF name.
     layouts: kernel of each linear layer that the file holds as this kernel packs it.
+    strips: names of matrices that the file holds in the strips in which they are multiplied.
     unused: names of tensors in the file that the graph has no place for.
     ternary_masters: whether linear layers that are held as floats stand for ternary ones.
     metadata: the metadata of a GGUF file, with its vocabulary; empty for a folder.
@@ -72,6 +73,7 @@ class Checkpoint(ABC):
     kind: Literal["gguf", "hf"]
     nbytes: Mapping[str, int]
     layouts: Mapping[str, str] = MappingProxyType({})
+    strips: Collection[str] = ()
     unused: tuple[str, ...]
     ternary_masters: bool
     metadata: Mapping[str, MetadataValue]
@@ -84,8 +86,8 @@ class Checkpoint(ABC):
         Raises FormatError, naming file and tensor, if its data is damaged.
         """
 
-    def packed(self, name: str) -> PackedMatrix:
-        """View one of `layouts` in the file, without a look at its weights.
+    def packed(self, name: str) -> PackedMatrix | StripMatrix:
+        """View one of `layouts` or of `strips` in the file, without a look at its weights.
 
         Raises FormatError, naming file and tensor, if its scales or sizes are damaged.
         """
@@ -116,7 +118,7 @@ class Checkpoint(ABC):
         """Read every tensor of the graph, *threads* at a time.
 
         progress: called with the bytes of the file's tensors read so far and in all.
-        as_packed: which of `layouts` to leave as they are, by `packed`.
+        as_packed: which of `layouts` and `strips` to leave as they are, by `packed`.
         """
         shapes = tensor_shapes(self.config)
         total = sum(self.nbytes[name] for name in shapes)

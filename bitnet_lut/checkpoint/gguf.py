@@ -20,11 +20,11 @@ from bitnet_lut.checkpoint.base import (
 )
 from bitnet_lut.config import config_from_gguf, tensor_shapes
 from bitnet_lut.errors import FormatError
-from bitnet_lut.formats import ggml, i2_s, iq1_bn, iq2_bn, tl1, tl2, tl5, tq1_0, tq2_0
+from bitnet_lut.formats import ggml, i2_s, iq1_bn, iq2_bn, strips, tl1, tl2, tl5, tq1_0, tq2_0
 from bitnet_lut.formats.gguf import GGUFFile, TensorInfo
 from bitnet_lut.formats.ternary import Bytes, Scale, check_scales, from_scaled
 from bitnet_lut.formats.tiles import Shape, Tile
-from bitnet_lut.tensors import DenseMatrix, PackedMatrix, TernaryMatrix
+from bitnet_lut.tensors import DenseMatrix, PackedMatrix, StripMatrix, TernaryMatrix
 
 _FLOATS = ("f32", "f16", "bf16")
 _KEPT = (*_FLOATS, "q8_0", "q4_0", "q6_k")  # what the engine computes with
@@ -82,6 +82,7 @@ class GGUFCheckpoint(Checkpoint):
         self.layouts = MappingProxyType(
             {name: tl5.KERNEL for name, kind in types.items() if kind == "tl5"}
         )
+        self.strips = frozenset(name for name, kind in types.items() if kind in strips.TYPES)
         self._check_rope_factors()
 
     def matrix(self, name: str) -> TernaryMatrix | DenseMatrix:
@@ -97,11 +98,14 @@ class GGUFCheckpoint(Checkpoint):
                 raise FormatError(f"type {kind} with the separate scale {scale_name(name)!r}")
             return matrix
 
-    def packed(self, name: str) -> PackedMatrix:
-        """View a linear layer in the layout of a kernel; one of `layouts`."""
+    def packed(self, name: str) -> PackedMatrix | StripMatrix:
+        """View a linear layer in the layout of a kernel, or a matrix in strips."""
         with self._naming(name):
             rows, cols = self._file.tensors[name].shape
-            packed, scale = tl5.read_packed(self._file.data(name, self.nbytes[name]), rows, cols)
+            data = self._file.data(name, self.nbytes[name])
+            if name in self.strips:
+                return StripMatrix(strips.TYPES[self.types[name]], rows, cols, data)
+            packed, scale = tl5.read_packed(data, rows, cols)
             kernel = self.layouts[name]
             return PackedMatrix(kernel, rows, cols, packed, self._scaled(name, scale))
 
@@ -111,7 +115,10 @@ class GGUFCheckpoint(Checkpoint):
         if kind in _TERNARY_BYTES:
             return None
         rows, cols = self._file.tensors[name].shape
-        data = self._file.data(name, self.nbytes[name]).reshape(rows, -1)
+        data = self._file.data(name, self.nbytes[name])
+        if kind in strips.TYPES:
+            kind, data = strips.TYPES[kind], strips.unpack(kind, data, rows, cols)
+        data = data.reshape(rows, -1)
         if scale_name(name) not in self._file.tensors:
             return StoredMatrix(kind, (rows, cols), data)
         with self._naming(name):
@@ -147,6 +154,9 @@ class GGUFCheckpoint(Checkpoint):
             return ternary_matrix(_TILED[kind](data, rows, cols, tile=tile))
         if kind in _BLOCKED:
             return ternary_matrix(_BLOCKED[kind](data, rows, cols))
+        if kind in strips.TYPES:
+            blocks = strips.unpack(kind, data, rows, cols)
+            return DenseMatrix(strips.TYPES[kind], rows, cols, blocks)
         if linear and kind in _FLOATS:
             floats = StoredMatrix(kind, (rows, cols), data.reshape(rows, -1))
             if self.ternary_masters:
@@ -163,6 +173,8 @@ class GGUFCheckpoint(Checkpoint):
         kind = self._type(info)
         if kind in _TERNARY_BYTES:
             allowed = is_linear(info.name)
+        elif kind in strips.TYPES:
+            allowed = len(info.shape) == 2 and not is_linear(info.name)
         else:
             allowed = kind in (_FLOATS if len(info.shape) == 1 else (*_KEPT, *_WIDENED))
         if not allowed:
@@ -224,5 +236,7 @@ class GGUFCheckpoint(Checkpoint):
 def _nbytes(kind: str, shape: tuple[int, ...]) -> int:
     if kind in _TERNARY_BYTES:
         return _TERNARY_BYTES[kind](*shape)
+    if kind in strips.TYPES and len(shape) == 2:
+        return strips.nbytes(kind, *shape)
     rows = shape[0] if len(shape) == 2 else 1
     return rows * ggml.row_bytes(kind, shape[-1])

@@ -28,7 +28,7 @@ from bitnet_lut.convert.weights import (
     may_be_ternary,
 )
 from bitnet_lut.errors import FormatError
-from bitnet_lut.formats import ggml, i2_s, iq2_bn, tl5, tq1_0, tq2_0
+from bitnet_lut.formats import ggml, i2_s, iq2_bn, strips, tl5, tq1_0, tq2_0
 from bitnet_lut.formats.gguf import ALIGNMENT, ARRAY
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.formats.ternary import Bytes, Scale, Weights, need_multiple, scale_bytes
@@ -38,6 +38,7 @@ __all__ = ["HEADS", "TYPES", "GGUFTarget"]
 HEADS = ("f16", "q8_0", "q6_k", "q4_0")
 
 _NO_HASH = "0" * 64  # of the same length as a hash, in whose place it stands until that is known
+_STRIPS = {block: kind for kind, block in strips.TYPES.items()}
 _TYPE_IDS = {entry.name: type_id for type_id, entry in ggml.GGML_TYPES.items()}
 _FAMILY = set(TERNARY_ARCHITECTURES)  # names of one graph, but for the activation
 _PAIRED_ROPE = ("llama",)  # architectures whose q and k rows GGUF holds for RoPE "norm"
@@ -53,6 +54,7 @@ class _LinearType:
     pack: rows int8 (n, cols) and their scale, (1,) or (n,), to bytes.
     scale_per_row: whether rows may have scales of their own.
     whole: whether pack must have all rows at once. alignment: of the tensors in the file.
+    strips: whether an output head of a block type is written as it is multiplied.
     """
 
     file_type: int
@@ -61,6 +63,7 @@ class _LinearType:
     scale_per_row: bool = True
     whole: bool = False
     alignment: int = ALIGNMENT
+    strips: bool = False
 
 
 def _nbytes_i2_s(rows: int, cols: int) -> int:
@@ -86,7 +89,7 @@ TYPES: Mapping[str, _LinearType] = {
     "tq1_0": _LinearType(36, tq1_0.nbytes, tq1_0.pack),
     "tq2_0": _LinearType(37, tq2_0.nbytes, tq2_0.pack),
     "iq2_bn": _LinearType(137, iq2_bn.nbytes, iq2_bn.pack),
-    "tl5": _LinearType(1505, tl5.nbytes, tl5.pack, whole=True, alignment=64),
+    "tl5": _LinearType(1505, tl5.nbytes, tl5.pack, whole=True, alignment=64, strips=True),
     "f16": _LinearType(1, lambda rows, cols: 2 * rows * cols, _pack_f16, scale_per_row=False),
 }
 
@@ -241,6 +244,8 @@ def _plan(checkpoint: Checkpoint, options: Options) -> dict[str, _Tensor]:
             stored = checkpoint.stored(name)
             assert stored is not None
             kind = options.head or stored.type
+            if TYPES[options.type].strips and name == checkpoint.config.head_name:
+                kind = _STRIPS.get(kind, kind)
         try:
             planned[name] = _Tensor(shape, kind, _nbytes(kind, shape))
         except FormatError as error:
@@ -251,6 +256,8 @@ def _plan(checkpoint: Checkpoint, options: Options) -> dict[str, _Tensor]:
 def _nbytes(kind: str, shape: tuple[int, ...]) -> int:
     if kind in TYPES and len(shape) == 2:
         return TYPES[kind].nbytes(*shape)
+    if kind in strips.TYPES and len(shape) == 2:
+        return strips.nbytes(kind, *shape)
     return math.prod(shape[:-1]) * ggml.row_bytes(kind, shape[-1])
 
 
@@ -263,7 +270,10 @@ def _pieces(
         return
     matrix = reader.matrix(name)
     if isinstance(matrix, StoredMatrix):
-        yield from dense_pieces(name, matrix, tensor.type, rounded)
+        in_strips = tensor.type in strips.TYPES
+        type = strips.TYPES[tensor.type] if in_strips else tensor.type
+        for piece in dense_pieces(name, matrix, type, rounded):
+            yield strips.pack(tensor.type, piece, matrix.shape[1]) if in_strips else piece
         return
     kind = TYPES[tensor.type]
     scale = matrix.scale

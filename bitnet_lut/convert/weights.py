@@ -20,7 +20,7 @@ from bitnet_lut.checkpoint.base import (
 )
 from bitnet_lut.config import ModelConfig
 from bitnet_lut.errors import FormatError
-from bitnet_lut.formats import ggml, i2_s
+from bitnet_lut.formats import ggml, i2_s, strips
 from bitnet_lut.formats.ternary import (
     Bytes,
     Scale,
@@ -209,13 +209,13 @@ def blocks(matrix: TernaryMatrix, *, whole: bool) -> Iterator[tuple[slice, Weigh
 def dense_pieces(
     name: str, matrix: StoredMatrix, type: str, rounded: Callable[[Rounded], None]
 ) -> Iterator[Bytes]:
-    """The bytes of a matrix in a type of ``formats.ggml``, some rows at a time.
+    """The bytes of a matrix in a type of ``formats.ggml``, some rows at a time, in whole strips.
 
     rounded: called at the end if the weights are not the same.
     Raises FormatError if they overflow the type, or are not finite.
     """
     rows, cols = matrix.shape
-    step = max(1, _WEIGHTS_AT_ONCE // cols)
+    step = max(1, _WEIGHTS_AT_ONCE // cols // strips.ROWS) * strips.ROWS
     error = norm = 0.0
     for start in range(0, rows, step):
         part = slice(start, min(start + step, rows))

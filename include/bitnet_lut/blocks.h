@@ -26,6 +26,7 @@ enum {
     BL_STRIP = 32,
     BL_STRIP_TOKENS = 8, /* that meet the codes of a unit as soon as they are decoded */
     BL_CHUNK = 256,      /* columns: one unit of every lane */
+    BL_CHUNK_BYTES = 272, /* most that a row of a chunk takes in ggml's blocks: 8 of Q8_0 */
     BL_HALVES_BYTES = 2 * BL_STRIP
 };
 
@@ -152,6 +153,83 @@ BL_UNUSED static void bl_pack_blocks(uint8_t *to, const uint8_t *from, bl_type t
         for (int64_t k = 0; k < cols; k += BL_CHUNK)
             for (int r = 0; r < here; r++) bl_pack_chunk(strip, r, type, from + (first + r) * row_bytes, cols, k);
     }
+}
+
+/* ---- and back --------------------------------------------------------------------------------------------------- */
+
+/* The codes of 16 columns of a row from among those of its 16 rows. */
+BL_INLINE void bl_find_codes(uint8_t codes[BL_LANES], bl_type type, const uint8_t *from)
+{
+    uint32_t dword[4] = {0};
+    for (int q = 0; q < (int)bl_codes_bytes(type) / 64; q++) memcpy(&dword[q], from + 64 * q, sizeof *dword);
+    if (type == BL_Q4_0)
+        for (int q = 0; q < 2; q++) {
+            dword[q + 2] = dword[q] >> 4 & 0x0f0f0f0fu;
+            dword[q] &= 0x0f0f0f0fu;
+        }
+    else if (type == BL_Q6_K)
+        for (int q = 0; q < 3; q++) {
+            dword[3] |= (dword[q] >> 6 & 0x03030303u) << 2 * q;
+            dword[q] &= 0x3f3f3f3fu;
+        }
+    memcpy(codes, dword, sizeof dword);
+}
+
+/* What bl_block_codes read. */
+static void bl_write_codes(uint8_t *block, bl_type type, const uint8_t codes[BL_CHUNK], int64_t columns)
+{
+    if (type == BL_Q6_K) {
+        for (int half = 0; half < 2; half++, codes += 128) {
+            uint8_t *low = block + 64 * half, *high = block + 128 + 32 * half;
+            for (int p = 0; p < 32; p++) {
+                low[p] = (uint8_t)((codes[p] & 15) | (codes[p + 64] & 15) << 4);
+                low[p + 32] = (uint8_t)((codes[p + 32] & 15) | (codes[p + 96] & 15) << 4);
+                high[p] = (uint8_t)(codes[p] >> 4 | codes[p + 32] >> 4 << 2 | codes[p + 64] >> 4 << 4 |
+                                    codes[p + 96] >> 4 << 6);
+            }
+        }
+        return;
+    }
+    for (int64_t k = 0; k < columns; k += 32, codes += 32, block += bl_row_bytes(type, 32))
+        for (int i = 0; i < 16; i++) {
+            block[2 + i] = (uint8_t)(type == BL_Q8_0 ? codes[i] ^ 0x80 : codes[i] | codes[16 + i] << 4);
+            if (type == BL_Q8_0) block[18 + i] = codes[16 + i] ^ 0x80;
+        }
+}
+
+/* blocks = one chunk, in ggml's blocks, of row r of a strip; returns its columns. */
+static int64_t bl_unpack_chunk(uint8_t blocks[BL_CHUNK_BYTES], const uint8_t *strip, int r, bl_type type, int64_t cols,
+                               int64_t k)
+{
+    const int64_t block_cols = bl_block_cols(type), columns = cols - k < BL_CHUNK ? cols - k : BL_CHUNK;
+    const uint8_t *units = strip + cols / block_cols * BL_HALVES_BYTES;
+    uint8_t codes[BL_CHUNK];
+    for (int64_t g = 0; g < columns / BL_LANES; g++) {
+        const uint8_t *unit = units + bl_unit_of(cols / BL_LANES, k / BL_LANES + g) * bl_unit_bytes(type);
+        if (type == BL_Q6_K) blocks[192 + g] = unit[r];
+        unit += bl_unit_scales(type) + r / BL_LANES * bl_codes_bytes(type);
+        bl_find_codes(codes + BL_LANES * g, type, unit + 4 * (r % BL_LANES));
+    }
+    bl_write_codes(blocks, type, codes, columns);
+    for (int64_t b = 0; b < columns / block_cols; b++) {
+        uint8_t *block = blocks + bl_row_bytes(type, b * block_cols);
+        memcpy(block + (type == BL_Q6_K ? 208 : 0), strip + (k / block_cols + b) * BL_HALVES_BYTES + 2 * r, 2);
+    }
+    return columns;
+}
+
+/* Rows lo <= row < hi, (hi - lo, bl_row_bytes(type, cols)) in ggml's blocks, from strips. */
+BL_UNUSED static void bl_unpack_blocks(uint8_t *to, const uint8_t *strips, bl_type type, int64_t cols, int64_t lo,
+                                       int64_t hi)
+{
+    uint8_t blocks[BL_CHUNK_BYTES];
+    for (int64_t row = lo; row < hi; row++)
+        for (int64_t k = 0; k < cols; k += BL_CHUNK) {
+            const uint8_t *strip = strips + row / BL_STRIP * bl_strip_bytes(type, cols);
+            const int64_t columns = bl_unpack_chunk(blocks, strip, (int)(row % BL_STRIP), type, cols, k);
+            memcpy(to, blocks, (size_t)bl_row_bytes(type, columns));
+            to += bl_row_bytes(type, columns);
+        }
 }
 
 /* ---- activations ---------------------------------------------------------------------------------------------- */

@@ -110,17 +110,31 @@ static void bl_make_input(const bl_step *s, const float *from, const float *norm
     }
 }
 
+/* out (cols) = a row of a dense matrix as floats. */
+static void bl_look_up(float *out, const bl_tier *tier, const bl_matrix *table, int64_t row)
+{
+    const bl_type type = table->type;
+    if (!table->in_strips) {
+        tier->dense_row(out, type, table->data + row * bl_row_bytes(type, table->cols), table->cols);
+        return;
+    }
+    const uint8_t *strip = table->data + row / BL_STRIP * bl_strip_bytes(type, table->cols);
+    uint8_t blocks[BL_CHUNK_BYTES];
+    for (int64_t k = 0; k < table->cols; k += BL_CHUNK) {
+        const int64_t columns = bl_unpack_chunk(blocks, strip, (int)(row % BL_STRIP), type, table->cols, k);
+        tier->dense_row(out + k, type, blocks, columns);
+    }
+}
+
 /* This worker's tokens of x = embedding row, and the angles of their positions. */
 static void bl_embed(const bl_step *s, int worker, int workers)
 {
     const bl_model *m = s->model;
-    const bl_matrix *table = &m->token_embedding;
-    const int64_t half = m->rope_dim / 2, row_bytes = bl_row_bytes(table->type, table->cols);
+    const int64_t half = m->rope_dim / 2;
     int64_t lo, hi;
     bl_share(s->n, 1, worker, workers, &lo, &hi);
     for (int64_t t = lo; t < hi; t++) {
-        m->tier->dense_row(s->state->x + t * m->embedding, table->type, table->data + s->tokens[t] * row_bytes,
-                           m->embedding);
+        bl_look_up(s->state->x + t * m->embedding, m->tier, &m->token_embedding, s->tokens[t]);
         for (int64_t i = 0; i < half; i++)
             bl_sincos((float)s->places[t].position * m->inverse_frequency[i], &s->state->sine[t * half + i],
                       &s->state->cosine[t * half + i]);

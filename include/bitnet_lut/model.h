@@ -8,6 +8,7 @@
 typedef struct {
     bl_type type;
     int64_t rows, cols;
+    int in_strips;           /* whether data is, of a block type; if not, its rows can only be looked up */
     const uint8_t *data;     /* dense: as dense_gemm or dense_row reads it; ternary: as kernel packs it */
     const bl_kernel *kernel; /* ternary: matrices that read the same input share these two */
     const bl_cell *cell;
