@@ -10,14 +10,15 @@ enum {
     BL_CHECK_ROWS = 6,
     BL_CHECK_TOKENS = 9, /* some of them reach the few-token path of every kernel, all of them the other */
     BL_CHECK_BYTES = BL_CHECK_COLS * 4,
-    BL_CHECK_TERNARY_ROWS = 70,           /* more than a panel of any kernel */
+    BL_CHECK_TERNARY_ROWS = 326,           /* more than the panels of any kernel that pay for the tables of 3 tokens */
+    BL_CHECK_ROW_BYTES = (BL_CHECK_COLS + 127) / 128 * 32,
     BL_CHECK_PACKED = 128 * BL_CHECK_COLS, /* room for them in any layout */
     BL_CHECK_PREPARED = 1 << 18
 };
 
 typedef struct {
     float x[BL_CHECK_TOKENS][BL_CHECK_COLS];
-    uint8_t weights[BL_CHECK_ROWS * BL_CHECK_BYTES], ternary[BL_CHECK_TERNARY_ROWS * BL_CHECK_COLS / 4 + 4096];
+    uint8_t weights[BL_CHECK_ROWS * BL_CHECK_BYTES], ternary[BL_CHECK_TERNARY_ROWS * BL_CHECK_ROW_BYTES];
     uint8_t packed[BL_CHECK_PACKED], prepared[BL_CHECK_PREPARED];
     uint16_t keys[BL_CHECK_COLS], values[BL_CHECK_COLS];
 } bl_check_input;

@@ -57,7 +57,12 @@ static inline void bl_condition_wait(bl_condition *c, bl_mutex *m) { pthread_con
 static inline void bl_condition_wake(bl_condition *c) { pthread_cond_broadcast(c); }
 static inline int bl_thread_start(bl_thread *t, void *(*f)(void *), void *arg)
 {
-    return pthread_create(t, NULL, f, arg);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 1 << 20); /* musl's own is 128 kB, and a kernel's tables take most of that */
+    const int refused = pthread_create(t, &attributes, f, arg);
+    pthread_attr_destroy(&attributes);
+    return refused;
 }
 static inline void bl_thread_join(bl_thread t) { pthread_join(t, NULL); }
 static inline long bl_process(void) { return getpid(); }

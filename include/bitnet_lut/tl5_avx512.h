@@ -10,14 +10,11 @@ enum {
     BL_FN(TL5_STEP) = 6,
     BL_FN(TL5_START) = 128,
     BL_FN(TL5_NEGATIVE) = 33,
-    BL_FN(TL5_TOKENS) = 8, /* most that are computed by look-up: for more of them decoding pays */
-    BL_FN(TL5_PANELS) = 12 /* whose weights of a block stay in the nearest cache while every token passes */
+    BL_FN(TL5_TABLES) = 2 * BL_TL5_TABLE * BL_TL5_BLOCK, /* bytes of those of a block */
+    BL_FN(TL5_TOKENS) = 8,   /* whose tables of a block lie on the stack */
+    BL_FN(TL5_LOOKED_UP) = 32, /* tokens, most for which look-ups are faster than decoding */
+    BL_FN(TL5_PANELS) = 12   /* whose weights of a block stay in the nearest cache while every token passes */
 };
-
-static int64_t BL_FN(tl5_token_bytes)(int64_t cols, int64_t n)
-{
-    return bl_tl5_token_bytes(cols, n <= BL_FN(TL5_TOKENS) ? 1 : n);
-}
 
 /* The weights of five activations in the sums of 128 values, plus 1, as vpmaddubsw takes them: by pairs of activations
  * (the last pair has one), by vector of 32 sums. Sums of one vector are out of order, so that vpacksswb restores it. */
@@ -61,6 +58,7 @@ BL_INLINE void BL_FN(tl5_table)(uint8_t *table, const BL_FN(tl5_weights) *w, con
     _mm512_storeu_si512(table + 192, _mm512_packs_epi16(high[2], high[3]));
 }
 
+/* Tables of all groups of one token. */
 static void BL_FN(tl5_prepare_tables)(uint8_t *prepared, const int8_t *q, int64_t cols)
 {
     const BL_FN(tl5_weights) w = BL_FN(tl5_make_weights)();
@@ -73,6 +71,25 @@ static void BL_FN(tl5_prepare_tables)(uint8_t *prepared, const int8_t *q, int64_
             from = six;
         }
         BL_FN(tl5_table)(prepared, &w, from, from[0] + from[1] + from[2] + from[3] + from[4]);
+    }
+}
+
+/* Tables of a block of one of several tokens, whose values of that block are in quad order: 20 of four groups. */
+static void BL_FN(tl5_block_tables)(uint8_t *tables, const BL_FN(tl5_weights) *w, const uint8_t *values, int64_t groups)
+{
+    uint8_t order[64] = {0};
+    int8_t q[BL_TL5_BLOCK * BL_TL5_GROUP + 64];
+    for (int i = 0; i < 60; i++) order[i / 20 * 20 + i % 4 * BL_TL5_GROUP + i % 20 / 4] = (uint8_t)i;
+    const __m512i order_u8x64 = _mm512_loadu_si512(order);
+    const int64_t count = bl_round_up(groups, 4) * BL_TL5_GROUP;
+    for (int64_t k = 0; k < count; k += 60) {
+        const __mmask64 here = ~0ull >> (64 - (count - k < 60 ? count - k : 60));
+        const __m512i i8x64 = _mm512_maskz_loadu_epi8(here, values + k);
+        _mm512_storeu_si512(q + k, _mm512_permutexvar_epi8(order_u8x64, i8x64));
+    }
+    for (int64_t g = 0; g < groups; g++, tables += 2 * BL_TL5_TABLE) {
+        const int8_t *five = q + BL_TL5_GROUP * g;
+        BL_FN(tl5_table)(tables, w, five, five[0] + five[1] + five[2] + five[3] + five[4]);
     }
 }
 
@@ -97,11 +114,11 @@ static void BL_FN(tl5_prepare_quads)(uint8_t *prepared, const int8_t *q, int64_t
 
 static void BL_FN(tl5_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {
-    if (n <= BL_FN(TL5_TOKENS)) BL_FN(tl5_prepare_tables)(prepared, q, cols);
+    if (n == 1) BL_FN(tl5_prepare_tables)(prepared, q, cols);
     else BL_FN(tl5_prepare_quads)(prepared, q, cols);
 }
 
-/* ---- a few tokens ----------------------------------------------------------------------------------------------- */
+/* ---- look-ups --------------------------------------------------------------------------------------------------- */
 
 /* Sums of up to a block of groups for 64 rows: unsigned bytes, and 16 bits of the even rows, with 256 times those of the
  * odd ones mixed in, and of the odd ones. All wrap; what comes out in the end fits. */
@@ -168,12 +185,14 @@ BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2][2], const uint8_t *vectors,
 }
 
 /* A pass of one token, or of two, over the weights of a block: sums and tables of the first one, and how far off the
- * other's are. Several passes fetch what comes next by turns: which of how many this is. */
+ * other's are. Several passes fetch what comes next by turns: which of how many this is. Behind the end of the panels of
+ * a block that are asked for, those of the next block come next. */
 typedef struct {
     int32_t *dot;
     int64_t dot_stride;
     const uint8_t *tables;
     int64_t token_bytes, turn, turns;
+    const uint8_t *end, *next;
 } BL_FN(tl5_pass);
 
 /* dot (tokens, panels, 64) += one block of groups of neighbouring panels. ahead: weights that are fetched meanwhile. */
@@ -203,10 +222,13 @@ BL_INLINE void BL_FN(tl5_block)(BL_FN(tl5_pass) of, const uint8_t *vectors, int6
 BL_INLINE void BL_FN(tl5_panels)(BL_FN(tl5_pass) of, const uint8_t *vectors, int64_t groups, int64_t panels,
                                  const int tokens)
 {
-    const int64_t pair = 2 * BL_PANEL * groups, ahead = of.turns == 1 ? BL_AHEAD : BL_PANEL * groups * panels;
-    for (; panels >= 2; panels -= 2, of.dot += 2 * BL_PANEL, vectors += pair)
-        BL_FN(tl5_block)(of, vectors, groups, vectors + ahead, tokens, 2);
-    if (panels) BL_FN(tl5_block)(of, vectors, groups, vectors + ahead, tokens, 1);
+    const int64_t pair = 2 * BL_PANEL * groups, distance = of.turns == 1 ? BL_AHEAD : BL_PANEL * groups * panels;
+    for (; panels > 0; panels -= 2, of.dot += 2 * BL_PANEL, vectors += pair) {
+        const int64_t beyond = vectors + distance - of.end;
+        const uint8_t *ahead = beyond < 0 ? of.end + beyond : of.next + beyond;
+        if (panels == 1) BL_FN(tl5_block)(of, vectors, groups, ahead, tokens, 1);
+        else BL_FN(tl5_block)(of, vectors, groups, ahead, tokens, 2);
+    }
 }
 
 /* dot (panels, 64) of the count panels from this one on = what the complements of negative groups lack. */
@@ -216,29 +238,60 @@ BL_INLINE void BL_FN(tl5_begin)(int32_t *dot, const uint8_t *packed, int64_t pan
     for (int64_t r = 0; r < count * BL_PANEL; r++) dot[r] *= BL_FN(TL5_NEGATIVE);
 }
 
-/* Up to TL5_TOKENS tokens, two by two, panels [lo, hi), all of whose rows dot has room for. */
-static void BL_FN(tl5_look_ups)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
-                                int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+/* dot += one block of groups from g on, panels [lo, hi), n tokens two by two. */
+static void BL_FN(tl5_sweep)(BL_FN(tl5_pass) all, const uint8_t *packed, int64_t rows, int64_t cols, int64_t g,
+                             int64_t lo, int64_t hi, int64_t n)
 {
-    const int64_t token_bytes = BL_FN(tl5_token_bytes)(cols, n);
-    for (int64_t t = 0; t < n; t++) BL_FN(tl5_begin)(dot + t * dot_stride, packed, lo, hi - lo);
-    for (int64_t g = 0; g < bl_tl5_groups(cols); g += BL_TL5_BLOCK) {
-        const int64_t groups = bl_tl5_block_groups(g, cols);
-        for (int64_t p = lo; p < hi; p += BL_FN(TL5_PANELS)) {
-            const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, p, g);
-            const int64_t panels = hi - p < BL_FN(TL5_PANELS) ? hi - p : BL_FN(TL5_PANELS);
-            for (int64_t t = 0; t < n; t += 2) {
-                const BL_FN(tl5_pass) of = {dot + t * dot_stride + BL_PANEL * (p - lo), dot_stride,
-                                            tables + t * token_bytes + 2 * BL_TL5_TABLE * g, token_bytes,
-                                            t / 2, (n + 1) / 2};
-                if (n - t == 1) BL_FN(tl5_panels)(of, vectors, groups, panels, 1);
-                else BL_FN(tl5_panels)(of, vectors, groups, panels, 2);
-            }
+    const int64_t groups = bl_tl5_block_groups(g, cols), following = g + groups < bl_tl5_groups(cols) ? g + groups : g;
+    all.end = packed + bl_tl5_offset(rows, cols, hi, g);
+    all.next = packed + bl_tl5_offset(rows, cols, lo, following);
+    for (int64_t p = lo; p < hi; p += BL_FN(TL5_PANELS)) {
+        const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, p, g);
+        const int64_t panels = hi - p < BL_FN(TL5_PANELS) ? hi - p : BL_FN(TL5_PANELS);
+        for (int64_t t = 0; t < n; t += 2) {
+            BL_FN(tl5_pass) of = all;
+            of.dot += t * all.dot_stride + BL_PANEL * (p - lo);
+            of.tables += t * all.token_bytes;
+            of.turn = t / 2, of.turns = (n + 1) / 2;
+            if (n - t == 1) BL_FN(tl5_panels)(of, vectors, groups, panels, 1);
+            else BL_FN(tl5_panels)(of, vectors, groups, panels, 2);
         }
     }
 }
 
-/* ---- more tokens ------------------------------------------------------------------------------------------------ */
+/* One token, panels [lo, hi), all of whose rows dot has room for. */
+static void BL_FN(tl5_one)(int32_t *dot, const uint8_t *packed, const uint8_t *tables, int64_t rows, int64_t cols,
+                           int64_t lo, int64_t hi)
+{
+    BL_FN(tl5_begin)(dot, packed, lo, hi - lo);
+    for (int64_t g = 0; g < bl_tl5_groups(cols); g += BL_TL5_BLOCK) {
+        const BL_FN(tl5_pass) all = {.dot = dot, .tables = tables + 2 * BL_TL5_TABLE * g};
+        BL_FN(tl5_sweep)(all, packed, rows, cols, g, lo, hi, 1);
+    }
+}
+
+/* Up to TL5_TOKENS tokens prepared as quads: the tables of a block are made where they are used, since those of a whole
+ * token are fifty times its activations, too much for the caches and from one core to another. Not inlined, since on the
+ * stack of the gemm they make decoding slower by a tenth. */
+BL_NOINLINE static void BL_FN(tl5_few)(int32_t *dot, int64_t dot_stride, const uint8_t *packed,
+                                       const uint8_t *prepared, int64_t rows, int64_t cols, int64_t lo, int64_t hi,
+                                       int64_t n)
+{
+    uint8_t tables[BL_FN(TL5_TOKENS)][BL_FN(TL5_TABLES)];
+    const BL_FN(tl5_weights) w = BL_FN(tl5_make_weights)();
+    const BL_FN(tl5_pass) all = {.dot = dot, .dot_stride = dot_stride, .tables = tables[0],
+                                 .token_bytes = BL_FN(TL5_TABLES)};
+    for (int64_t t = 0; t < n; t++) BL_FN(tl5_begin)(dot + t * dot_stride, packed, lo, hi - lo);
+    for (int64_t g = 0; g < bl_tl5_groups(cols); g += BL_TL5_BLOCK) {
+        const uint8_t *values = prepared + sizeof(bl_prepared) + BL_TL5_GROUP * g;
+        for (int64_t t = 0; t < n; t++)
+            BL_FN(tl5_block_tables)(tables[t], &w, values + t * bl_tl5_token_bytes(cols, 2),
+                                    bl_tl5_block_groups(g, cols));
+        BL_FN(tl5_sweep)(all, packed, rows, cols, g, lo, hi, n);
+    }
+}
+
+/* ---- decoding ---------------------------------------------------------------------------------------------------- */
 
 /* Four groups of 64 rows to five quads: transposed to bytes of 16 rows x 4 groups, each of which is looked up five
  * times; a negative value has 2 - code. */
@@ -282,22 +335,42 @@ BL_INLINE void BL_FN(tl5_decode)(uint8_t *codes, const uint8_t *packed, int64_t 
     }
 }
 
+/* Whether that many panels of rows pay for the tables of n tokens. */
+BL_INLINE int BL_FN(tl5_looks_up)(int64_t panels, int64_t n)
+{
+    return n <= BL_FN(TL5_LOOKED_UP) && n + 2 <= panels;
+}
+
+static void BL_FN(tl5_gemv)(int32_t *dot, const uint8_t *packed, const uint8_t *tables, int64_t rows, int64_t cols,
+                            int64_t lo, int64_t hi)
+{
+    const int64_t whole = hi / BL_PANEL * BL_PANEL; /* rows of a last panel that is not full go through a buffer */
+    if (lo < whole) BL_FN(tl5_one)(dot + lo, packed, tables, rows, cols, lo / BL_PANEL, whole / BL_PANEL);
+    if (whole == hi) return;
+    int32_t last[BL_PANEL];
+    BL_FN(tl5_one)(last, packed, tables, rows, cols, whole / BL_PANEL, whole / BL_PANEL + 1);
+    memcpy(dot + whole, last, (size_t)(hi - whole) * sizeof *last);
+}
+
 static void BL_FN(tl5_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    if (n > BL_FN(TL5_TOKENS)) {
-        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl5_quads(cols),
-                      BL_FN(tl5_token_bytes)(cols, n), BL_FN(tl5_decode), BL_FN(panel_dot));
+    if (n == 1) {
+        BL_FN(tl5_gemv)(dot, packed, prepared, rows, cols, lo, hi);
         return;
     }
-    const int64_t whole = hi / BL_PANEL * BL_PANEL; /* rows of a last panel that is not full go through a buffer */
-    if (lo < whole)
-        BL_FN(tl5_look_ups)(dot + lo, dot_stride, packed, prepared, rows, cols, lo / BL_PANEL, whole / BL_PANEL, n);
-    if (whole == hi) return;
-    int32_t last[BL_FN(TL5_TOKENS) * BL_PANEL];
-    BL_FN(tl5_look_ups)(last, BL_PANEL, packed, prepared, rows, cols, whole / BL_PANEL, whole / BL_PANEL + 1, n);
-    for (int64_t t = 0; t < n; t++)
-        memcpy(dot + t * dot_stride + whole, last + BL_PANEL * t, (size_t)(hi - whole) * sizeof *last);
+    const int64_t token_bytes = bl_tl5_token_bytes(cols, n), first = lo / BL_PANEL, end = hi / BL_PANEL;
+    if (BL_FN(tl5_looks_up)(end - first, n)) {
+        const int64_t passes = (n + BL_FN(TL5_TOKENS) - 1) / BL_FN(TL5_TOKENS);
+        const int64_t each = bl_round_up((n + passes - 1) / passes, 2); /* two tokens pass together */
+        for (int64_t t = 0; t < n; t += each)
+            BL_FN(tl5_few)(dot + t * dot_stride + lo, dot_stride, packed, prepared + t * token_bytes, rows, cols, first,
+                           end, n - t < each ? n - t : each);
+        lo = end * BL_PANEL;
+    }
+    if (lo < hi)
+        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl5_quads(cols), token_bytes,
+                      BL_FN(tl5_decode), BL_FN(panel_dot));
 }
 
-static const bl_cell BL_FN(tl5) = {BL_FN(tl5_token_bytes), BL_FN(tl5_prepare), BL_FN(tl5_gemm)};
+static const bl_cell BL_FN(tl5) = {bl_tl5_token_bytes, BL_FN(tl5_prepare), BL_FN(tl5_gemm)};
