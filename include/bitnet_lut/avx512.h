@@ -44,6 +44,7 @@ BL_INLINE void BL_FN(store_f16x16)(uint16_t *p, bl_f32x16 v)
 
 BL_INLINE float BL_FN(f16)(const uint8_t *p) { return bl_f16_avx2(p); }
 BL_INLINE void BL_FN(prefetch)(const uint8_t *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+BL_INLINE void BL_FN(prefetch_near)(const uint8_t *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 BL_INLINE void BL_FN(unpack_i4x32)(int8_t *q, const uint8_t *p) { bl_unpack_i4x32_avx2(q, p); }
 BL_INLINE void BL_FN(unpack_i6x128)(int8_t *q, const uint8_t *low, const uint8_t *high)
 {

@@ -51,6 +51,7 @@ BL_INLINE void BL_FN(store_f16x16)(uint16_t *p, bl_f32x16 v)
 
 BL_INLINE float BL_FN(f16)(const uint8_t *p) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bl_load_u16(p)))); }
 BL_INLINE void BL_FN(prefetch)(const uint8_t *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+BL_INLINE void BL_FN(prefetch_near)(const uint8_t *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 
 BL_INLINE __m256i BL_FN(load_u8x32)(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 

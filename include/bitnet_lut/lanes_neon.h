@@ -83,6 +83,15 @@ BL_INLINE void BL_FN(prefetch)(const uint8_t *p)
 #endif
 }
 
+BL_INLINE void BL_FN(prefetch_near)(const uint8_t *p)
+{
+#if defined(_MSC_VER) && !defined(__clang__)
+    __prefetch(p);
+#else
+    __builtin_prefetch(p, 0, 3);
+#endif
+}
+
 BL_INLINE void BL_FN(unpack_i4x32)(int8_t *q, const uint8_t *p)
 {
     const uint8x16_t bytes = vld1q_u8(p);

@@ -85,10 +85,10 @@ BL_INLINE bl_f32x16 BL_FN(load_kv)(const void *cache, int64_t index, const int k
     return kv_f16 ? BL_FN(load_f16)((const uint8_t *)cache + 2 * index) : BL_FN(load)((const float *)cache + index);
 }
 
-/* Fetch so many bytes of a cache. */
+/* Fetch so many bytes of a cache, into the nearest cache of the processor. */
 BL_INLINE void BL_FN(prefetch_kv)(const void *cache, int64_t from, int64_t bytes)
 {
-    for (int64_t line = 0; line < bytes; line += 64) BL_FN(prefetch)((const uint8_t *)cache + from + line);
+    for (int64_t line = 0; line < bytes; line += 64) BL_FN(prefetch_near)((const uint8_t *)cache + from + line);
 }
 
 /* Each key is read once for all heads, two keys at once so that more chains of additions overlap. */
@@ -120,12 +120,16 @@ BL_INLINE void BL_FN(score_block)(float *scores, int64_t stride, const float *q,
 /* scores = exp(scores - max), returning their sum in 16 lanes. */
 static float BL_FN(exp_scores)(float *scores, int64_t length)
 {
-    float max = scores[0];
-    for (int64_t p = 1; p < length; p++) max = scores[p] > max ? scores[p] : max;
-    for (int64_t p = 0; p < length; p++) scores[p] = bl_exp(scores[p] - max);
-    bl_f32x16 sum = BL_FN(zero)();
+    float lane[BL_LANES], max = scores[0];
+    for (int j = 0; j < BL_LANES; j++) lane[j] = max;
     int64_t p = 0;
-    for (; p + BL_LANES <= length; p += BL_LANES) sum = BL_FN(add)(sum, BL_FN(load)(scores + p));
+    for (; p + BL_LANES <= length; p += BL_LANES)
+        for (int j = 0; j < BL_LANES; j++) lane[j] = scores[p + j] > lane[j] ? scores[p + j] : lane[j];
+    for (; p < length; p++) max = scores[p] > max ? scores[p] : max;
+    for (int j = 0; j < BL_LANES; j++) max = lane[j] > max ? lane[j] : max;
+    for (p = 0; p < length; p++) scores[p] = bl_exp(scores[p] - max);
+    bl_f32x16 sum = BL_FN(zero)();
+    for (p = 0; p + BL_LANES <= length; p += BL_LANES) sum = BL_FN(add)(sum, BL_FN(load)(scores + p));
     if (p < length) sum = BL_FN(add)(sum, BL_FN(load_part)(scores + p, length - p));
     return BL_FN(reduce)(sum);
 }
@@ -136,7 +140,7 @@ BL_INLINE void BL_FN(mix_block)(float *out, const float *weights, int64_t stride
                                 int64_t head_dim, int64_t lo, int64_t hi, int64_t k, const uint8_t *ahead,
                                 const int vectors, const int heads)
 {
-    bl_f32x16 sum[BL_MAX_HEADS][2];
+    bl_f32x16 sum[BL_MAX_HEADS][4];
     for (int h = 0; h < heads; h++)
         for (int v = 0; v < vectors; v++) sum[h][v] = BL_FN(load)(out + h * head_dim + k + 16 * v);
     for (int64_t p = lo; p < hi; p++) {
@@ -167,6 +171,7 @@ BL_INLINE void BL_FN(mix_blocks)(float *out, const float *weights, int64_t strid
         int64_t k = lo;
 #define BL_MIX(vectors)                                                                                                \
     BL_FN(mix_block)(out, weights, stride, values, kv_f16, head_dim, p, end, k, ahead + BLOCK * k * size, vectors, heads)
+        for (; k + 64 <= hi; k += 64) BL_MIX(4); /* whole lines */
         for (; k + 32 <= hi; k += 32) BL_MIX(2);
         for (; k < hi; k += 16) BL_MIX(1);
 #undef BL_MIX

@@ -38,6 +38,7 @@ BL_INLINE void BL_FN(store_f16x16)(uint16_t *p, bl_f32x16 v) { BL_EACH_LANE p[j]
 
 BL_INLINE float BL_FN(f16)(const uint8_t *p) { return bl_from_f16(bl_load_u16(p)); }
 BL_INLINE void BL_FN(prefetch)(const uint8_t *p) { (void)p; }
+BL_INLINE void BL_FN(prefetch_near)(const uint8_t *p) { (void)p; }
 
 /* q (32) = the low nibbles of p (16), then the high ones, minus 8. */
 BL_INLINE void BL_FN(unpack_i4x32)(int8_t *q, const uint8_t *p)
