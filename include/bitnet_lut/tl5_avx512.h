@@ -186,7 +186,7 @@ BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2][2], const uint8_t *vectors,
 
 /* A pass of one token, or of two, over the weights of a block: sums and tables of the first one, and how far off the
  * other's are. Several passes fetch what comes next by turns: which of how many this is. Behind the end of the panels of
- * a block that are asked for, those of the next block come next. */
+ * a block that are asked for, those of the next block come next; behind the last block, most likely another matrix. */
 typedef struct {
     int32_t *dot;
     int64_t dot_stride;
@@ -242,9 +242,9 @@ BL_INLINE void BL_FN(tl5_begin)(int32_t *dot, const uint8_t *packed, int64_t pan
 static void BL_FN(tl5_sweep)(BL_FN(tl5_pass) all, const uint8_t *packed, int64_t rows, int64_t cols, int64_t g,
                              int64_t lo, int64_t hi, int64_t n)
 {
-    const int64_t groups = bl_tl5_block_groups(g, cols), following = g + groups < bl_tl5_groups(cols) ? g + groups : g;
+    const int64_t groups = bl_tl5_block_groups(g, cols), following = g + groups;
     all.end = packed + bl_tl5_offset(rows, cols, hi, g);
-    all.next = packed + bl_tl5_offset(rows, cols, lo, following);
+    all.next = following < bl_tl5_groups(cols) ? packed + bl_tl5_offset(rows, cols, lo, following) : all.end;
     for (int64_t p = lo; p < hi; p += BL_FN(TL5_PANELS)) {
         const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, p, g);
         const int64_t panels = hi - p < BL_FN(TL5_PANELS) ? hi - p : BL_FN(TL5_PANELS);
