@@ -1,11 +1,13 @@
-"""The whole model: prompts and generation in tokens/s on the 2B-4T shape."""
+"""The whole model: prompts, generation, batches and opening a file, on the 2B-4T shape."""
 
 from statistics import median
+from time import perf_counter
 
 import numpy as np
 import pytest
 
 from bitnet_lut import Model, Sampling, TextStream
+from bitnet_lut.convert import convert
 from bitnet_lut.cpu import default_threads
 from bitnet_lut.speculation import Speculation
 
@@ -46,6 +48,42 @@ def bench_generate(benchmark, model, tokens=64):
     benchmark.pedantic(generate, rounds=5, warmup_rounds=1)
     assert session.position == tokens
     _report(benchmark, model, tokens)
+
+
+def bench_batch(benchmark, model, sequences=8, steps=8):
+    """Sequences that step together, next to one alone in every round."""
+    ids = _ids(model, steps)
+    alone, batch = model.session(), model.session_batch(sequences)
+    seconds = []
+
+    def step_alone():
+        start = perf_counter()
+        for token in ids:
+            alone.step([token])
+        seconds.append(perf_counter() - start)
+
+    def step_together():
+        for token in ids:
+            batch.step([token] * sequences)
+
+    benchmark.pedantic(step_together, setup=step_alone, rounds=5, warmup_rounds=1)
+    _report(benchmark, model, sequences * steps)
+    if not benchmark.disabled:
+        ratio = sequences * median(seconds[1:]) / benchmark.stats.stats.median
+        benchmark.extra_info["tokens/s to one alone"] = round(ratio, 2)
+
+
+def bench_open(benchmark, model_file, tmp_path):
+    """From opening a file that needs no packing to the first token, the file being in memory."""
+    path = tmp_path / "native.gguf"
+    convert(model_file, path, type="tl5")
+
+    def open_and_generate():
+        with Model(path) as model:
+            return model.generate("The capital of France is", max_tokens=1, ignore_eos=True)
+
+    result = benchmark.pedantic(open_and_generate, rounds=5, warmup_rounds=1)
+    assert result.timings.generated_tokens == 1
 
 
 @pytest.mark.parametrize("text", ["copied", "edited", "new"])

@@ -10,7 +10,7 @@ enum {
     BL_CHECK_ROWS = 6,
     BL_CHECK_TOKENS = 9, /* some of them reach the few-token path of every kernel, all of them the other */
     BL_CHECK_BYTES = BL_CHECK_COLS * 4,
-    BL_CHECK_TERNARY_ROWS = 326,           /* more than the panels of any kernel that pay for the tables of 3 tokens */
+    BL_CHECK_TERNARY_ROWS = 326, /* so many panels that those of every kernel pay for the tables of 3 tokens */
     BL_CHECK_ROW_BYTES = (BL_CHECK_COLS + 127) / 128 * 32,
     BL_CHECK_PACKED = 128 * BL_CHECK_COLS, /* room for them in any layout */
     BL_CHECK_PREPARED = 1 << 18
