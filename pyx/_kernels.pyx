@@ -42,7 +42,6 @@ from ckernels cimport (
     bl_kernels,
     bl_pack,
     bl_pack_blocks,
-    bl_unpack_blocks,
     bl_packed_bytes,
     bl_prepare,
     bl_rescale,
@@ -51,6 +50,7 @@ from ckernels cimport (
     bl_tiers,
     bl_token_bytes,
     bl_type,
+    bl_unpack_blocks,
 )
 
 cdef extern from "bitnet_lut/check.h" nogil:
