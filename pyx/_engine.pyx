@@ -13,6 +13,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from cengine cimport (
+    BL_OWN_TOKENS,
     BL_RELU2,
     BL_SILU,
     bl_cache,
@@ -299,7 +300,7 @@ cdef _lay_out(Weights weights, bl_cache *c, bl_state *s, bl_place **places, int6
     _carve(base, &used, <void **>&s.x, batch * m.embedding * 4)
     _carve(base, &used, <void **>&s.input, batch * widest * 4)
     _carve(base, &used, <void **>&s.prepared, bl_prepared_bytes(m, batch))
-    s.own_bytes = bl_round_up(bl_prepared_bytes(m, 1), _ALIGN)
+    s.own_bytes = bl_round_up(bl_prepared_bytes(m, BL_OWN_TOKENS), _ALIGN)
     _carve(base, &used, <void **>&s.own_prepared, workers * s.own_bytes)
     _carve(base, &used, <void **>&s.quantised, workers * widest)
     _carve(base, &used, <void **>&s.act_max, batch * 4)

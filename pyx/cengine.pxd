@@ -4,6 +4,8 @@ from ckernels cimport bl_cell, bl_kernel, bl_tier, bl_type
 
 
 cdef extern from "bitnet_lut/engine.h" nogil:
+    enum: BL_OWN_TOKENS
+
     ctypedef struct bl_matrix:
         bl_type type
         int64_t rows

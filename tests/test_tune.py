@@ -37,12 +37,12 @@ def other(monkeypatch):
     return "other"
 
 
-def tuning(ratio, isa="avx2", threads=1):
-    """Another kernel takes *ratio* times as long as i2_s for one token, and is hopeless for 8."""
+def tuning(ratio, isa="avx2", threads=1, *, several=1.1):
+    """Another kernel takes *ratio* times as long as i2_s for one token, *several* times for 8."""
     timings = [
-        Timing(group, *shape, kernel, {1: seconds, 8: 9 * seconds**2, 64: 1.0})
+        Timing(group, *shape, kernel, {1: seconds, 8: 5 * eight, 64: 30.0})
         for group, shape in SHAPES_OF_GROUPS.items()
-        for kernel, seconds in (("i2_s", 1.0), ("other", ratio))
+        for kernel, seconds, eight in (("i2_s", 1.0, 1.0), ("other", ratio, several))
     ]
     return Tuning(isa, threads, timings)
 
@@ -52,6 +52,10 @@ def tuning(ratio, isa="avx2", threads=1):
 )
 def test_one_token_decides(ratio, kernel):
     assert tuning(ratio).choice == dict.fromkeys(INPUT_GROUPS, kernel)
+
+
+def test_what_is_much_slower_for_several_tokens_is_not_chosen():
+    assert tuning(0.5, several=1.3).choice == dict.fromkeys(INPUT_GROUPS, "i2_s")
 
 
 def test_a_fixed_order_before_any_measurement(other, monkeypatch):

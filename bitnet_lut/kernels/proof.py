@@ -44,7 +44,6 @@ def prove(kernel: Kernel) -> Proof:
         "every group of weights": lambda: _groups(rng),
         "shapes": lambda: _shapes(kernel, rng),
         "tokens": lambda: _tokens(kernel, rng),
-        "panels for tokens": lambda: _panels(kernel, rng),
         "saturated sums": lambda: _saturated(rng),
         "the longest row": _longest,
     }
@@ -106,12 +105,6 @@ def _shapes(kernel: Kernel, rng: np.random.Generator) -> Iterator[_Case]:
 def _tokens(kernel: Kernel, rng: np.random.Generator) -> Iterator[_Case]:
     for n in _TOKENS:
         yield _random(rng, kernel.panel + 5, 161, n)
-
-
-def _panels(kernel: Kernel, rng: np.random.Generator) -> Iterator[_Case]:
-    """A few tokens and so many rows that whatever is made for those tokens pays."""
-    for n in (2, 3, 8, 9, 17, 32):
-        yield _random(rng, (n + 2) * kernel.panel + 5, 251, n)
 
 
 def _saturated(rng: np.random.Generator) -> Iterator[_Case]:

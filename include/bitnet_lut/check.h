@@ -8,13 +8,17 @@
 enum {
     BL_CHECK_COLS = 672,
     BL_CHECK_ROWS = 6,
-    BL_CHECK_TOKENS = 9, /* some of them reach the few-token path of every kernel, all of them the other */
+    BL_CHECK_TOKENS = 9,
+    BL_CHECK_DOTS = 1 + 2 + 3 + 9 + 41,
     BL_CHECK_BYTES = BL_CHECK_COLS * 4,
-    BL_CHECK_TERNARY_ROWS = 326, /* so many panels that those of every kernel pay for the tables of 3 tokens */
+    BL_CHECK_TERNARY_ROWS = 198, /* a pair of panels, one alone, and one that is not full */
     BL_CHECK_ROW_BYTES = (BL_CHECK_COLS + 127) / 128 * 32,
     BL_CHECK_PACKED = 128 * BL_CHECK_COLS, /* room for them in any layout */
     BL_CHECK_PREPARED = 1 << 18
 };
+
+/* Tokens at once, such that every path of every kernel is reached: BL_CHECK_DOTS in all. */
+static const int bl_check_batches[] = {1, 2, 3, 9, 41};
 
 typedef struct {
     float x[BL_CHECK_TOKENS][BL_CHECK_COLS];
@@ -26,8 +30,7 @@ typedef struct {
 typedef struct {
     float act_max[BL_CHECK_TOKENS];
     int8_t q[BL_CHECK_TOKENS][BL_CHECK_COLS];
-    int32_t dot[BL_KERNEL_COUNT][BL_CHECK_TOKENS][BL_CHECK_TERNARY_ROWS], dot1[BL_KERNEL_COUNT][BL_CHECK_TERNARY_ROWS],
-        dot3[BL_KERNEL_COUNT][3][BL_CHECK_TERNARY_ROWS];
+    int32_t dot[BL_KERNEL_COUNT][BL_CHECK_DOTS][BL_CHECK_TERNARY_ROWS];
     float dense[BL_TYPE_COUNT][BL_CHECK_TOKENS][BL_CHECK_ROWS], dense1[BL_TYPE_COUNT][BL_CHECK_ROWS];
     float row[BL_TYPE_COUNT][BL_CHECK_COLS];
     float norm[BL_CHECK_COLS], silu[BL_CHECK_COLS], relu2[BL_CHECK_COLS], rope[BL_CHECK_COLS], attention[2][2 * 48];
@@ -57,13 +60,14 @@ static void bl_check_fill(bl_check_input *in)
     }
 }
 
-/* dot (n, ternary rows) of the first n tokens. */
+/* dot (n, ternary rows) of n tokens, the first ones again and again. */
 static void bl_check_gemm(const bl_tier *tier, int kernel, bl_check_input *in, const bl_check_output *out, int32_t *dot,
-                          int64_t n)
+                          int n)
 {
     enum { ROWS = BL_CHECK_TERNARY_ROWS, COLS = BL_CHECK_COLS };
     const bl_cell *cell = bl_cell_of(tier, kernel);
-    for (int64_t t = 0; t < n; t++) cell->prepare(in->prepared + t * cell->token_bytes(COLS, n), out->q[t], COLS, n);
+    for (int t = 0; t < n; t++)
+        cell->prepare(in->prepared + t * cell->token_bytes(COLS, n), out->q[t % BL_CHECK_TOKENS], COLS, n);
     bl_kernels[kernel]->pack(in->packed, in->ternary, ROWS, COLS, 0, ROWS);
     cell->gemm(dot, ROWS, in->packed, in->prepared, ROWS, COLS, 0, ROWS, n);
 }
@@ -74,9 +78,11 @@ static void bl_check_run(const bl_tier *tier, bl_check_input *in, bl_check_outpu
     float scores[COLS];
     for (int t = 0; t < BL_CHECK_TOKENS; t++) out->act_max[t] = tier->quantise(out->q[t], in->x[t], COLS);
     for (int kernel = 0; kernel < BL_KERNEL_COUNT; kernel++) {
-        bl_check_gemm(tier, kernel, in, out, out->dot[kernel][0], BL_CHECK_TOKENS);
-        bl_check_gemm(tier, kernel, in, out, out->dot1[kernel], 1);
-        bl_check_gemm(tier, kernel, in, out, out->dot3[kernel][0], 3);
+        int32_t *dot = out->dot[kernel][0];
+        for (size_t i = 0; i < sizeof bl_check_batches / sizeof *bl_check_batches; i++) {
+            bl_check_gemm(tier, kernel, in, out, dot, bl_check_batches[i]);
+            dot += bl_check_batches[i] * BL_CHECK_TERNARY_ROWS;
+        }
     }
     for (int type = BL_F32; type < BL_TYPE_COUNT; type++) {
         const int64_t cols = type == BL_Q6_K ? 512 : type == BL_Q8_0 || type == BL_Q4_0 ? COLS : ODD;

@@ -24,11 +24,11 @@ static void bl_rescale_rows(float *out, const bl_matrix *w, float act_max, int64
     }
 }
 
-/* Whether every worker makes the input of a reader for itself: look-up tables of one token are built sooner than they
- * get from one core to another, and nobody waits. A probe sees what is shared. */
+/* Whether every worker makes the input of a reader for itself: look-up tables of a token or two are built sooner than
+ * they get from one core to another, and nobody waits. A probe sees what is shared. */
 BL_INLINE int bl_makes_own_input(const bl_step *s, const bl_matrix *reader)
 {
-    return s->n == 1 && reader->type == BL_TERNARY && !s->probe;
+    return s->n <= BL_OWN_TOKENS && reader->type == BL_TERNARY && !s->probe;
 }
 
 /* Where an input is made: floats (n, cols), activation maxima (n), prepared tokens. */
@@ -94,7 +94,7 @@ static void bl_make_input(const bl_step *s, const float *from, const float *norm
     const bl_input to = bl_input_of(s, reader, worker);
     const int64_t width = reader->cols;
     int8_t *q = s->state->quantised + worker * bl_widest_input(s->model);
-    int64_t lo = 0, hi = 1;
+    int64_t lo = 0, hi = s->n;
     if (!bl_makes_own_input(s, reader)) bl_share(s->n, 1, worker, workers, &lo, &hi);
     for (int64_t t = lo; t < hi; t++) {
         float *input = to.floats + t * width;

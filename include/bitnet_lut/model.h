@@ -55,6 +55,9 @@ static const char *const bl_op_names[BL_OP_COUNT] = {
     "embedding", "attn_norm", "attn_q", "attn_k", "attn_v", "attention", "attn_sub_norm", "attn_output", "ffn_norm",
     "ffn_gate", "ffn_up", "ffn_activation", "ffn_sub_norm", "ffn_down", "residual", "output_norm", "logits"};
 
+/* Tokens of a step whose inputs a worker makes for itself, at most. */
+enum { BL_OWN_TOKENS = 2 };
+
 /* Called by one worker while the others wait, with the result of an op as (n, width). layer is -1 outside layers. */
 typedef void (*bl_probe)(void *context, int64_t layer, bl_op op, const float *data, int64_t n, int64_t width);
 
@@ -78,11 +81,11 @@ typedef struct {
     float *x;              /* (batch, embedding) residual stream */
     float *input;          /* (batch, widest input) of the next matrices */
     uint8_t *prepared;     /* bl_prepared_bytes(model, batch) bytes: input as the next matrices read it */
-    uint8_t *own_prepared; /* (workers, own_bytes): the same of one token, of a worker for itself */
-    int64_t own_bytes;     /* bl_prepared_bytes(model, 1) */
+    uint8_t *own_prepared; /* (workers, own_bytes): the same of BL_OWN_TOKENS, of a worker for itself */
+    int64_t own_bytes;     /* bl_prepared_bytes(model, BL_OWN_TOKENS) */
     int8_t *quantised;     /* (workers, widest input) */
     float *act_max;        /* (batch) */
-    float *own_act_max;    /* (workers, BL_LANES), the first of each */
+    float *own_act_max;    /* (workers, BL_LANES), the first BL_OWN_TOKENS of each */
     float *q, *k, *v;      /* (batch, heads * head_dim), (batch, kv_heads * head_dim) twice */
     float *mixed;          /* (batch, heads * head_dim) output of the attention */
     float *gate, *up;      /* (batch, ffn) */
@@ -118,10 +121,10 @@ BL_INLINE int64_t bl_widest_input(const bl_model *m)
     return m->ffn > widest ? m->ffn : widest;
 }
 
-/* Scores, queries and results of the heads that one worker does together; or an input it makes for itself. */
+/* Scores, queries and results of the heads that one worker does together; or the inputs it makes for itself. */
 BL_INLINE int64_t bl_scratch_floats(const bl_model *m, int64_t context)
 {
-    const int64_t heads = BL_MAX_HEADS * (context + 2 * bl_head_stride(m)), widest = bl_widest_input(m);
+    const int64_t heads = BL_MAX_HEADS * (context + 2 * bl_head_stride(m)), widest = BL_OWN_TOKENS * bl_widest_input(m);
     return bl_round_up(heads > widest ? heads : widest, BL_LANES);
 }
 

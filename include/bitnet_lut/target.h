@@ -70,12 +70,10 @@
 #if defined(_MSC_VER) && !defined(__clang__)
 #define BL_INLINE static __forceinline
 #define BL_UNUSED
-#define BL_NOINLINE __declspec(noinline)
 #pragma fp_contract(off)
 #else
 #define BL_INLINE static inline __attribute__((always_inline))
 #define BL_UNUSED __attribute__((unused))
-#define BL_NOINLINE __attribute__((noinline))
 #endif
 
 /* BL_FN(dot) is bl_dot_avx2 inside the header that defines BL_TIER as avx2. */

@@ -10,10 +10,9 @@ enum {
     BL_FN(TL5_STEP) = 6,
     BL_FN(TL5_START) = 128,
     BL_FN(TL5_NEGATIVE) = 33,
-    BL_FN(TL5_TABLES) = 2 * BL_TL5_TABLE * BL_TL5_BLOCK, /* bytes of those of a block */
-    BL_FN(TL5_TOKENS) = 8,     /* whose tables of a block lie on the stack */
-    BL_FN(TL5_LOOKED_UP) = 32, /* tokens, most for which look-ups can be faster than decoding */
-    BL_FN(TL5_PANELS) = 12     /* whose weights of a block stay in the nearest cache while every token passes */
+    BL_FN(TL5_TILE) = 8,       /* tokens of a tile */
+    BL_FN(TL5_LOOKED_UP) = 2,  /* tokens, most that are computed by look-up */
+    BL_FN(TL5_IN_TILES) = 40   /* tokens, most for which decoding anew for every tile is faster than storing codes */
 };
 
 /* The weights of five activations in the sums of 128 values, plus 1, as vpmaddubsw takes them: by pairs of activations
@@ -74,25 +73,6 @@ static void BL_FN(tl5_prepare_tables)(uint8_t *prepared, const int8_t *q, int64_
     }
 }
 
-/* Tables of a block of one of several tokens, whose values of that block are in quad order: 20 of four groups. */
-static void BL_FN(tl5_block_tables)(uint8_t *tables, const BL_FN(tl5_weights) *w, const uint8_t *values, int64_t groups)
-{
-    uint8_t order[64] = {0};
-    int8_t q[BL_TL5_BLOCK * BL_TL5_GROUP + 64];
-    for (int i = 0; i < 60; i++) order[i / 20 * 20 + i % 4 * BL_TL5_GROUP + i % 20 / 4] = (uint8_t)i;
-    const __m512i order_u8x64 = _mm512_loadu_si512(order);
-    const int64_t count = bl_round_up(groups, 4) * BL_TL5_GROUP;
-    for (int64_t k = 0; k < count; k += 60) {
-        const __mmask64 here = ~0ull >> (64 - (count - k < 60 ? count - k : 60));
-        const __m512i i8x64 = _mm512_maskz_loadu_epi8(here, values + k);
-        _mm512_storeu_si512(q + k, _mm512_permutexvar_epi8(order_u8x64, i8x64));
-    }
-    for (int64_t g = 0; g < groups; g++, tables += 2 * BL_TL5_TABLE) {
-        const int8_t *five = q + BL_TL5_GROUP * g;
-        BL_FN(tl5_table)(tables, w, five, five[0] + five[1] + five[2] + five[3] + five[4]);
-    }
-}
-
 /* Values in quad order, 12 groups (60 columns, 15 quads) in a register; see bl_tl5_prepare_quads. */
 static void BL_FN(tl5_prepare_quads)(uint8_t *prepared, const int8_t *q, int64_t cols)
 {
@@ -112,9 +92,14 @@ static void BL_FN(tl5_prepare_quads)(uint8_t *prepared, const int8_t *q, int64_t
     memcpy(prepared, &head, sizeof head);
 }
 
+static int64_t BL_FN(tl5_token_bytes)(int64_t cols, int64_t n)
+{
+    return bl_tl5_token_bytes(cols, n <= BL_FN(TL5_LOOKED_UP) ? 1 : n);
+}
+
 static void BL_FN(tl5_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {
-    if (n == 1) BL_FN(tl5_prepare_tables)(prepared, q, cols);
+    if (n <= BL_FN(TL5_LOOKED_UP)) BL_FN(tl5_prepare_tables)(prepared, q, cols);
     else BL_FN(tl5_prepare_quads)(prepared, q, cols);
 }
 
@@ -184,20 +169,10 @@ BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2][2], const uint8_t *vectors,
         for (int p = 0; p < panels; p++) BL_FN(tl5_widen)(&sum[t][p]);
 }
 
-/* A pass of one token, or of two, over the weights of a block: sums and tables of the first one, and how far off the
- * other's are. Several passes fetch what comes next by turns: which of how many this is. Behind the end of the panels of
- * a block that are asked for, those of the next block come next; behind the last block, most likely another matrix. */
-typedef struct {
-    int32_t *dot;
-    int64_t dot_stride;
-    const uint8_t *tables;
-    int64_t token_bytes, turn, turns;
-    const uint8_t *end, *next;
-} BL_FN(tl5_pass);
-
 /* dot (tokens, panels, 64) += one block of groups of neighbouring panels. ahead: weights that are fetched meanwhile. */
-BL_INLINE void BL_FN(tl5_block)(BL_FN(tl5_pass) of, const uint8_t *vectors, int64_t groups, const uint8_t *ahead,
-                                const int tokens, const int panels)
+BL_INLINE void BL_FN(tl5_block)(int32_t *dot, int64_t dot_stride, const uint8_t *vectors, const uint8_t *tables,
+                                int64_t token_bytes, int64_t groups, const uint8_t *ahead, const int tokens,
+                                const int panels)
 {
     enum { STEP = BL_FN(TL5_STEP), TABLE = 2 * BL_TL5_TABLE };
     const __m512i zero = _mm512_setzero_si512(), start = _mm512_set1_epi8((char)BL_FN(TL5_START));
@@ -205,30 +180,12 @@ BL_INLINE void BL_FN(tl5_block)(BL_FN(tl5_pass) of, const uint8_t *vectors, int6
     BL_FN(tl5_sum) sum[2][2];
     for (int t = 0; t < tokens; t++)
         for (int p = 0; p < panels; p++) sum[t][p] = (BL_FN(tl5_sum)){start, start, zero, zero, zero, zero};
-    for (int64_t g = 0, wait = of.turn; g < groups; g += STEP, wait--) {
-        const uint8_t *next = wait ? vectors : ahead; /* to fetch what is in the cache costs little */
-        if (wait == 0) wait = of.turns;
-        BL_FN(tl5_step)(sum, vectors + BL_PANEL * g, stride, of.tables + TABLE * g, of.token_bytes,
-                        next + BL_PANEL * panels * g, groups - g < STEP ? groups - g : STEP, tokens, panels);
-    }
+    for (int64_t g = 0; g < groups; g += STEP)
+        BL_FN(tl5_step)(sum, vectors + BL_PANEL * g, stride, tables + TABLE * g, token_bytes,
+                        ahead + BL_PANEL * panels * g, groups - g < STEP ? groups - g : STEP, tokens, panels);
     const int64_t steps = (groups + STEP - 1) / STEP;
     for (int t = 0; t < tokens; t++)
-        for (int p = 0; p < panels; p++)
-            BL_FN(tl5_finish)(of.dot + t * of.dot_stride + BL_PANEL * p, &sum[t][p], steps);
-}
-
-/* dot (tokens, panels, 64) += one block of groups of up to TL5_PANELS panels. One pass alone fetches a little ahead;
- * several fetch the panels to which all of them come next. */
-BL_INLINE void BL_FN(tl5_panels)(BL_FN(tl5_pass) of, const uint8_t *vectors, int64_t groups, int64_t panels,
-                                 const int tokens)
-{
-    const int64_t pair = 2 * BL_PANEL * groups, distance = of.turns == 1 ? BL_AHEAD : BL_PANEL * groups * panels;
-    for (; panels > 0; panels -= 2, of.dot += 2 * BL_PANEL, vectors += pair) {
-        const int64_t beyond = distance - (of.end - vectors);
-        const uint8_t *ahead = beyond < 0 ? of.end + beyond : of.next + beyond;
-        if (panels == 1) BL_FN(tl5_block)(of, vectors, groups, ahead, tokens, 1);
-        else BL_FN(tl5_block)(of, vectors, groups, ahead, tokens, 2);
-    }
+        for (int p = 0; p < panels; p++) BL_FN(tl5_finish)(dot + t * dot_stride + BL_PANEL * p, &sum[t][p], steps);
 }
 
 /* dot (panels, 64) of the count panels from this one on = what the complements of negative groups lack. */
@@ -238,141 +195,213 @@ BL_INLINE void BL_FN(tl5_begin)(int32_t *dot, const uint8_t *packed, int64_t pan
     for (int64_t r = 0; r < count * BL_PANEL; r++) dot[r] *= BL_FN(TL5_NEGATIVE);
 }
 
-/* dot += one block of groups from g on, panels [lo, hi), n tokens two by two. */
-static void BL_FN(tl5_sweep)(BL_FN(tl5_pass) all, const uint8_t *packed, int64_t rows, int64_t cols, int64_t g,
-                             int64_t lo, int64_t hi, int64_t n)
+/* dot (tokens, panels [lo, hi), 64) += one block of groups from g on. Behind the end of these panels come those of the
+ * next block; behind the last block, most likely another matrix. */
+BL_INLINE void BL_FN(tl5_sweep)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
+                                int64_t rows, int64_t cols, int64_t g, int64_t lo, int64_t hi, const int tokens)
 {
     const int64_t groups = bl_tl5_block_groups(g, cols), following = g + groups;
-    all.end = packed + bl_tl5_offset(rows, cols, hi, g);
-    all.next = following < bl_tl5_groups(cols) ? packed + bl_tl5_offset(rows, cols, lo, following) : all.end;
-    for (int64_t p = lo; p < hi; p += BL_FN(TL5_PANELS)) {
-        const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, p, g);
-        const int64_t panels = hi - p < BL_FN(TL5_PANELS) ? hi - p : BL_FN(TL5_PANELS);
-        for (int64_t t = 0; t < n; t += 2) {
-            BL_FN(tl5_pass) of = all;
-            of.dot += t * all.dot_stride + BL_PANEL * (p - lo);
-            of.tables += t * all.token_bytes;
-            of.turn = t / 2, of.turns = (n + 1) / 2;
-            if (n - t == 1) BL_FN(tl5_panels)(of, vectors, groups, panels, 1);
-            else BL_FN(tl5_panels)(of, vectors, groups, panels, 2);
-        }
+    const int64_t token_bytes = BL_FN(tl5_token_bytes)(cols, tokens);
+    const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, lo, g), *end = packed + bl_tl5_offset(rows, cols, hi, g);
+    const uint8_t *next = following < bl_tl5_groups(cols) ? packed + bl_tl5_offset(rows, cols, lo, following) : end;
+    for (int64_t p = lo; p < hi; p += 2, dot += 2 * BL_PANEL, vectors += 2 * BL_PANEL * groups) {
+        const int64_t beyond = BL_AHEAD - (end - vectors);
+        const uint8_t *ahead = beyond < 0 ? end + beyond : next + beyond;
+        if (hi - p == 1) BL_FN(tl5_block)(dot, dot_stride, vectors, tables, token_bytes, groups, ahead, tokens, 1);
+        else BL_FN(tl5_block)(dot, dot_stride, vectors, tables, token_bytes, groups, ahead, tokens, 2);
     }
 }
 
-/* One token, panels [lo, hi), all of whose rows dot has room for. */
-static void BL_FN(tl5_one)(int32_t *dot, const uint8_t *packed, const uint8_t *tables, int64_t rows, int64_t cols,
-                           int64_t lo, int64_t hi)
+/* One token or two and panels [lo, hi), all of whose rows dot has room for. */
+static void BL_FN(tl5_look_ups)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
+                                int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    BL_FN(tl5_begin)(dot, packed, lo, hi - lo);
-    for (int64_t g = 0; g < bl_tl5_groups(cols); g += BL_TL5_BLOCK) {
-        const BL_FN(tl5_pass) all = {.dot = dot, .tables = tables + 2 * BL_TL5_TABLE * g};
-        BL_FN(tl5_sweep)(all, packed, rows, cols, g, lo, hi, 1);
-    }
-}
-
-/* Up to TL5_TOKENS tokens prepared as quads: the tables of a block are made where they are used, since those of a whole
- * token are fifty times its activations, too much for the caches and from one core to another. Not inlined, since on the
- * stack of the gemm they make decoding slower by a tenth. */
-BL_NOINLINE static void BL_FN(tl5_few)(int32_t *dot, int64_t dot_stride, const uint8_t *packed,
-                                       const uint8_t *prepared, int64_t rows, int64_t cols, int64_t lo, int64_t hi,
-                                       int64_t n)
-{
-    uint8_t tables[BL_FN(TL5_TOKENS)][BL_FN(TL5_TABLES)];
-    const BL_FN(tl5_weights) w = BL_FN(tl5_make_weights)();
-    const BL_FN(tl5_pass) all = {.dot = dot, .dot_stride = dot_stride, .tables = tables[0],
-                                 .token_bytes = BL_FN(TL5_TABLES)};
     for (int64_t t = 0; t < n; t++) BL_FN(tl5_begin)(dot + t * dot_stride, packed, lo, hi - lo);
-    for (int64_t g = 0; g < bl_tl5_groups(cols); g += BL_TL5_BLOCK) {
-        const uint8_t *values = prepared + sizeof(bl_prepared) + BL_TL5_GROUP * g;
-        for (int64_t t = 0; t < n; t++)
-            BL_FN(tl5_block_tables)(tables[t], &w, values + t * bl_tl5_token_bytes(cols, 2),
-                                    bl_tl5_block_groups(g, cols));
-        BL_FN(tl5_sweep)(all, packed, rows, cols, g, lo, hi, n);
+    for (int64_t g = 0; g < bl_tl5_groups(cols); g += BL_TL5_BLOCK, tables += 2 * BL_TL5_TABLE * BL_TL5_BLOCK) {
+        if (n == 1) BL_FN(tl5_sweep)(dot, dot_stride, packed, tables, rows, cols, g, lo, hi, 1);
+        else BL_FN(tl5_sweep)(dot, dot_stride, packed, tables, rows, cols, g, lo, hi, 2);
     }
+}
+
+/* Rows of a last panel that is not full go through a buffer. */
+static void BL_FN(tl5_gemv)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables, int64_t rows,
+                            int64_t cols, int64_t lo, int64_t hi, int64_t n)
+{
+    const int64_t end = hi / BL_PANEL, whole = end * BL_PANEL;
+    if (lo < whole)
+        BL_FN(tl5_look_ups)(dot + lo, dot_stride, packed, tables, rows, cols, lo / BL_PANEL, end, n);
+    if (whole == hi) return;
+    int32_t last[BL_FN(TL5_LOOKED_UP)][BL_PANEL];
+    BL_FN(tl5_look_ups)(last[0], BL_PANEL, packed, tables, rows, cols, end, end + 1, n);
+    for (int64_t t = 0; t < n; t++)
+        memcpy(dot + t * dot_stride + whole, last[t], (size_t)(hi - whole) * sizeof **last);
 }
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
 
-/* Four groups of 64 rows to five quads: transposed to bytes of 16 rows x 4 groups, each of which is looked up five
- * times; a negative value has 2 - code. */
-BL_INLINE void BL_FN(tl5_decode_quads)(uint8_t *codes, const __m512i group[4], const __m512i table[5][2])
+/* Four groups of 32 rows, those of one half of a panel, transposed: bytes of 16 rows x 4 groups. */
+BL_INLINE void BL_FN(tl5_transpose)(__m512i bytes[2], const __m512i group[4], const int half)
 {
-    const __m512i two = _mm512_set1_epi8(2);
-    const __m512i low01 = _mm512_unpacklo_epi8(group[0], group[1]), high01 = _mm512_unpackhi_epi8(group[0], group[1]);
-    const __m512i low23 = _mm512_unpacklo_epi8(group[2], group[3]), high23 = _mm512_unpackhi_epi8(group[2], group[3]);
-    const __m512i rows[4] = {_mm512_unpacklo_epi16(low01, low23), _mm512_unpackhi_epi16(low01, low23),
-                             _mm512_unpacklo_epi16(high01, high23), _mm512_unpackhi_epi16(high01, high23)};
-    for (int v = 0; v < 4; v++) {
-        const __mmask64 negative = _mm512_movepi8_mask(rows[v]);
-        for (int k = 0; k < BL_TL5_GROUP; k++) {
-            const __m512i code = _mm512_permutex2var_epi8(table[k][0], rows[v], table[k][1]);
-            _mm512_storeu_si512(codes + BL_QUAD_BYTES * k + 64 * v, _mm512_mask_sub_epi8(code, negative, two, code));
+    const __m512i g01 = half ? _mm512_unpackhi_epi8(group[0], group[1]) : _mm512_unpacklo_epi8(group[0], group[1]);
+    const __m512i g23 = half ? _mm512_unpackhi_epi8(group[2], group[3]) : _mm512_unpacklo_epi8(group[2], group[3]);
+    bytes[0] = _mm512_unpacklo_epi16(g01, g23);
+    bytes[1] = _mm512_unpackhi_epi16(g01, g23);
+}
+
+/* The codes of bytes, or of the values 0 .. 127: four of two bits, and the fifth. Where dots keep two pipes busy, a
+ * look-up costs more than shifting and masking (Zen 4). */
+typedef struct { __m512i four, fifth; } BL_FN(tl5_codes);
+typedef struct { BL_FN(tl5_codes) first, second; } BL_FN(tl5_decoder);
+
+BL_INLINE BL_FN(tl5_decoder) BL_FN(tl5_make_decoder)(void)
+{
+    uint8_t four[BL_TL5_TABLE], fifth[BL_TL5_TABLE];
+    for (int v = 0; v < BL_TL5_TABLE; v++) {
+        uint8_t codes[BL_TL5_GROUP];
+        bl_tl5_unpack_byte(codes, (uint8_t)(v > BL_TL5_MOST ? 0 : v));
+        four[v] = (uint8_t)(codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6);
+        fifth[v] = codes[4];
+    }
+    return (BL_FN(tl5_decoder)){{_mm512_loadu_si512(four), _mm512_loadu_si512(fifth)},
+                                {_mm512_loadu_si512(four + 64), _mm512_loadu_si512(fifth + 64)}};
+}
+
+/* A negative value has 2 - code. */
+BL_INLINE BL_FN(tl5_codes) BL_FN(tl5_decode_bytes)(__m512i bytes, const BL_FN(tl5_decoder) *of)
+{
+    const __mmask64 negative = _mm512_movepi8_mask(bytes);
+    const __m512i four = _mm512_permutex2var_epi8(of->first.four, bytes, of->second.four);
+    const __m512i fifth = _mm512_permutex2var_epi8(of->first.fifth, bytes, of->second.fifth);
+    return (BL_FN(tl5_codes)){_mm512_mask_sub_epi8(four, negative, _mm512_set1_epi8((char)0xaa), four),
+                              _mm512_mask_sub_epi8(fifth, negative, _mm512_set1_epi8(2), fifth)};
+}
+
+BL_INLINE __m512i BL_FN(tl5_code)(const BL_FN(tl5_codes) *codes, const int k)
+{
+    if (k == BL_TL5_GROUP - 1) return codes->fifth;
+    return _mm512_and_si512(_mm512_srli_epi16(codes->four, (unsigned)(2 * k)), _mm512_set1_epi8(3));
+}
+
+/* Up to four groups; nothing beyond those there are. */
+BL_INLINE void BL_FN(tl5_load)(__m512i group[4], const uint8_t *vectors, int64_t groups)
+{
+    for (int i = 0; i < 4; i++)
+        group[i] = i < groups ? _mm512_loadu_si512(vectors + BL_PANEL * i) : _mm512_setzero_si512();
+}
+
+/* sum (tokens, 16 vectors rows) += four groups of a panel, or of its second half, times five quads of each token. */
+BL_INLINE void BL_FN(tl5_add)(__m512i sum[][4], const __m512i group[4], const uint8_t *values, int64_t token_bytes,
+                              const BL_FN(tl5_decoder) *decoder, const int half, const int tokens, const int vectors)
+{
+    __m512i bytes[4];
+    BL_FN(tl5_codes) codes[4];
+    BL_FN(tl5_transpose)(bytes, group, half);
+    if (vectors == 4) BL_FN(tl5_transpose)(bytes + 2, group, 1);
+    for (int v = 0; v < vectors; v++) codes[v] = BL_FN(tl5_decode_bytes)(bytes[v], decoder);
+    for (int k = 0; k < BL_TL5_GROUP; k++) {
+        __m512i code[4];
+        for (int v = 0; v < vectors; v++) code[v] = BL_FN(tl5_code)(&codes[v], k);
+        for (int t = 0; t < tokens; t++) {
+            const __m512i q = BL_FN(broadcast_quad)(values + t * token_bytes + 4 * k);
+            for (int v = 0; v < vectors; v++) sum[t][v] = BL_FN(dpbusd)(sum[t][v], code[v], q);
         }
     }
+}
+
+/* A few tokens and the rows of a panel, or of half of it; of the panel, count rows are asked for. Meanwhile the same part
+ * of the next panel is fetched. */
+BL_INLINE void BL_FN(tl5_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
+                               int64_t rows, int64_t cols, int64_t panel, int64_t count, int64_t token_bytes,
+                               const BL_FN(tl5_decoder) *decoder, const int half, const int tokens, const int vectors)
+{
+    const int64_t groups = bl_tl5_groups(cols);
+    __m512i sum[BL_FN(TL5_TILE)][4], group[4];
+    for (int t = 0; t < tokens; t++)
+        for (int v = 0; v < vectors; v++) sum[t][v] = _mm512_setzero_si512();
+    for (int64_t begin = 0; begin < groups; begin += BL_TL5_BLOCK) {
+        const int64_t here = bl_tl5_block_groups(begin, cols);
+        const uint8_t *block = packed + bl_tl5_offset(rows, cols, panel, begin);
+        const uint8_t *q = values + BL_TL5_GROUP * begin, *ahead = block + BL_PANEL * (here + 2 * half);
+        int64_t g = 0;
+        for (; g + 4 <= here; g += 4) {
+            for (int i = 0; i < vectors; i++) BL_FN(prefetch)(ahead + BL_PANEL * (g + i));
+            BL_FN(tl5_load)(group, block + BL_PANEL * g, 4);
+            BL_FN(tl5_add)(sum, group, q + BL_TL5_GROUP * g, token_bytes, decoder, half, tokens, vectors);
+        }
+        if (g == here) continue;
+        BL_FN(tl5_load)(group, block + BL_PANEL * g, here - g);
+        BL_FN(tl5_add)(sum, group, q + BL_TL5_GROUP * g, token_bytes, decoder, half, tokens, vectors);
+    }
+    for (int t = 0; t < tokens; t++) {
+        const __m512i total = _mm512_set1_epi32(BL_FN(token_sum)(values + t * token_bytes));
+        for (int v = 0; v < vectors; v++) {
+            const int64_t row = 32 * half + 16 * v, left = count - row;
+            const __mmask16 wanted = left >= 16 ? 0xffff : left <= 0 ? 0 : (__mmask16)((1u << left) - 1);
+            _mm512_mask_storeu_epi32(dot + t * dot_stride + row, wanted, _mm512_sub_epi32(sum[t][v], total));
+        }
+    }
+}
+
+/* Tiles of up to TL5_TILE tokens: the whole panel where registers hold its sums, else one half after the other. */
+static void BL_FN(tl5_tiles)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+{
+    const BL_FN(tl5_decoder) decoder = BL_FN(tl5_make_decoder)();
+    const int64_t token_bytes = BL_FN(tl5_token_bytes)(cols, n);
+#define BL_TILE(half, tokens, vectors)                                                                                 \
+    BL_FN(tl5_tile)(dot + t * dot_stride + row, dot_stride, packed,                                                    \
+                    prepared + sizeof(bl_prepared) + t * token_bytes, rows, cols, row / BL_PANEL, hi - row,            \
+                    token_bytes, &decoder, half, tokens, vectors)
+#define BL_HALVES(tokens) BL_TILE(0, tokens, 2), BL_TILE(1, tokens, 2)
+    for (int64_t row = lo; row < hi; row += BL_PANEL)
+        for (int64_t t = 0, tokens; t < n; t += tokens) {
+            tokens = bl_even_share(n - t, BL_FN(TL5_TILE));
+            switch (tokens) {
+            case 3: BL_TILE(0, 3, 4); break;
+            case 4: BL_TILE(0, 4, 4); break;
+            case 5: BL_HALVES(5); break;
+            case 6: BL_HALVES(6); break;
+            case 7: BL_HALVES(7); break;
+            default: BL_HALVES(8); break;
+            }
+        }
+#undef BL_HALVES
+#undef BL_TILE
 }
 
 BL_INLINE void BL_FN(tl5_decode)(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
                                  int64_t quad, int64_t quads)
 {
-    uint8_t bytes[BL_TL5_GROUP][BL_TL5_TABLE];
-    __m512i table[BL_TL5_GROUP][2];
-    for (int v = 0; v < BL_TL5_TABLE; v++) {
-        uint8_t five[BL_TL5_GROUP];
-        bl_tl5_unpack_byte(five, (uint8_t)(v > BL_TL5_MOST ? 0 : v));
-        for (int k = 0; k < BL_TL5_GROUP; k++) bytes[k][v] = five[k];
-    }
-    memcpy(table, bytes, sizeof table);
+    const BL_FN(tl5_decoder) decoder = BL_FN(tl5_make_decoder)();
     const int64_t groups = bl_tl5_groups(cols);
     for (int64_t g = quad / 5 * 4; quads > 0; g += 4, quads -= 5, codes += 5 * BL_QUAD_BYTES) {
         const int64_t block = g / BL_TL5_BLOCK * BL_TL5_BLOCK;
         const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, panel, block) + (g - block) * BL_PANEL;
-        __m512i group[4];
-        for (int i = 0; i < 4; i++) {
-            group[i] = g + i < groups ? _mm512_loadu_si512(vectors + BL_PANEL * i) : _mm512_setzero_si512();
-            BL_FN(prefetch)(vectors + BL_PANEL * i + BL_AHEAD);
+        __m512i group[4], bytes[4];
+        BL_FN(tl5_load)(group, vectors, groups - g);
+        for (int i = 0; i < 4; i++) BL_FN(prefetch)(vectors + BL_PANEL * i + BL_AHEAD);
+        BL_FN(tl5_transpose)(bytes, group, 0);
+        BL_FN(tl5_transpose)(bytes + 2, group, 1);
+        for (int v = 0; v < 4; v++) {
+            const BL_FN(tl5_codes) of = BL_FN(tl5_decode_bytes)(bytes[v], &decoder);
+            for (int k = 0; k < BL_TL5_GROUP; k++)
+                _mm512_storeu_si512(codes + BL_QUAD_BYTES * k + 64 * v, BL_FN(tl5_code)(&of, k));
         }
-        BL_FN(tl5_decode_quads)(codes, group, table);
     }
 }
 
 /* ---- both -------------------------------------------------------------------------------------------------------- */
 
-/* Whether that many panels of rows pay for the tables of n tokens: as measured, on Zen 4. */
-BL_INLINE int BL_FN(tl5_looks_up)(int64_t panels, int64_t n)
-{
-    return n <= BL_FN(TL5_LOOKED_UP) && n + 2 <= panels;
-}
-
-static void BL_FN(tl5_gemv)(int32_t *dot, const uint8_t *packed, const uint8_t *tables, int64_t rows, int64_t cols,
-                            int64_t lo, int64_t hi)
-{
-    const int64_t whole = hi / BL_PANEL * BL_PANEL; /* rows of a last panel that is not full go through a buffer */
-    if (lo < whole) BL_FN(tl5_one)(dot + lo, packed, tables, rows, cols, lo / BL_PANEL, whole / BL_PANEL);
-    if (whole == hi) return;
-    int32_t last[BL_PANEL];
-    BL_FN(tl5_one)(last, packed, tables, rows, cols, whole / BL_PANEL, whole / BL_PANEL + 1);
-    memcpy(dot + whole, last, (size_t)(hi - whole) * sizeof *last);
-}
-
 static void BL_FN(tl5_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    if (n == 1) {
-        BL_FN(tl5_gemv)(dot, packed, prepared, rows, cols, lo, hi);
-        return;
-    }
-    const int64_t token_bytes = bl_tl5_token_bytes(cols, n), first = lo / BL_PANEL, end = hi / BL_PANEL;
-    if (BL_FN(tl5_looks_up)(end - first, n)) {
-        const int64_t passes = (n + BL_FN(TL5_TOKENS) - 1) / BL_FN(TL5_TOKENS);
-        const int64_t each = bl_round_up((n + passes - 1) / passes, 2); /* two tokens pass together */
-        for (int64_t t = 0; t < n; t += each)
-            BL_FN(tl5_few)(dot + t * dot_stride + lo, dot_stride, packed, prepared + t * token_bytes, rows, cols, first,
-                           end, n - t < each ? n - t : each);
-        lo = end * BL_PANEL;
-    }
-    if (lo < hi)
-        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl5_quads(cols), token_bytes,
-                      BL_FN(tl5_decode), BL_FN(panel_dot));
+    if (n <= BL_FN(TL5_LOOKED_UP))
+        BL_FN(tl5_gemv)(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n);
+    else if (n <= BL_FN(TL5_IN_TILES))
+        BL_FN(tl5_tiles)(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n);
+    else
+        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl5_quads(cols),
+                      BL_FN(tl5_token_bytes)(cols, n), BL_FN(tl5_decode), BL_FN(panel_dot));
 }
 
-static const bl_cell BL_FN(tl5) = {bl_tl5_token_bytes, BL_FN(tl5_prepare), BL_FN(tl5_gemm)};
+static const bl_cell BL_FN(tl5) = {BL_FN(tl5_token_bytes), BL_FN(tl5_prepare), BL_FN(tl5_gemm)};
