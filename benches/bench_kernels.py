@@ -8,7 +8,7 @@ import pytest
 
 from bitnet_lut import _kernels, kernels
 from bitnet_lut.formats import ggml
-from bitnet_lut.kernels.bench import CACHED, Roofs, figure_of, matrix_shapes
+from bitnet_lut.kernels.bench import Roofs, cached_shape, figure_of, matrix_shapes
 from bitnet_lut.kernels.timing import ring, ring_bytes
 
 TIERS = [isa for isa in _kernels.tier_names() if not _kernels.missing_features(isa)]
@@ -77,7 +77,7 @@ def bench_gemm(benchmark, roofs, cell, shape, tokens):
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 def bench_gemm_in_cache(benchmark, roofs, cell, tokens):
-    _bench(benchmark, roofs, cell, CACHED, tokens, cached=True)
+    _bench(benchmark, roofs, cell, cached_shape(), tokens, cached=True)
 
 
 @pytest.mark.parametrize("tokens", [1, 32])

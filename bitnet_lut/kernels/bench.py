@@ -3,21 +3,21 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from bitnet_lut import _kernels, _machine
-from bitnet_lut.bench.machine import ReadRoof, integer_gmac_s
+from bitnet_lut.bench.machine import ReadRoof, integer_gmac_s, machine
 from bitnet_lut.bench.plot import Axis, Series, plot
 from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.config import tensor_shapes
 from bitnet_lut.kernels.kernel import Kernel, Packed
-from bitnet_lut.kernels.timing import Timer, ring, ring_bytes
+from bitnet_lut.kernels.timing import Timer, ring, ring_bytes, take_turns
 from bitnet_lut.synth import SHAPES
 
-__all__ = ["CACHED", "Figure", "Roofs", "bench", "figure_of", "matrix_shapes", "roofline"]
+__all__ = ["Figure", "Roofs", "bench", "cached_shape", "figure_of", "matrix_shapes", "roofline"]
 
-CACHED = (320, 2560)  # a matrix that stays in the second cache of any core
 TOLERANCE = 1.05  # a figure this far above a roof was measured wrongly
 _ROOF_RUNS = 5
 
@@ -115,6 +115,13 @@ def _roof_tier(isa: str) -> str:
     return next(tier for tier in known if not _kernels.missing_features(tier))
 
 
+def cached_shape() -> tuple[int, int]:
+    """A matrix (rows, cols) that stays in the second cache of a core: at most 5/8 of it as i2_s."""
+    cols = 2560
+    fitting = machine().caches.get("L2", 0) * 5 // 8 // (cols // 4)
+    return min(1024, max(256, fitting // 256 * 256)), cols
+
+
 def matrix_shapes(shape: str) -> list[tuple[int, int]]:
     """The different matrices (rows, cols) of a model of `synth.SHAPES`, or of "ROWSxCOLS"."""
     if shape in SHAPES:
@@ -146,33 +153,35 @@ def bench(
     roofs = Roofs(threads, nbytes)
     figures: list[Figure] = []
     total = len(kernels) * len(tokens) * (1 + len(shapes))
-    for kernel in kernels:
-        for shape, cached in ((CACHED, True), *((shape, False) for shape in shapes)):
-            for figure in _measure(kernel, shape, tokens, threads, 0 if cached else nbytes, roofs):
-                figures.append(figure)
-                progress(len(figures), total)
+    for shape, cached in ((cached_shape(), True), *((shape, False) for shape in shapes)):
+        for figure in _measure(kernels, shape, tokens, threads, 0 if cached else nbytes, roofs):
+            figures.append(figure)
+            progress(len(figures), total)
     return [roofs.above(figure) for figure in figures]
 
 
 def _measure(
-    kernel: Kernel,
+    kernels: Sequence[Kernel],
     shape: tuple[int, int],
     tokens: Sequence[int],
     threads: int,
     nbytes: int,
     roofs: Roofs,
 ) -> Iterator[Figure]:
+    """Figures of one shape, for which the kernels take turns. A layout is the same on all tiers."""
     rng = np.random.default_rng(0)
-    packed = kernel.pack(rng.integers(-1, 2, shape, np.int8))
-    matrices = ring(packed, nbytes)
+    weights = rng.integers(-1, 2, shape, np.int8)
+    packed = {kernel.name: kernel.pack(weights) for kernel in kernels}
+    rings = {name: ring(one, nbytes) for name, one in packed.items()}
     for n in tokens:
-        prepared = kernel.prepare(rng.integers(-127, 128, (n, packed.cols), np.int8))
-        timer = Timer(kernel, matrices, packed.rows, prepared, threads)
-
-        def figure() -> Figure:
-            return figure_of(kernel, packed, n, threads, nbytes == 0, timer.seconds())  # noqa: B023
-
-        yield _believable(figure, roofs)
+        q = rng.integers(-127, 128, (n, shape[1]), np.int8)
+        timers = [
+            Timer(kernel, rings[kernel.name], shape[0], kernel.prepare(q), threads)
+            for kernel in kernels
+        ]
+        for kernel, timer, seconds in zip(kernels, timers, take_turns(timers), strict=True):
+            figure = partial(figure_of, kernel, packed[kernel.name], n, threads, nbytes == 0)
+            yield _believable(figure, seconds, timer, roofs)
 
 
 def figure_of(
@@ -193,21 +202,23 @@ def figure_of(
     )
 
 
-def _believable(measure: Callable[[], Figure], roofs: Roofs) -> Figure:
-    """A figure below its roofs; ValueError if it is above them twice."""
-    figure = roofs.above(measure())
-    if figure.is_possible:
-        return figure
-    roofs.measure(figure.isa)
-    figure = measure()
-    roofs.measure(figure.isa)
-    figure = roofs.above(figure)
-    if not figure.is_possible:
+def _believable(
+    figure: Callable[[float], Figure], seconds: float, timer: Timer, roofs: Roofs
+) -> Figure:
+    """The figure of those seconds, or of others, below its roofs; ValueError above them twice."""
+    found = roofs.above(figure(seconds))
+    if found.is_possible:
+        return found
+    roofs.measure(found.isa)
+    found = figure(*take_turns([timer]))
+    roofs.measure(found.isa)
+    found = roofs.above(found)
+    if not found.is_possible:
         raise ValueError(
-            f"{figure}, but this machine reads {figure.read_gb_s:.1f} GB/s and does "
-            f"{figure.integer_gmac_s:.1f} G multiply-adds/s: measured wrongly, or not all was done"
+            f"{found}, but this machine reads {found.read_gb_s:.1f} GB/s and does "
+            f"{found.integer_gmac_s:.1f} G multiply-adds/s: measured wrongly, or not all was done"
         )
-    return figure
+    return found
 
 
 def roofline(figures: Sequence[Figure], title: str) -> str:

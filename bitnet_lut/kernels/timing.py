@@ -3,6 +3,7 @@
 import mmap
 import statistics
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from time import perf_counter
@@ -13,13 +14,13 @@ from numpy.typing import NDArray
 from bitnet_lut.bench.machine import machine
 from bitnet_lut.kernels.kernel import Kernel, Packed, Prepared
 
-__all__ = ["Timer", "prepare_seconds", "ring", "ring_bytes"]
+__all__ = ["Timer", "prepare_seconds", "ring", "ring_bytes", "take_turns"]
 
-_LEAST_BYTES = 400 * 10**6
+_LEAST_BYTES = 2**27
 _LEAST_SECONDS = 0.04  # of one timed run
 _MOST_MATRICES = 10**6  # of the shortest run
 _RUNS = 5
-_MOST_SECONDS = 1.0  # of all runs, but for the first
+_MOST_SECONDS = 1.0  # of all runs of a kernel, but for the first
 
 
 def ring_bytes() -> int:
@@ -63,19 +64,13 @@ class Timer:
         self._parts = [(lo, hi) for lo, hi in pairwise(ends) if lo < hi]
         self._next, self._count = 0, 1
 
-    def seconds(self) -> float:
-        """Seconds a matrix takes: the median of some runs."""
-        least = self.warm_up()
-        runs = max(1, min(_RUNS, int(_MOST_SECONDS / (self._count * least))))
-        return statistics.median(self.run() for _ in range(runs))
-
-    def warm_up(self) -> float:
-        """Find out how many matrices make a run; returns roughly the seconds of one."""
+    def warm_up(self) -> int:
+        """Find out how many matrices make a run; returns how many runs are worth their time."""
         count = 1
         while (seconds := self._run(count)) < _LEAST_SECONDS / 4 and count < _MOST_MATRICES:
             count *= 4
         self._count = max(1, round(count * _LEAST_SECONDS / seconds))
-        return seconds / count
+        return max(1, min(_RUNS, int(_MOST_SECONDS * count / (self._count * seconds))))
 
     def run(self) -> float:
         """Seconds a matrix takes in one run."""
@@ -103,6 +98,17 @@ class Timer:
         return self._kernel.time(
             self._ring, self._prepared, self._rows, first=first, count=count, lo=lo, hi=hi
         )
+
+
+def take_turns(timers: Sequence[Timer]) -> list[float]:
+    """Seconds a matrix takes each: medians of runs by turns, as the machine's speed varies."""
+    runs = [timer.warm_up() for timer in timers]
+    times: list[list[float]] = [[] for _ in timers]
+    for turn in range(_RUNS):
+        for timer, most, found in zip(timers, runs, times, strict=True):
+            if turn < most:
+                found.append(timer.run())
+    return [statistics.median(found) for found in times]
 
 
 def prepare_seconds(kernel: Kernel, q: NDArray[np.int8]) -> float:

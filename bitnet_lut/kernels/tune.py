@@ -6,7 +6,6 @@ folder, by processor, version, tier, threads and shape, for every later model.
 
 import json
 import os
-import statistics
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from bitnet_lut.bench.machine import machine
 from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.cpu import choose_kernels, is_kernel_asked_for
 from bitnet_lut.kernels.kernel import Kernel, get
-from bitnet_lut.kernels.timing import Timer, prepare_seconds, ring
+from bitnet_lut.kernels.timing import Timer, prepare_seconds, ring, ring_bytes, take_turns
 from bitnet_lut.packing import INPUT_GROUPS
 
 __all__ = ["TOKENS", "Timing", "Tuning", "choose", "measure", "remember"]
@@ -30,10 +29,9 @@ TOKENS = (1, 8, 64)  # at once; the first decides among those that the others le
 
 _PLAIN = "i2_s"  # needs no packing: others must be faster than it, and not by noise alone
 _GAIN = 1.02
-_LOSS = 1.2  # on it at most, with several tokens, for what is the fastest with one
-_ROUNDS = 5
-_WEIGHTS = 2**23  # of the matrix that is timed; more rows take as much longer
-_RING_BYTES = 2**27  # at least
+_LOSS = 1.3  # on it at most, with several tokens, for what is the fastest with one
+_WEIGHTS = 2**23  # of the matrix that is timed, about; more rows take as much longer
+_ROWS = 256  # whole panels of every kernel, and whole tiles of them
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def measure(
     progress: called with the groups done and in all.
     """
     if nbytes is None:
-        nbytes = max(_RING_BYTES, 4 * max(machine().caches.values(), default=0))
+        nbytes = ring_bytes()
     kernels = [get(name, isa) for name in _kernels.kernel_names()]
     kernels = [kernel for kernel in kernels if kernel.own]
     timings: list[Timing] = []
@@ -115,8 +113,8 @@ def measure(
 def _time_group(
     kernels: Sequence[Kernel], rows: int, cols: int, threads: int, nbytes: int
 ) -> dict[str, dict[int, float]]:
-    """Seconds by kernel and tokens; the kernels take turns, as the speed of the machine varies."""
-    part = min(rows, max(1, _WEIGHTS // cols))
+    """Seconds by kernel and tokens."""
+    part = min(rows, -(-_WEIGHTS // cols // _ROWS) * _ROWS)
     rng = np.random.default_rng(0)
     weights = rng.integers(-1, 2, (part, cols), np.int8)
     rings = [ring(kernel.pack(weights), nbytes) for kernel in kernels]
@@ -127,12 +125,9 @@ def _time_group(
             Timer(kernel, matrices, part, kernel.prepare(q), threads)
             for kernel, matrices in zip(kernels, rings, strict=True)
         ]
-        for timer in timers:
-            timer.warm_up()
-        rounds = [[timer.run() for timer in timers] for _ in range(_ROUNDS)]
-        for kernel, times in zip(kernels, zip(*rounds, strict=True), strict=True):
+        for kernel, found in zip(kernels, take_turns(timers), strict=True):
             prepare = prepare_seconds(kernel, q) / min(n, threads)
-            seconds[kernel.name][n] = prepare + statistics.median(times) * rows / part
+            seconds[kernel.name][n] = prepare + found * rows / part
     return seconds
 
 
