@@ -35,18 +35,14 @@ class StoredMatrix:
     """A matrix of a file that holds no ternary codes; slices of rows are float32 (n, cols).
 
     type: of ``formats.ggml``, whether the engine computes with it or not.
-    data: uint8 (rows, bytes of one), mostly a view of the mapped file.
+    raw: gives the bytes of a slice of rows, uint8 (n, bytes of one), mostly as a view of the file.
     factor: what the weights are to be multiplied by, from a tensor of its own.
     """
 
     type: str
     shape: tuple[int, int]
-    data: Bytes
+    raw: Callable[[slice], Bytes]
     factor: float = 1.0
-
-    def raw(self, rows: slice) -> Bytes:
-        """The bytes of some rows."""
-        return self.data[rows]
 
     def __getitem__(self, rows: slice) -> NDArray[np.float32]:
         """Some rows as float32 (n, cols)."""

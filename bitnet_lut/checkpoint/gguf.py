@@ -1,7 +1,8 @@
 """GGUF files as checkpoints: which codec reads which tensor."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -116,14 +117,17 @@ class GGUFCheckpoint(Checkpoint):
             return None
         rows, cols = self._file.tensors[name].shape
         data = self._file.data(name, self.nbytes[name])
+        raw: Callable[[slice], Bytes]
         if kind in strips.TYPES:
-            kind, data = strips.TYPES[kind], strips.unpack(kind, data, rows, cols)
-        data = data.reshape(rows, -1)
+            raw = partial(strips.unpack_rows, kind, data, rows, cols)
+            kind = strips.TYPES[kind]
+        else:
+            raw = data.reshape(rows, -1).__getitem__
         if scale_name(name) not in self._file.tensors:
-            return StoredMatrix(kind, (rows, cols), data)
+            return StoredMatrix(kind, (rows, cols), raw)
         with self._naming(name):
             factor = check_scales(self._read_f32(scale_name(name), (1,)))
-            return StoredMatrix(kind, (rows, cols), data, float(factor[0]))
+            return StoredMatrix(kind, (rows, cols), raw, float(factor[0]))
 
     def vector(self, name: str) -> NDArray[np.float32]:
         """Read a norm or bias by its GGUF name into a new float32 array."""
@@ -158,7 +162,7 @@ class GGUFCheckpoint(Checkpoint):
             blocks = strips.unpack(kind, data, rows, cols)
             return DenseMatrix(strips.TYPES[kind], rows, cols, blocks)
         if linear and kind in _FLOATS:
-            floats = StoredMatrix(kind, (rows, cols), data.reshape(rows, -1))
+            floats = StoredMatrix(kind, (rows, cols), data.reshape(rows, -1).__getitem__)
             if self.ternary_masters:
                 return ternarise(floats)
             if TERNARY_HASH_KEY in self.metadata and (ternary := from_scaled(floats)):

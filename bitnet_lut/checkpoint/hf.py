@@ -29,7 +29,7 @@ from bitnet_lut.formats.safetensors import (
     open_folder,
     parse_json,
 )
-from bitnet_lut.formats.ternary import Bytes, Scale, check_scales
+from bitnet_lut.formats.ternary import Scale, check_scales
 from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
 
 _FLOATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
@@ -112,16 +112,12 @@ class HFCheckpoint(Checkpoint):
             if dtype == "U8":
                 return ternary_matrix((hf.unpack(file.array(hf_name), rows), self._scale(name)))
             if is_linear(name) and self.ternary_masters:
-                return ternarise(StoredMatrix(_FLOATS[dtype], (rows, cols), self._rows(name)))
+                return ternarise(self._floats(name))
             return dense_matrix(_FLOATS[dtype], file.raw(hf_name), rows, cols)
 
     def stored(self, name: str) -> StoredMatrix | None:
         """The numbers of a matrix as the file holds them; None where it holds ternary codes."""
-        dtype = self._info(name).dtype
-        if dtype == "U8":
-            return None
-        rows, cols = self._shape(name)
-        return StoredMatrix(_FLOATS[dtype], (rows, cols), self._rows(name))
+        return None if self._info(name).dtype == "U8" else self._floats(name)
 
     def vector(self, name: str) -> NDArray[np.float32]:
         """Read a norm or bias by its GGUF name into a new float32 array."""
@@ -143,10 +139,11 @@ class HFCheckpoint(Checkpoint):
             raise ValueError(f"{self.name} is closed")
         return self._places[name]
 
-    def _rows(self, name: str) -> Bytes:
-        """The bytes of a matrix of floats, a row each."""
+    def _floats(self, name: str) -> StoredMatrix:
         file, hf_name = self._place(name)
-        return file.raw(hf_name).reshape(self._shape(name)[0], -1)
+        rows, cols = self._shape(name)
+        data = file.raw(hf_name).reshape(rows, -1)
+        return StoredMatrix(_FLOATS[self._info(name).dtype], (rows, cols), data.__getitem__)
 
     def _info(self, name: str) -> SafetensorsInfo:
         file, hf_name = self._place(name)

@@ -5,7 +5,7 @@ A piece is some rows of a matrix, so that no model is too large for the memory.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -129,7 +129,7 @@ class TensorReader:
             assert stored is not None
             if order is None:
                 return stored
-            return StoredMatrix(stored.type, stored.shape, stored.data[order], stored.factor)
+            return replace(stored, raw=stored.raw(slice(None))[order].__getitem__)
         if order is not None:
             scale = matrix.scale if matrix.scale.size == 1 else matrix.scale[order]
             matrix = TernaryMatrix(matrix.rows, matrix.cols, matrix.packed[order], scale)
@@ -157,10 +157,20 @@ class TensorReader:
         return ternary_matrix(rounded)
 
     def _stored(self, name: str) -> StoredMatrix | None:
+        """A matrix that hands the pages of its file back after every so many bytes."""
         stored = self._checkpoint.stored(name)
-        return stored and _Released(
-            stored.type, stored.shape, stored.data, stored.factor, self._checkpoint.release
-        )
+        if stored is None:
+            return None
+        (count, cols), raw = stored.shape, stored.raw
+        row = ggml.row_bytes(stored.type, cols)
+
+        def released(rows: slice) -> Bytes:
+            start, stop, _ = rows.indices(count)
+            if start * row // _RELEASE_AFTER != stop * row // _RELEASE_AFTER:
+                self._checkpoint.release()
+            return raw(rows)
+
+        return replace(stored, raw=released)
 
     def _order(self, name: str) -> NDArray[np.intp] | None:
         """What rows of the file go where in the target's graph; None if all stay."""
@@ -177,20 +187,6 @@ class TensorReader:
 def may_be_ternary(checkpoint: Checkpoint) -> bool:
     """Whether linear layers that are held as floats are ternary ones, if their values allow it."""
     return checkpoint.ternary_masters or TERNARY_HASH_KEY in checkpoint.metadata
-
-
-@dataclass(frozen=True, eq=False)
-class _Released(StoredMatrix):
-    """A stored matrix that hands the pages of its file back after every so many bytes."""
-
-    release: Callable[[], None] = lambda: None
-
-    def raw(self, rows: slice) -> Bytes:
-        start, stop, _ = rows.indices(self.shape[0])
-        row = self.data.shape[1]
-        if start * row // _RELEASE_AFTER != stop * row // _RELEASE_AFTER:
-            self.release()
-        return super().raw(rows)
 
 
 def blocks(matrix: TernaryMatrix, *, whole: bool) -> Iterator[tuple[slice, Weights]]:

@@ -10,7 +10,7 @@ from bitnet_lut import _kernels
 from bitnet_lut.formats import ggml
 from bitnet_lut.formats.ternary import Bytes, need_bytes
 
-__all__ = ["ROWS", "TYPES", "nbytes", "pack", "unpack"]
+__all__ = ["ROWS", "TYPES", "nbytes", "pack", "unpack", "unpack_rows"]
 
 ROWS = 32  # of a strip
 
@@ -35,3 +35,11 @@ def unpack(type: str, data: Bytes, rows: int, cols: int) -> Bytes:
     """
     need_bytes(data, nbytes(type, rows, cols), f"{type} of {rows}x{cols}")
     return _kernels.unpack_dense(TYPES[type], data, rows, cols)
+
+
+def unpack_rows(type: str, data: Bytes, rows: int, cols: int, part: slice) -> Bytes:
+    """Undo `pack` for some rows of a matrix (rows, cols): only their strips are read."""
+    start, stop, _ = part.indices(rows)
+    first, end = start // ROWS * ROWS, min(-(-stop // ROWS) * ROWS, rows)
+    strips = data[nbytes(type, first, cols) : nbytes(type, end, cols)]
+    return unpack(type, strips, end - first, cols)[start - first : stop - first]
