@@ -13,8 +13,8 @@ enum {
     BL_CHECK_BYTES = BL_CHECK_COLS * 4,
     BL_CHECK_TERNARY_ROWS = 198, /* a pair of panels, one alone, and one that is not full */
     BL_CHECK_ROW_BYTES = (BL_CHECK_COLS + 127) / 128 * 32,
-    BL_CHECK_PACKED = 128 * BL_CHECK_COLS, /* room for them in any layout */
-    BL_CHECK_PREPARED = 1 << 18
+    BL_CHECK_PACKED = 272 * BL_CHECK_COLS, /* a byte a weight, and padding to 256 rows */
+    BL_CHECK_PREPARED = 1 << 21 /* 41 tokens with tables of 50 kB */
 };
 
 /* Tokens at once, such that every path of every kernel is reached: BL_CHECK_DOTS in all. */
@@ -112,7 +112,7 @@ static void bl_check_run(const bl_tier *tier, bl_check_input *in, bl_check_outpu
     bl_attention(tier, out->attention[1], in->x[0], in->x[1], in->x[2], 0, 48, 14, 0.125f, scores, 2);
 }
 
-/* Whether the tier gives the scalar tier's bits. Needs about half a MB for input and outputs. */
+/* Whether the tier gives the scalar tier's bits. Needs about 3 MB for input and outputs, most of them untouched. */
 static int bl_tier_agrees(const bl_tier *tier, bl_check_input *in, bl_check_output out[2])
 {
     memset(out, 0, 2 * sizeof *out);
