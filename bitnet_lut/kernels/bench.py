@@ -116,9 +116,9 @@ def _roof_tier(isa: str) -> str:
 
 
 def cached_shape() -> tuple[int, int]:
-    """A matrix (rows, cols) that stays in the second cache of a core: at most 5/8 of it as i2_s."""
+    """A matrix (rows, cols) that stays in the second cache of a core: half of it as i2_s."""
     cols = 2560
-    fitting = machine().caches.get("L2", 0) * 5 // 8 // (cols // 4)
+    fitting = machine().caches.get("L2", 0) // 2 // (cols // 4)
     return min(1024, max(256, fitting // 256 * 256)), cols
 
 
