@@ -309,10 +309,11 @@ BL_INLINE void BL_FN(tl5_add)(__m512i sum[][4], const __m512i group[4], const ui
 }
 
 /* A few tokens and the rows of a panel, or of half of it; of the panel, count rows are asked for. Meanwhile the same part
- * of the next panel is fetched. */
+ * of the next panel is fetched, and of a first panel, which nobody has fetched, its next block. */
 BL_INLINE void BL_FN(tl5_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
-                               int64_t rows, int64_t cols, int64_t panel, int64_t count, int64_t token_bytes,
-                               const BL_FN(tl5_decoder) *decoder, const int half, const int tokens, const int vectors)
+                               int64_t rows, int64_t cols, int64_t panel, int first, int64_t count,
+                               int64_t token_bytes, const BL_FN(tl5_decoder) *decoder, const int half,
+                               const int tokens, const int vectors)
 {
     const int64_t groups = bl_tl5_groups(cols);
     __m512i sum[BL_FN(TL5_TILE)][4], group[4];
@@ -322,9 +323,12 @@ BL_INLINE void BL_FN(tl5_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *
         const int64_t here = bl_tl5_block_groups(begin, cols);
         const uint8_t *block = packed + bl_tl5_offset(rows, cols, panel, begin);
         const uint8_t *q = values + BL_TL5_GROUP * begin, *ahead = block + BL_PANEL * (here + 2 * half);
+        const uint8_t *following = NULL;
+        if (first && begin + here < groups) following = packed + bl_tl5_offset(rows, cols, panel, begin + here);
         int64_t g = 0;
         for (; g + 4 <= here; g += 4) {
             for (int i = 0; i < vectors; i++) BL_FN(prefetch)(ahead + BL_PANEL * (g + i));
+            for (int i = 0; following && i < 4; i++) BL_FN(prefetch)(following + BL_PANEL * (g + i));
             BL_FN(tl5_load)(group, block + BL_PANEL * g, 4);
             BL_FN(tl5_add)(sum, group, q + BL_TL5_GROUP * g, token_bytes, decoder, half, tokens, vectors);
         }
@@ -350,8 +354,8 @@ static void BL_FN(tl5_tiles)(int32_t *dot, int64_t dot_stride, const uint8_t *pa
     const int64_t token_bytes = BL_FN(tl5_token_bytes)(cols, n);
 #define BL_TILE(half, tokens, vectors)                                                                                 \
     BL_FN(tl5_tile)(dot + t * dot_stride + row, dot_stride, packed,                                                    \
-                    prepared + sizeof(bl_prepared) + t * token_bytes, rows, cols, row / BL_PANEL, hi - row,            \
-                    token_bytes, &decoder, half, tokens, vectors)
+                    prepared + sizeof(bl_prepared) + t * token_bytes, rows, cols, row / BL_PANEL, row == lo && t == 0, \
+                    hi - row, token_bytes, &decoder, half, tokens, vectors)
 #define BL_HALVES(tokens) BL_TILE(0, tokens, 2), BL_TILE(1, tokens, 2)
     for (int64_t row = lo; row < hi; row += BL_PANEL)
         for (int64_t t = 0, tokens; t < n; t += tokens) {
