@@ -117,7 +117,7 @@ static void check_ternary(void)
             check_ternary_shape(panels[r], cols[r % 11], tokens[t], (pattern)(t % 2));
     for (int kind = 0; kind < PATTERNS; kind++) {
         check_ternary_shape(5, 1 << 14, 5, (pattern)kind);
-        check_ternary_shape(1300, 250, 13, (pattern)kind); /* many panels for the tokens */
+        check_ternary_shape(1300, 250, 13, (pattern)kind); /* many panels */
         check_ternary_shape(1, 1 << 22, 1, (pattern)kind); /* as long as a row may be */
     }
 }

@@ -142,8 +142,8 @@ static bl_state make_state(const bl_model *m, bl_cache *cache_of, int64_t contex
         cache, cache, batch * m->embedding * 4, batch * widest * 4, bl_prepared_bytes(m, batch),
         workers * widest, batch * 4, batch * attention * 4, batch * kv * 4, batch * kv * 4, batch * attention * 4,
         batch * m->ffn * 4, batch * m->ffn * 4, batch * m->embedding * 4, batch * m->rope_dim * 4,
-        workers * bl_scratch_floats(m, context) * 4, workers * bl_prepared_bytes(m, BL_OWN_TOKENS), workers * BL_LANES * 4,
-        m->heads * context * 4, m->heads * 4};
+        workers * bl_scratch_floats(m, context) * 4, workers * bl_prepared_bytes(m, BL_OWN_TOKENS),
+        workers * BL_LANES * 4, m->heads * context * 4, m->heads * 4};
     for (int i = 0; i < STATE_BLOCKS; i++) blocks[i] = room(bytes[i]);
     memset(blocks[0], 0, (size_t)cache);
     memset(blocks[1], 0, (size_t)cache);
@@ -154,8 +154,8 @@ static bl_state make_state(const bl_model *m, bl_cache *cache_of, int64_t contex
         .input = blocks[3], .prepared = blocks[4], .quantised = blocks[5], .act_max = blocks[6], .q = blocks[7],
         .k = blocks[8], .v = blocks[9], .mixed = blocks[10], .gate = blocks[11], .up = blocks[12], .out = blocks[13],
         .cosine = angles, .sine = angles + batch * m->rope_dim / 2, .worker_scratch = blocks[15],
-        .own_prepared = blocks[16], .own_bytes = bl_prepared_bytes(m, BL_OWN_TOKENS), .own_act_max = blocks[17], .scores = blocks[18],
-        .totals = blocks[19]};
+        .own_prepared = blocks[16], .own_bytes = bl_prepared_bytes(m, BL_OWN_TOKENS), .own_act_max = blocks[17],
+        .scores = blocks[18], .totals = blocks[19]};
 }
 
 static void count_op(void *counts, int64_t layer, bl_op op, const float *data, int64_t n, int64_t width)

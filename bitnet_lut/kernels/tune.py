@@ -25,11 +25,11 @@ from bitnet_lut.packing import INPUT_GROUPS
 
 __all__ = ["TOKENS", "Timing", "Tuning", "choose", "measure", "remember"]
 
-TOKENS = (1, 8, 64)  # at once; the first decides among those that the others leave
+TOKENS = (1, 8, 64)  # at once; the first decides, unless others are far slower (_LOSS)
 
 _PLAIN = "i2_s"  # needs no packing: others must be faster than it, and not by noise alone
 _GAIN = 1.02
-_LOSS = 1.3  # on it at most, with several tokens, for what is the fastest with one
+_LOSS = 1.3  # times as long as it, at most, may others take with several tokens
 _WEIGHTS = 2**23  # of the matrix that is timed, about; more rows take as much longer
 _ROWS = 256  # whole panels of every kernel, and whole tiles of them
 

@@ -10,9 +10,9 @@ enum {
     BL_FN(TL5_STEP) = 6,
     BL_FN(TL5_START) = 128,
     BL_FN(TL5_NEGATIVE) = 33,
-    BL_FN(TL5_TILE) = 8,       /* tokens of a tile */
-    BL_FN(TL5_LOOKED_UP) = 2,  /* tokens, most that are computed by look-up */
-    BL_FN(TL5_IN_TILES) = 40   /* tokens, most for which decoding anew for every tile is faster than storing codes */
+    BL_FN(TL5_TILE) = 8,      /* tokens of a tile */
+    BL_FN(TL5_LOOKED_UP) = 2, /* tokens, most that are computed by look-up */
+    BL_FN(TL5_IN_TILES) = 40  /* tokens, most for which decoding anew for every tile is faster than storing codes */
 };
 
 /* The weights of five activations in the sums of 128 values, plus 1, as vpmaddubsw takes them: by pairs of activations
@@ -34,9 +34,10 @@ BL_INLINE BL_FN(tl5_weights) BL_FN(tl5_make_weights)(void)
     return w;
 }
 
-/* Tables of one group of five activations, of which sum is the sum. */
-BL_INLINE void BL_FN(tl5_table)(uint8_t *table, const BL_FN(tl5_weights) *w, const int8_t *q, int sum)
+/* Tables of one group of five activations, behind which there is one more byte. */
+BL_INLINE void BL_FN(tl5_table)(uint8_t *table, const BL_FN(tl5_weights) *w, const int8_t *q)
 {
+    const int sum = q[0] + q[1] + q[2] + q[3] + q[4];
     int16_t pairs[3];
     memcpy(pairs, q, sizeof pairs);
     const __m512i q01 = _mm512_set1_epi16(pairs[0]), q23 = _mm512_set1_epi16(pairs[1]);
@@ -69,7 +70,7 @@ static void BL_FN(tl5_prepare_tables)(uint8_t *prepared, const int8_t *q, int64_
             memcpy(six, q, (size_t)(cols - g * BL_TL5_GROUP));
             from = six;
         }
-        BL_FN(tl5_table)(prepared, &w, from, from[0] + from[1] + from[2] + from[3] + from[4]);
+        BL_FN(tl5_table)(prepared, &w, from);
     }
 }
 
@@ -202,7 +203,8 @@ BL_INLINE void BL_FN(tl5_sweep)(int32_t *dot, int64_t dot_stride, const uint8_t 
 {
     const int64_t groups = bl_tl5_block_groups(g, cols), following = g + groups;
     const int64_t token_bytes = BL_FN(tl5_token_bytes)(cols, tokens);
-    const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, lo, g), *end = packed + bl_tl5_offset(rows, cols, hi, g);
+    const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, lo, g);
+    const uint8_t *end = packed + bl_tl5_offset(rows, cols, hi, g);
     const uint8_t *next = following < bl_tl5_groups(cols) ? packed + bl_tl5_offset(rows, cols, lo, following) : end;
     for (int64_t p = lo; p < hi; p += 2, dot += 2 * BL_PANEL, vectors += 2 * BL_PANEL * groups) {
         const int64_t beyond = BL_AHEAD - (end - vectors);
@@ -224,8 +226,8 @@ static void BL_FN(tl5_look_ups)(int32_t *dot, int64_t dot_stride, const uint8_t 
 }
 
 /* Rows of a last panel that is not full go through a buffer. */
-static void BL_FN(tl5_gemv)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables, int64_t rows,
-                            int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void BL_FN(tl5_gemv)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
+                            int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const int64_t end = hi / BL_PANEL, whole = end * BL_PANEL;
     if (lo < whole)
@@ -308,8 +310,8 @@ BL_INLINE void BL_FN(tl5_add)(__m512i sum[][4], const __m512i group[4], const ui
     }
 }
 
-/* A few tokens and the rows of a panel, or of half of it; of the panel, count rows are asked for. Meanwhile the same part
- * of the next panel is fetched, and of a first panel, which nobody has fetched, its next block. */
+/* A few tokens and the rows of a panel, or of half of it; of the panel, count rows are asked for. Meanwhile the same
+ * part of the next panel is fetched, and of a first panel, which nobody has fetched, its next block. */
 BL_INLINE void BL_FN(tl5_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
                                int64_t rows, int64_t cols, int64_t panel, int first, int64_t count,
                                int64_t token_bytes, const BL_FN(tl5_decoder) *decoder, const int half,
