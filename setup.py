@@ -24,19 +24,19 @@ if DEBUG:
     link_args += sanitize
 
 macros = [] if FREE_THREADED else [("Py_LIMITED_API", "0x030B0000")]
+parts = sorted(str(path) for path in Path("pyx").glob("*.px[id]"))
 headers = sorted(str(path) for path in Path("include/bitnet_lut").glob("*.h"))
 extensions = [
     Extension(
-        f"bitnet_lut.{name}",
-        [f"pyx/{name}.pyx"],
+        "bitnet_lut._native",
+        ["pyx/_native.pyx"],
         include_dirs=["include"],
-        depends=headers,
+        depends=[*headers, *parts],
         define_macros=macros,
         extra_compile_args=compile_args,
         extra_link_args=link_args,
         py_limited_api=not FREE_THREADED,
     )
-    for name in ("_kernels", "_engine", "_machine")
 ]
 directives = {
     "language_level": 3,

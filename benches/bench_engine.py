@@ -8,8 +8,8 @@ import pytest
 
 from bitnet_lut import Model, Sampling, TextStream
 from bitnet_lut.convert import convert
-from bitnet_lut.cpu import default_threads
-from bitnet_lut.speculation import Speculation
+from bitnet_lut.runtime.cpu import default_threads
+from bitnet_lut.runtime.speculation import Speculation
 
 
 @pytest.fixture(scope="module", params=sorted({1, default_threads()}))

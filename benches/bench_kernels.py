@@ -6,12 +6,12 @@ Each round is a fixed number of products, so that seconds can be compared betwee
 import numpy as np
 import pytest
 
-from bitnet_lut import _kernels, kernels
+from bitnet_lut import _native, kernels
 from bitnet_lut.formats import ggml
 from bitnet_lut.kernels.bench import Roofs, cached_shape, figure_of, matrix_shapes
 from bitnet_lut.kernels.timing import ring, ring_bytes
 
-TIERS = [isa for isa in _kernels.tier_names() if not _kernels.missing_features(isa)]
+TIERS = [isa for isa in _native.tier_names() if not _native.missing_features(isa)]
 # The tiers that have functions of their own for a kernel.
 CELLS = [(name, isa) for name in kernels.names() for isa in TIERS if kernels.get(name, isa).own]
 TOKENS = [1, 4, 128]
@@ -88,9 +88,9 @@ def bench_head(benchmark, isa, type, tokens):
     rng = np.random.default_rng(0)
     weights = ggml.quantize(type, rng.standard_normal((rows, cols), np.float32)).reshape(rows, -1)
     x = rng.standard_normal((tokens, cols), np.float32)
-    packed = _kernels.pack_dense(type, weights, cols)
-    out = benchmark(_kernels.dense_gemm, type, packed, x, rows, isa=isa)
-    expected = _kernels.dense_rows(type, weights[:1], cols, isa=isa)[0].astype(np.float64) @ x[0]
+    packed = _native.pack_dense(type, weights, cols)
+    out = benchmark(_native.dense_gemm, type, packed, x, rows, isa=isa)
+    expected = _native.dense_rows(type, weights[:1], cols, isa=isa)[0].astype(np.float64) @ x[0]
     assert out[0, 0] == pytest.approx(expected, abs=1e-3)
     if not benchmark.disabled:
         seconds = benchmark.stats.stats.median

@@ -23,7 +23,7 @@ import pytest
 
 from bitnet_lut import Model
 from bitnet_lut.convert import convert
-from bitnet_lut.cpu import default_threads
+from bitnet_lut.runtime.cpu import default_threads
 
 THREADS = os.environ.get("BITNET_LUT_PEER_THREADS", f"1,{default_threads()}")
 CASES = [("prompt", 128), ("prompt", 512), ("generate", 64)]

@@ -11,7 +11,7 @@ import pytest
 
 from bitnet_lut.bench.machine import machine, roof
 from bitnet_lut.bench.report import table
-from bitnet_lut.synth import synthesise
+from bitnet_lut.convert.synth import synthesize
 
 BASELINES = Path(os.environ.get("BITNET_LUT_BASELINES", Path(__file__).with_name("baselines")))
 _COMPARISONS = pytest.StashKey[list[dict]]()
@@ -27,13 +27,13 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory, pytestconfig):
-    """The 2B-4T shape, from BITNET_LUT_BENCH_MODEL or synthesised; a tiny one without timing."""
+    """The 2B-4T shape, from BITNET_LUT_BENCH_MODEL or synthesized; a tiny one without timing."""
     given = os.environ.get("BITNET_LUT_BENCH_MODEL")
     if given:
         return Path(given)
     shape = "tiny" if pytestconfig.getoption("benchmark_disable") else "2b-4t"
     path = tmp_path_factory.mktemp("models") / f"{shape}.gguf"
-    synthesise(path, shape)
+    synthesize(path, shape)
     return path
 
 

@@ -7,11 +7,11 @@
 
 from importlib.metadata import version
 
-from bitnet_lut.cpu import CpuInfo, cpu_info
 from bitnet_lut.errors import FormatError, NumericsError
-from bitnet_lut.generate import Generation, TextStream, Timings
 from bitnet_lut.model import Model, Session
-from bitnet_lut.sampling import Sampling
+from bitnet_lut.runtime.cpu import CpuInfo, cpu_info
+from bitnet_lut.runtime.generate import Generation, TextStream, Timings
+from bitnet_lut.runtime.sampling import Sampling
 
 __all__ = [
     "CpuInfo",

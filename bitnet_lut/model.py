@@ -10,24 +10,24 @@ from typing import Literal, Self, TypeGuard, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut import _engine, hub
-from bitnet_lut.batch import Lane, generate_together
-from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
+from bitnet_lut import _native
+from bitnet_lut.checkpoint import Checkpoint, hub, open_checkpoint
 from bitnet_lut.config import ModelConfig, tensor_shapes
-from bitnet_lut.cpu import choose_isa, choose_kernels, default_threads
 from bitnet_lut.demo import MODEL
 from bitnet_lut.formats.i2_s import Layout
+from bitnet_lut.formats.tensors import DenseMatrix, StripMatrix, Tensor
 from bitnet_lut.formats.tiles import Shape, Tile
-from bitnet_lut.generate import Generation, TextStream
 from bitnet_lut.kernels import tune
-from bitnet_lut.layers import Layer, kernel_names, make_layers
-from bitnet_lut.memory import ModelInfo, refuse_beyond
-from bitnet_lut.packing import pack_tensors, suited
-from bitnet_lut.sampling import Sampling
-from bitnet_lut.session import BATCH, Probe, Session, SessionBatch, int32_ids, step_lanes
-from bitnet_lut.speculation import Speculation
-from bitnet_lut.tensors import DenseMatrix, StripMatrix, Tensor
-from bitnet_lut.tokenizer import Tokenizer
+from bitnet_lut.runtime.batch import Lane, generate_together
+from bitnet_lut.runtime.cpu import choose_isa, choose_kernels, default_threads
+from bitnet_lut.runtime.generate import Generation, TextStream
+from bitnet_lut.runtime.layers import Layer, kernel_names, make_layers
+from bitnet_lut.runtime.memory import ModelInfo, refuse_beyond
+from bitnet_lut.runtime.packing import pack_tensors, suited
+from bitnet_lut.runtime.sampling import Sampling
+from bitnet_lut.runtime.session import BATCH, Probe, Session, SessionBatch, int32_ids, step_lanes
+from bitnet_lut.runtime.speculation import Speculation
+from bitnet_lut.text.tokenizer import Tokenizer
 
 __all__ = ["Model", "Probe", "Session", "SessionBatch"]
 
@@ -78,7 +78,7 @@ class Model:
             source = MODEL
         isa = choose_isa(isa)
         choose_kernels(kernel, isa)  # an unknown name is told before a file is read
-        self._pool = _engine.Pool(default_threads() if threads is None else threads)
+        self._pool = _native.Pool(default_threads() if threads is None else threads)
         if isinstance(source, str) and hub.is_repo_id(source):
             source = hub.download(source)
         with (
@@ -95,11 +95,11 @@ class Model:
             as_packed = suited(checkpoint.layouts, kernels).union(checkpoint.strips)
             read = checkpoint.tensors(progress, as_packed=as_packed, threads=threads)
             tensors = pack_tensors(read, kernels, isa=isa, threads=threads, release=release)
-            weights = _engine.Weights(checkpoint.config, tensors, isa=isa, threads=threads)
+            weights = _native.Weights(checkpoint.config, tensors, isa=isa, threads=threads)
             if weights.strip_bytes:
                 release()
             self._tokenizer = tokenizer.result()
-        self._weights: _engine.Weights | None = weights
+        self._weights: _native.Weights | None = weights
         self._layers = make_layers(tensors)
         self._info = self._measure(read, tensors, isa)
         self._refuse_session(self._context)
@@ -175,7 +175,7 @@ class Model:
         self._refuse_session(context)
         return Session(
             self,
-            _engine.Session(self._open(), self._pool, context, kv_f16=self._kv_f16, batch=BATCH),
+            _native.Session(self._open(), self._pool, context, kv_f16=self._kv_f16, batch=BATCH),
         )
 
     @overload
@@ -353,13 +353,13 @@ class Model:
         """Close it."""
         self.close()
 
-    def _open(self) -> _engine.Weights:
+    def _open(self) -> _native.Weights:
         if self._weights is None:
             raise ValueError("this model was closed: open it again to use it")
         return self._weights
 
     def _session_bytes(self, context: int) -> tuple[int, int]:
-        return _engine.session_bytes(
+        return _native.session_bytes(
             self._open(), context, kv_f16=self._kv_f16, batch=BATCH, threads=self._pool.threads
         )
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bitnet_lut.config import Activation, ModelConfig
 from bitnet_lut.formats import ggml, i2_s
-from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 
 __all__ = [
     "attention",
@@ -22,7 +22,7 @@ __all__ = [
     "gate",
     "lane_dot",
     "linear",
-    "quantise",
+    "quantize",
     "rescale",
     "rms_norm",
     "rope",
@@ -38,7 +38,7 @@ Probe: TypeAlias = Callable[[int, str, Floats], object]
 
 f32 = np.float32
 LANES = 16
-ACT_MIN = f32(1e-5)  # a row whose largest |x| is below is quantised as if it reached it
+ACT_MIN = f32(1e-5)  # a row whose largest |x| is below is quantized as if it reached it
 FIXED_LIMIT = f32(2**20 - 1)
 # Polynomials, highest power first; see numerics.h.
 _EXP = (
@@ -103,7 +103,7 @@ def gate(activation: Activation, gate: Floats, up: Floats) -> Floats:
     return (positive * positive) * up
 
 
-def quantise(x: Floats) -> tuple[NDArray[np.int8], Floats]:
+def quantize(x: Floats) -> tuple[NDArray[np.int8], Floats]:
     """Activations (..., K) as int8 (..., K) and act_max (...): value = q * act_max / 127.
 
     If a row holds NaN or infinity its act_max is that, and its q are zero.
@@ -129,7 +129,7 @@ def rescale(weight_scale: Floats, act_max: Floats) -> Floats:
 
 
 def dense_weights(matrix: DenseMatrix, rows: NDArray[np.integer] | None = None) -> Floats:
-    """Weights (M, K), or some rows, of a matrix that is not ternary, as ggml dequantises them."""
+    """Weights (M, K), or some rows, of a matrix that is not ternary, as ggml dequantizes them."""
     return ggml.dequantize(
         matrix.type, matrix.data if rows is None else matrix.data[rows], matrix.cols
     )
@@ -166,12 +166,12 @@ def block_dot(matrix: DenseMatrix, x: Floats) -> Floats:
 
 
 def linear(matrix: TernaryMatrix | DenseMatrix, x: Floats) -> Floats:
-    """``x @ matrix.T``: (n, K) to (n, M). Ternary matrices meet activations quantised to int8."""
+    """``x @ matrix.T``: (n, K) to (n, M). Ternary matrices meet activations quantized to int8."""
     if isinstance(matrix, DenseMatrix) and matrix.in_strips:
         return block_dot(matrix, x)
     if isinstance(matrix, DenseMatrix):
         return lane_dot(x[:, None, :], dense_weights(matrix))
-    q, act_max = quantise(x)
+    q, act_max = quantize(x)
     dot = ternary_dot(i2_s.unpack_rows(matrix.packed, matrix.cols), q)
     return dot.astype(f32) * rescale(matrix.scale, act_max[:, None])
 

@@ -76,7 +76,7 @@ cdef extern from "bitnet_lut/engine.h" nogil:
         uint8_t *prepared
         uint8_t *own_prepared
         int64_t own_bytes
-        int8_t *quantised
+        int8_t *quantized
         float *act_max
         float *own_act_max
         float *q
@@ -116,3 +116,4 @@ cdef extern from "bitnet_lut/engine.h" nogil:
         int workers
     void bl_pool_init(bl_pool *, int)
     void bl_pool_free(bl_pool *)
+    void bl_pool_run(bl_pool *, void (*)(void *, int, int) noexcept nogil, void *)

@@ -55,7 +55,7 @@ cdef extern from "bitnet_lut/kernels.h" nogil:
         void (*dense_gemm)(float *, int64_t, bl_type, const uint8_t *, const uint8_t *, int64_t, int64_t, int64_t,
                            int64_t) noexcept nogil
         void (*dense_row)(float *, bl_type, const uint8_t *, int64_t) noexcept nogil
-        float (*quantise)(int8_t *, const float *, int64_t) noexcept nogil
+        float (*quantize)(int8_t *, const float *, int64_t) noexcept nogil
         int (*finite)(const float *, int64_t) noexcept nogil
         void (*rms_norm)(float *, const float *, const float *, int64_t, float) noexcept nogil
         void (*silu_mul)(float *, const float *, int64_t) noexcept nogil

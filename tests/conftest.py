@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from golden_data import GOLDEN
 
-from bitnet_lut import _kernels
+from bitnet_lut import _native
 
 # Programs that tests start import the installed package, not the folder they are started in.
 os.environ["PYTHONSAFEPATH"] = "1"
@@ -21,17 +21,17 @@ def golden() -> Path:
     return GOLDEN
 
 
-@pytest.fixture(params=_kernels.tier_names())
+@pytest.fixture(params=_native.tier_names())
 def isa(request: pytest.FixtureRequest) -> str:
     """Each tier that was compiled in, skipped where this machine cannot run it."""
     name: str = request.param
-    missing = _kernels.missing_features(name)
+    missing = _native.missing_features(name)
     if missing:
         pytest.skip(f"tier {name} needs {', '.join(missing)}, which this machine lacks")
     return name
 
 
-@pytest.fixture(params=_kernels.kernel_names())
+@pytest.fixture(params=_native.kernel_names())
 def kernel(request: pytest.FixtureRequest) -> str:
     """Each ternary kernel that was compiled in."""
     name: str = request.param

@@ -25,7 +25,7 @@ def main() -> None:
         from bitnet_lut.config import tensor_shapes
         from bitnet_lut.errors import FormatError
         from bitnet_lut.formats.gguf import GGUFFile
-        from bitnet_lut.tokenizer import Tokenizer
+        from bitnet_lut.text.tokenizer import Tokenizer
 
     def seed(corpus: Path) -> None:
         for path in GOLDEN.rglob("*.gguf") if GOLDEN else ():

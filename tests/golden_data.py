@@ -1,4 +1,4 @@
-"""Where the reference data lies, if it is there: for tests parametrised over its files."""
+"""Where the reference data lies, if it is there: for tests parametrized over its files."""
 
 from pathlib import Path
 

@@ -10,7 +10,7 @@ from golden_data import GOLDEN
 from numpy.typing import NDArray
 from tiny_model import dense_product
 
-from bitnet_lut import _engine, reference
+from bitnet_lut import _native, reference
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.config import ModelConfig
 
@@ -61,19 +61,19 @@ def load(model: str) -> tuple[ModelConfig, dict[str, Any]]:
 
 
 @functools.cache
-def weights(model: str, isa: str) -> _engine.Weights:
+def weights(model: str, isa: str) -> _native.Weights:
     config, tensors = load(model)
-    return _engine.Weights(config, tensors, isa=isa)
+    return _native.Weights(config, tensors, isa=isa)
 
 
 @functools.cache
-def pool(threads: int = 2) -> _engine.Pool:
-    return _engine.Pool(threads)
+def pool(threads: int = 2) -> _native.Pool:
+    return _native.Pool(threads)
 
 
-def session(model: str, isa: str, *, kv: str = "f32", threads: int = 2) -> _engine.Session:
+def session(model: str, isa: str, *, kv: str = "f32", threads: int = 2) -> _native.Session:
     context = load(model)[0].context_length
-    return _engine.Session(weights(model, isa), pool(threads), context, kv_f16=kv == "f16")
+    return _native.Session(weights(model, isa), pool(threads), context, kv_f16=kv == "f16")
 
 
 def logits(model: str, isa: str, ids: NDArray[np.int32], *, kv: str = "f32") -> Floats:

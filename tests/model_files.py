@@ -7,7 +7,7 @@ from bitnet_lut.config import tensor_shapes
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.gguf import ARRAY, GGUFFile
 from bitnet_lut.formats.gguf_writer import GGUFWriter
-from bitnet_lut.tensors import TernaryMatrix
+from bitnet_lut.formats.tensors import TernaryMatrix
 
 # Of llama-1.58/model-tl2-id39.gguf.
 TILES = {

@@ -151,7 +151,7 @@ static bl_state make_state(const bl_model *m, bl_cache *cache_of, int64_t contex
     *cache_of = (bl_cache){.context = context, .kv_f16 = kv_f16, .keys = blocks[0], .values = blocks[1]};
     return (bl_state){
         .context = context, .batch = batch, .x = blocks[2],
-        .input = blocks[3], .prepared = blocks[4], .quantised = blocks[5], .act_max = blocks[6], .q = blocks[7],
+        .input = blocks[3], .prepared = blocks[4], .quantized = blocks[5], .act_max = blocks[6], .q = blocks[7],
         .k = blocks[8], .v = blocks[9], .mixed = blocks[10], .gate = blocks[11], .up = blocks[12], .out = blocks[13],
         .cosine = angles, .sine = angles + batch * m->rope_dim / 2, .worker_scratch = blocks[15],
         .own_prepared = blocks[16], .own_bytes = bl_prepared_bytes(m, BL_OWN_TOKENS), .own_act_max = blocks[17],

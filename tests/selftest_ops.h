@@ -34,18 +34,18 @@ static void same(const char *tier, const char *what, int64_t n, void *found, voi
     free(expected);
 }
 
-static void check_quantise(const bl_tier *tier, int64_t n)
+static void check_quantize(const bl_tier *tier, int64_t n)
 {
     static const float not_finite[] = {0.0f, INFINITY, -INFINITY, NAN};
     for (int kind = 0; kind < 4; kind++) {
         float *x = pick_floats(n);
         if (kind) x[random_below((int)n)] = not_finite[kind];
         int8_t *found = room(n), *expected = room(n);
-        const float max = tier->quantise(found, x, n), scalar_max = bl_tier_scalar.quantise(expected, x, n);
+        const float max = tier->quantize(found, x, n), scalar_max = bl_tier_scalar.quantize(expected, x, n);
         if (bl_bits(max) != bl_bits(scalar_max))
-            FAIL("%s quantise of %lld: max %g", tier->name, (long long)n, (double)max);
+            FAIL("%s quantize of %lld: max %g", tier->name, (long long)n, (double)max);
         if (tier->finite(x, n) != !kind) FAIL("%s finite of %lld is wrong", tier->name, (long long)n);
-        same(tier->name, "quantise", n, found, expected, n);
+        same(tier->name, "quantize", n, found, expected, n);
         free(x);
     }
 }
@@ -160,7 +160,7 @@ static void check_ops(void)
         if (!runs_here(tier)) continue;
         check_half(tier);
         for (int n = 1; n <= 70; n++) {
-            check_quantise(tier, n);
+            check_quantize(tier, n);
             check_gate(tier, n);
             check_norm(tier, n);
             check_rope(tier, n);

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bitnet_lut import _engine, _kernels
+from bitnet_lut import _native
 
 # Compilers split functions: bl_dense_gemm_avx2.cold and the like.
 TIER_FUNCTION = re.compile(r"\w+_(avx2|avxvnni|avx512)(\.\w+)*")
@@ -47,9 +47,9 @@ def instructions(path: str) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("module", [_kernels, _engine], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [_native], ids=lambda module: module.__name__)
 def test_only_tiers_exceed_the_baseline(module):
-    if "avx2" not in _kernels.tier_names() or sys.platform != "linux":
+    if "avx2" not in _native.tier_names() or sys.platform != "linux":
         pytest.skip("NOT x86-64 LINUX: this test reads no other disassembly")
     found = instructions(module.__file__)
     if "bl_i2_s_gemm_scalar" not in found:
@@ -59,7 +59,7 @@ def test_only_tiers_exceed_the_baseline(module):
     assert {f"PyInit_{name}", f"__pyx_pymod_exec_{name}"} <= found.keys()
     assert "vpmaddubsw" in found["bl_i2_s_gemm_avx2"]
     assert "vpdpbusd" in found["bl_i2_s_gemm_avx512"]
-    if "avxvnni" in _kernels.tier_names():
+    if "avxvnni" in _native.tier_names():
         assert "vpdpbusd" in found["bl_i2_s_gemm_avxvnni"]
 
     beyond = {

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import odd_model
 
-from bitnet_lut import Model, NumericsError, Sampling, _kernels
-from bitnet_lut._engine import Pool, Session, Weights, step_together
+from bitnet_lut import Model, NumericsError, Sampling, _native
+from bitnet_lut._native import Pool, Session, Weights, step_together
 from bitnet_lut.demo import MODEL
-from bitnet_lut.packing import INPUT_GROUPS, pack_tensors
+from bitnet_lut.runtime.packing import INPUT_GROUPS, pack_tensors
 
 ODD = odd_model()
 VOCAB = ODD.config.vocab_size
@@ -57,7 +57,7 @@ def test_each_result_is_that_of_running_alone(
     assert [session.position for session in sessions] == [len(text) for text in texts]
 
 
-BEST = next(name for name in _kernels.tier_names() if not _kernels.missing_features(name))
+BEST = next(name for name in _native.tier_names() if not _native.missing_features(name))
 
 
 def test_what_cannot_step_together_is_refused() -> None:

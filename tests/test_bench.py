@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_baseline import BEYOND_BASELINE, TIER_FUNCTION, instructions
 
-from bitnet_lut import Model, _kernels, _machine
+from bitnet_lut import Model, _native
 from bitnet_lut.bench import engine, profile
 from bitnet_lut.bench import machine as machines
 from bitnet_lut.bench.engine import AboveRoofError, Figure, believable, bench, bytes_per_token
@@ -19,8 +19,8 @@ from bitnet_lut.bench.machine import EnergyMeter, ReadRoof
 from bitnet_lut.bench.plot import Axis, Series, plot
 from bitnet_lut.bench.report import report, table
 from bitnet_lut.cli import main
+from bitnet_lut.convert.synth import synthesize
 from bitnet_lut.demo import MODEL
-from bitnet_lut.synth import synthesise
 
 SVG = "{http://www.w3.org/2000/svg}"
 BENCHES = Path(__file__).parent.parent / "benches"
@@ -62,36 +62,36 @@ class TestRoofs:
     @pytest.mark.parametrize("units", [1, 2, 7])
     def test_every_byte_is_read(self, isa, units):
         rng = np.random.default_rng(units)
-        data = rng.integers(0, 256, units * _machine.READ_UNIT, np.uint8)
+        data = rng.integers(0, 256, units * _native.READ_UNIT, np.uint8)
         expected = int(np.bitwise_xor.reduce(data.view(np.uint64)))
         for threads in (1, 2, 3):
             for passes, digest in ((1, expected), (2, 0), (3, expected)):
-                seconds, found = _machine.read(data, isa=isa, threads=threads, passes=passes)
+                seconds, found = _native.read_roof(data, isa=isa, threads=threads, passes=passes)
                 assert found == digest
                 assert seconds > 0
 
     def test_multiply_adds_are_counted(self, isa):
         for threads in (1, 2):
-            seconds, macs = _machine.multiply(100_000, isa=isa, threads=threads)
+            seconds, macs = _native.multiply_roof(100_000, isa=isa, threads=threads)
             assert macs >= 100_000 * threads
             assert macs % threads == 0
             assert seconds > 0
 
     def test_every_tier_has_a_roof(self):
-        assert set(_kernels.tier_names()) <= set(_machine.roof_names())
+        assert set(_native.tier_names()) <= set(_native.roof_names())
 
     @pytest.mark.parametrize(("size", "passes"), [(0, 1), (4095, 1), (4097, 1), (4096, 0)])
     def test_wrong_sizes_are_refused(self, size, passes):
         with pytest.raises(ValueError, match=f"data has {size} bytes and passes is {passes}"):
-            _machine.read(np.zeros(size, np.uint8), isa="scalar", passes=passes)
+            _native.read_roof(np.zeros(size, np.uint8), isa="scalar", passes=passes)
 
     def test_wrong_arguments_are_refused(self):
         with pytest.raises(ValueError, match=r"isa 'sse9' is not one of .*scalar"):
-            _machine.multiply(1, isa="sse9")
+            _native.multiply_roof(1, isa="sse9")
         with pytest.raises(ValueError, match="threads is 0, it must be in 1"):
-            _machine.multiply(1, isa="scalar", threads=0)
+            _native.multiply_roof(1, isa="scalar", threads=0)
         with pytest.raises(ValueError, match="macs is 0"):
-            _machine.multiply(0, isa="scalar")
+            _native.multiply_roof(0, isa="scalar")
 
     def test_roof_is_the_median(self, monkeypatch):
         speeds = iter([0.0, 3.0, 1.0, 2.0, 0.0, 6.0, 4.0, 5.0])  # the first of each warms up
@@ -104,9 +104,9 @@ class TestRoofs:
         assert ReadRoof(5000).gb_s(1) > 0
 
     def test_only_tiers_exceed_the_baseline(self):
-        if "avx2" not in _kernels.tier_names() or sys.platform != "linux":
+        if "avx2" not in _native.tier_names() or sys.platform != "linux":
             pytest.skip("NOT x86-64 LINUX: this test reads no other disassembly")
-        found = instructions(_machine.__file__)
+        found = instructions(_native.__file__)
         if "bl_roof_multiply_avx512" not in found:
             pytest.skip("STRIPPED: without its symbols no function of the module has a name")
         assert "vpdpbusd" in found["bl_roof_multiply_avx512"]
@@ -353,7 +353,7 @@ class TestPeers:
     def run(tmp_path: Path, **environment: str) -> str:
         environment |= {"BITNET_LUT_BASELINES": str(tmp_path), "BITNET_LUT_PEER_THREADS": "1"}
         model = tmp_path / "tiny.gguf"
-        synthesise(model, "tiny")
+        synthesize(model, "tiny")
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "bench_peers.py"]
         done = subprocess.run(
             [*command, "-k", "bitnet.cpp"],

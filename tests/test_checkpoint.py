@@ -11,7 +11,7 @@ from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.config import tensor_shapes
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s
-from bitnet_lut.tensors import TernaryMatrix
+from bitnet_lut.formats.tensors import TernaryMatrix
 
 FILES = [
     "bitnet-1bitllm/model-i2_s.gguf",

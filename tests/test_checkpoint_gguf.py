@@ -7,7 +7,7 @@ from model_files import QUERY, TILES, linears, rewritten
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s, ternary, tl1, tl2
-from bitnet_lut.tensors import DenseMatrix
+from bitnet_lut.formats.tensors import DenseMatrix
 
 BASE = "malformed/base.gguf"
 

@@ -97,7 +97,7 @@ def test_scales_that_cannot_be_are_refused(llama, value):
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
-def test_masters_are_quantised(bitnet, dtype):
+def test_masters_are_quantized(bitnet, dtype):
     del bitnet.tensors[HF_SCALE]
     weights = np.random.default_rng(0).standard_normal((256, 256), np.float32)
     data = ggml.quantize(dtype.lower(), weights)
@@ -222,12 +222,12 @@ def test_unknown_layer_tensors_are_refused(bitnet):
         ({"modules_to_not_convert": 7}, "modules_to_not_convert is supported for lm_head"),
     ],
 )
-def test_other_quantisations_are_refused(bitnet, changed, message):
+def test_other_quantizations_are_refused(bitnet, changed, message):
     bitnet.settings["quantization_config"] |= changed
     refused(bitnet, message)
 
 
-def test_packed_weights_without_quantisation_are_refused(llama):
+def test_packed_weights_without_quantization_are_refused(llama):
     del llama.settings["quantization_config"]
     refused(llama, "packed weights, but config.json has no quantization_config")
 

@@ -12,9 +12,9 @@ from golden_data import GOLDEN
 
 from bitnet_lut import __version__, cpu_info
 from bitnet_lut.cli import main
+from bitnet_lut.convert.synth import SHAPES, synthesize
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.gguf_writer import GGUFWriter
-from bitnet_lut.synth import SHAPES, synthesise
 
 COMMAND = [sys.executable, "-m", "bitnet_lut"]
 MALFORMED = sorted((GOLDEN / "malformed").glob("*.gguf")) if GOLDEN else []
@@ -25,7 +25,7 @@ TL2_TILES += ["768x256=384,96,32", "256x768=256,192,32"]
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cli") / "tiny.gguf"
-    synthesise(path, "tiny")
+    synthesize(path, "tiny")
     return path
 
 

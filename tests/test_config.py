@@ -190,7 +190,7 @@ def test_tensors_decide_on_head_and_biases(from_gguf):
     assert "output.weight" not in tensor_shapes(from_gguf())
 
 
-def test_sub_norms_have_the_width_of_what_they_normalise(from_gguf):
+def test_sub_norms_have_the_width_of_what_they_normalize(from_gguf):
     shapes = tensor_shapes(from_gguf("bitnet-b1.58", {"attention.key_length": 32}))
     assert shapes["blk.0.attn_sub_norm.weight"] == (128,)
     assert shapes["blk.0.ffn_sub_norm.weight"] == (160,)

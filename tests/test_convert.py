@@ -8,15 +8,15 @@ from compare import assert_same_bits
 from model_files import QUERY, TILES, linears, rewritten
 
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint.base import is_linear, ternarise
+from bitnet_lut.checkpoint.base import is_linear, ternarize
+from bitnet_lut.checkpoint.ternary_hash import TERNARY_HASH_KEY, TernaryHash, ternary_sha256
 from bitnet_lut.config import tensor_shapes
 from bitnet_lut.convert import TARGETS, convert
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import i2_s, iq2_bn
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.safetensors import SafetensorsFile
-from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
-from bitnet_lut.ternary_hash import TERNARY_HASH_KEY, TernaryHash, ternary_sha256
+from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 
 FAMILIES = ("bitnet-b1.58", "llama-1.58", "bitnet-1bitllm")
 HALF = ("tq1_0", "tq2_0", "f16")  # hold scales in float16
@@ -78,7 +78,7 @@ def test_every_pair_of_formats_keeps_all_or_says_what_not(stored, tmp_path, fami
     before = read(source)
     changed = {tensor.name for tensor in done.rounded}
     assert_same(read(tmp_path / "out"), before, changed=changed)
-    assert done.warnings == done.ternarised == ()
+    assert done.warnings == done.ternarized == ()
     assert not changed or second in (*HALF, "hf")  # some numbers are the inverse of none
     assert first not in HALF or second not in HALF or not changed
 
@@ -135,7 +135,7 @@ def test_packed_folders_are_those_of_transformers(golden, stored):
 
 
 @pytest.mark.parametrize("head", ["f16", "q8_0", "q6_k", "q4_0"])
-def test_heads_are_quantised_row_by_row(golden, tmp_path, head):
+def test_heads_are_quantized_row_by_row(golden, tmp_path, head):
     source = golden / "llama-1.58/model-i2_s.gguf"
     done = convert(source, tmp_path / "out", head=head)
     with open_checkpoint(source) as old, open_checkpoint(tmp_path / "out") as new:
@@ -282,9 +282,9 @@ def test_separate_scales_are_multiplied_in(golden, tmp_path):
         assert name not in file.tensors
 
 
-def test_ternarise_of_a_file_is_that_of_an_array(golden):
+def test_ternarize_of_a_file_is_that_of_an_array(golden):
     with open_checkpoint(golden / "bitnet-b1.58/hf-master-bf16") as checkpoint:
         rows = checkpoint.stored(QUERY)
-        found, expected = ternarise(rows), ternarise(rows[:])
+        found, expected = ternarize(rows), ternarize(rows[:])
     assert found.scale == expected.scale
     np.testing.assert_array_equal(found.packed, expected.packed)

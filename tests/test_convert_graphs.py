@@ -11,14 +11,14 @@ from tiny_models import load_model
 
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.checkpoint.base import is_linear
+from bitnet_lut.checkpoint.ternary_hash import TERNARY_HASH_KEY, permutation
 from bitnet_lut.config import tensor_shapes
 from bitnet_lut.convert import TARGETS, convert
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.gguf_writer import GGUFWriter
+from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 from bitnet_lut.formats.ternary import scale_bytes
 from bitnet_lut.model import Model
-from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
-from bitnet_lut.ternary_hash import TERNARY_HASH_KEY, permutation
 
 FILES = [type for type in TARGETS if type != "hf"]
 SIZES = {
@@ -82,7 +82,7 @@ def test_f16_keeps_dense_models_dense(golden, tmp_path):
     source = golden / "qwen2-plain/model-q8_0.gguf"
     done = convert(source, tmp_path / "out", type="f16", head="f16")
     assert done.ternary_sha256 is None
-    assert not done.ternarised
+    assert not done.ternarized
     assert not done.warnings
     assert max(tensor.relative_error for tensor in done.rounded) < 1e-3
     with open_checkpoint(source) as old, open_checkpoint(tmp_path / "out") as new:

@@ -17,7 +17,7 @@ from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.model import Model
-from bitnet_lut.tokenizer import Tokenizer
+from bitnet_lut.text.tokenizer import Tokenizer
 
 BYTE_LEVEL = ["llama-bpe", "qwen2", "falcon3"]
 BITNET = "bitnet-b1.58/model-i2_s.gguf"
@@ -94,7 +94,7 @@ def split(regex):
     return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
 
 
-def test_pre_tokenizers_are_recognised_by_their_regexes(folder_of):
+def test_pre_tokenizers_are_recognized_by_their_regexes(folder_of):
     def llama_of_1bit(state):
         state["pre_tokenizer"]["pretokenizers"][0] = split("[a-z]+")
 

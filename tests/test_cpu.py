@@ -8,9 +8,10 @@ import threading
 
 import pytest
 
-from bitnet_lut import _kernels, cpu
+from bitnet_lut import _native
+from bitnet_lut.runtime import cpu
 
-HERE = [isa for isa in _kernels.tier_names() if not _kernels.missing_features(isa)]
+HERE = [isa for isa in _native.tier_names() if not _native.missing_features(isa)]
 ILLEGAL = "its self-test was ended by signal 4 (Illegal instruction)"
 
 
@@ -20,9 +21,7 @@ def broken(monkeypatch):
     monkeypatch.delenv(cpu.ISA_VARIABLE, raising=False)
 
     def fail(*names):
-        monkeypatch.setattr(
-            _kernels, "self_test_fault", lambda isa: ILLEGAL if isa in names else ""
-        )
+        monkeypatch.setattr(_native, "self_test_fault", lambda isa: ILLEGAL if isa in names else "")
         cpu._verdict.cache_clear()
 
     yield fail
@@ -54,7 +53,7 @@ def test_every_failure_is_told(broken):
 
 @pytest.mark.filterwarnings("error")
 def test_tiers_that_are_not_here_are_no_reason_to_warn(broken):
-    broken(*(name for name in _kernels.tier_names() if name not in HERE))
+    broken(*(name for name in _native.tier_names() if name not in HERE))
     assert cpu.choose_isa() == HERE[0]
 
 
@@ -66,12 +65,12 @@ def test_the_self_test_beside_threads():
 
     def compute():
         while not stop.is_set():
-            faults.append(_kernels.self_test_fault(HERE[0]))
+            faults.append(_native.self_test_fault(HERE[0]))
 
     threads = [threading.Thread(target=compute) for _ in range(3)]
     for thread in threads:
         thread.start()
-    faults.extend(_kernels.self_test_fault(HERE[0]) for _ in range(5))
+    faults.extend(_native.self_test_fault(HERE[0]) for _ in range(5))
     stop.set()
     for thread in threads:
         thread.join(timeout=30)
@@ -83,10 +82,10 @@ def test_the_self_test_beside_threads():
 def test_the_self_test_in_a_program_that_does_not_wait_for_children():
     program = (
         "import faulthandler, signal\n"
-        "from bitnet_lut import _kernels\n"
+        "from bitnet_lut import _native\n"
         "faulthandler.enable()\n"
         "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
-        f"assert _kernels.self_test_fault({HERE[0]!r}) == ''\n"
+        f"assert _native.self_test_fault({HERE[0]!r}) == ''\n"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, timeout=60

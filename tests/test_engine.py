@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from tiny_model import tiny_config, tiny_tensors
 
 import bitnet_lut
-from bitnet_lut import _kernels, reference
-from bitnet_lut._engine import Pool, Session, Weights, session_bytes
+from bitnet_lut import _native, reference
+from bitnet_lut._native import Pool, Session, Weights, session_bytes
 from bitnet_lut.errors import NumericsError
-from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 
 CONFIG = tiny_config()
 TENSORS = tiny_tensors(CONFIG)
 IDS = np.random.default_rng(5).integers(0, CONFIG.vocab_size, 48, dtype=np.int32)
-BEST = next(name for name in _kernels.tier_names() if not _kernels.missing_features(name))
+BEST = next(name for name in _native.tier_names() if not _native.missing_features(name))
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def test_pool_keeps_what_a_session_needs_alive() -> None:
 _FORKED = """
 import os, sys, threading, warnings
 import numpy as np
-from bitnet_lut._engine import Pool, Session, Weights
+from bitnet_lut._native import Pool, Session, Weights
 from tiny_model import tiny_config, tiny_tensors
 
 warnings.simplefilter("ignore")  # Python 3.12 warns of fork() in a process with threads

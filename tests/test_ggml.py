@@ -65,7 +65,7 @@ def test_float_rounding_at_the_edges():
 
 @pytest.mark.parametrize("type", BLOCK_TYPES)
 @given(data=st.data())
-def test_any_bytes_are_dequantised(type, data):
+def test_any_bytes_are_dequantized(type, data):
     size = ggml.row_bytes(type, 256)
     packed = data.draw(arrays.arrays(np.uint8, (2, size)))
     assert ggml.dequantize(type, packed, 256).shape == (2, 256)
@@ -97,7 +97,7 @@ def test_wrong_sizes_and_types_are_refused():
         ggml.dequantize("q8_0", np.zeros((1, 33), np.uint8), 32)
     with pytest.raises(FormatError, match="iq2_xs is not supported"):
         ggml.dequantize("iq2_xs", np.zeros((1, 74), np.uint8), 256)
-    with pytest.raises(ValueError, match="cannot quantise to q4_1"):
+    with pytest.raises(ValueError, match="cannot quantize to q4_1"):
         ggml.quantize("q4_1", np.zeros((1, 32), np.float32))
     with pytest.raises(ValueError, match="no size of their own"):
         ggml.row_bytes("i2_s", 128)

@@ -16,10 +16,10 @@ import pytest
 from compare import assert_same_bits
 from numpy.typing import NDArray
 
-from bitnet_lut import _engine, _kernels, reference
+from bitnet_lut import _native, reference
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.formats import i2_s, safetensors, ternary
-from bitnet_lut.tensors import TernaryMatrix
+from bitnet_lut.formats.tensors import TernaryMatrix
 
 B158 = "bitnet-b1.58/model-i2_s.gguf"
 LLAMA = "llama-1.58/model-i2_s.gguf"
@@ -111,8 +111,8 @@ def test_engine_is_the_reference_bit_for_bit(model: str, kv: str) -> None:
     length = 130 if model in (B158, LLAMA) else 40
     ids = models.results(model)[f"ids__{length}"]
     expected_logits, expected_hidden = reference.forward(config, tensors, ids, kv=kv)
-    for isa in _kernels.tier_names():
-        if _kernels.missing_features(isa):
+    for isa in _native.tier_names():
+        if _native.missing_features(isa):
             continue
         logits, hidden = np.empty_like(expected_logits), np.empty_like(expected_hidden)
         models.session(model, isa, kv=kv).step(ids, logits, hidden)
@@ -145,7 +145,7 @@ def test_threads_and_batches_do_not_change_a_bit(model: str, isa: str) -> None:
         (1, 1, 130),
         (2, 130, 130),
     ):
-        session = _engine.Session(
+        session = _native.Session(
             models.weights(model, isa), models.pool(threads), n, kv_f16=False, batch=batch
         )
         logits = np.zeros((n, expected.shape[1]), np.float32)
@@ -219,11 +219,11 @@ def test_linears_of_layer_0(linear: str, isa: str) -> None:
     np.testing.assert_allclose(seen[0, into], x, rtol=0, atol=2e-5)
     np.testing.assert_allclose(seen[0, name], y, rtol=0, atol=2e-5)
     matrix = models.load(B158)[1][f"blk.0.{name}.weight"]
-    q, act_max = _kernels.quantise(x, isa=isa)
-    kernel = _kernels.Kernel("i2_s", isa=isa)
+    q, act_max = _native.quantize(x, isa=isa)
+    kernel = _native.Kernel("i2_s", isa=isa)
     packed = matrix.packed.reshape(-1)
     dot = kernel.gemm(packed, kernel.prepare(q), matrix.rows, matrix.cols)
-    factors = np.array([_kernels.rescale(matrix.scale[0], m) for m in act_max], np.float32)
+    factors = np.array([_native.rescale(matrix.scale[0], m) for m in act_max], np.float32)
     np.testing.assert_allclose(dot * factors[:, None], y, rtol=0, atol=2e-5)
 
 
@@ -280,8 +280,8 @@ def test_ik_formats_hold_the_same_weights(golden: Path, isa: str) -> None:
     for kind in ("i2_s", "iq2_bn", "iq1_bn"):
         with open_checkpoint(golden / "ik-bn" / f"model-{kind}.gguf") as checkpoint:
             config, tensors = checkpoint.config, checkpoint.tensors()
-        session = _engine.Session(
-            _engine.Weights(config, tensors, isa=isa), models.pool(), 30, kv_f16=False
+        session = _native.Session(
+            _native.Weights(config, tensors, isa=isa), models.pool(), 30, kv_f16=False
         )
         logits[kind] = np.zeros((30, config.vocab_size), np.float32)
         session.step(ids, logits[kind])
@@ -296,7 +296,7 @@ def test_absmean_of_the_masters(golden: Path) -> None:
     names |= {"o": "self_attn.o_proj", "gate": "mlp.gate_proj", "up": "mlp.up_proj"}
     names |= {"down": "mlp.down_proj"}
     masters = safetensors.open_folder(golden / "bitnet-b1.58" / "hf-master-bf16")
-    quantised = ternary_tensors(B158)
+    quantized = ternary_tensors(B158)
     for layer in range(3):
         for short, name in names.items():
             hf_name = f"model.layers.{layer}.{name}.weight"
@@ -304,5 +304,5 @@ def test_absmean_of_the_masters(golden: Path) -> None:
             expected = results[f"absmean__{layer}_{short}"]
             np.testing.assert_allclose(scale, expected[None], rtol=2e-7)
             gguf_name = f"blk.{layer}.{LINEARS[short][1]}.weight"
-            right = i2_s.unpack_rows(quantised[gguf_name].packed, weights.shape[1])
+            right = i2_s.unpack_rows(quantized[gguf_name].packed, weights.shape[1])
             np.testing.assert_array_equal(weights, right, err_msg=gguf_name)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from ternary_dot import ternary_dot
 from tiny_model import dense_product
 
-from bitnet_lut import _kernels, reference
+from bitnet_lut import _native, reference
 from bitnet_lut.formats import ggml, i2_s
-from bitnet_lut.tensors import DenseMatrix
+from bitnet_lut.formats.tensors import DenseMatrix
 
 f32 = np.float32
 DENSE_COLS = {
@@ -60,7 +60,7 @@ def check(name: str, isa: str, ternary: NDArray[np.int8], q: NDArray[np.int8]) -
 
 
 def test_self_test(isa: str) -> None:
-    assert _kernels.self_test_fault(isa) == ""
+    assert _native.self_test_fault(isa) == ""
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_saturated(kernel: str, isa: str, rng: np.random.Generator, cols: int) -
 
 
 def test_row_ranges(kernel: str, isa: str, rng: np.random.Generator) -> None:
-    panel = _kernels.Kernel(kernel, isa=isa).panel
+    panel = _native.Kernel(kernel, isa=isa).panel
     rows = 5 * panel + (panel + 1) // 2
     ternary = random_ternary(rng, rows, 300)
     ends = [*range(0, rows, panel), rows]
@@ -134,7 +134,7 @@ def test_every_group_of_weights(kernel: str, isa: str, rng: np.random.Generator)
 
 
 def test_pack_and_unpack(kernel: str, rng: np.random.Generator) -> None:
-    layout = _kernels.Kernel(kernel, isa="scalar")
+    layout = _native.Kernel(kernel, isa="scalar")
     for rows, cols in ((0, 5), (1, 1), (63, 127), (64, 128), (65, 129), (257, 642), (450, 333)):
         canonical = i2_s.pack_rows(random_ternary(rng, rows, cols))
         packed = layout.pack(canonical, cols)
@@ -144,7 +144,7 @@ def test_pack_and_unpack(kernel: str, rng: np.random.Generator) -> None:
 
 def test_i2_s_never_reads_beyond_its_rows(isa: str, rng: np.random.Generator) -> None:
     """Code 3, which no file should hold, counts as +2 and touches no other row."""
-    kernel = _kernels.Kernel("i2_s", isa=isa)
+    kernel = _native.Kernel("i2_s", isa=isa)
     packed = i2_s.pack_rows(random_ternary(rng, 3, 200))
     q = random_q(rng, 2, 200)
     before = kernel.gemm(packed.reshape(-1), kernel.prepare(q), 3, 200)
@@ -154,10 +154,10 @@ def test_i2_s_never_reads_beyond_its_rows(isa: str, rng: np.random.Generator) ->
     np.testing.assert_array_equal(after[:, 1], 2 * q.sum(axis=1, dtype=np.int32))
 
 
-@pytest.mark.parametrize("name", [name for name in _kernels.kernel_names() if name != "i2_s"])
+@pytest.mark.parametrize("name", [name for name in _native.kernel_names() if name != "i2_s"])
 def test_code_3_is_refused_by_other_kernels(name: str) -> None:
     with pytest.raises(ValueError, match=f"code 3 is no ternary weight: {name} cannot hold it"):
-        _kernels.Kernel(name, isa="scalar").pack(np.full((1, 32), 0xFF, np.uint8), 100)
+        _native.Kernel(name, isa="scalar").pack(np.full((1, 32), 0xFF, np.uint8), 100)
 
 
 def test_matmul_golden(golden: Path, kernel: str, isa: str) -> None:
@@ -168,19 +168,19 @@ def test_matmul_golden(golden: Path, kernel: str, isa: str) -> None:
         case = {
             key.split("__")[1]: cases[key] for key in cases.files if key.startswith(f"{name}__")
         }
-        q, act_max = _kernels.quantise(case["x"], isa=isa)
+        q, act_max = _native.quantize(case["x"], isa=isa)
         np.testing.assert_array_equal(q, case["q"], err_msg=name)
         assert_same_bits(act_max, case["act_max"], name)
         found = ternary_dot(kernel, isa, case["W"], q)
         np.testing.assert_array_equal(found, case["dot"], err_msg=name)
-        factors = [_kernels.rescale(case["weight_scale"], m) for m in act_max]
+        factors = [_native.rescale(case["weight_scale"], m) for m in act_max]
         y = found.astype(f32) * np.array(factors, f32)[:, None]
         np.testing.assert_allclose(y, case["y"], rtol=3e-7, atol=0, err_msg=name)
 
 
 def test_rescale(rng: np.random.Generator) -> None:
     scale, act_max = rng.uniform(1e-5, 1e5, (2, 1000)).astype(f32)
-    found = np.array([_kernels.rescale(s, m) for s, m in zip(scale, act_max, strict=True)], f32)
+    found = np.array([_native.rescale(s, m) for s, m in zip(scale, act_max, strict=True)], f32)
     assert_same_bits(found, reference.rescale(scale, act_max))
 
 
@@ -194,10 +194,10 @@ def activation_rows(rng: np.random.Generator, cols: int) -> Iterator[NDArray[np.
 
 
 @pytest.mark.parametrize("cols", [0, 1, 7, 8, 9, 15, 16, 17, 31, 33, 2560])
-def test_quantise(isa: str, rng: np.random.Generator, cols: int) -> None:
+def test_quantize(isa: str, rng: np.random.Generator, cols: int) -> None:
     x = np.stack(list(activation_rows(rng, cols)))
-    q, act_max = _kernels.quantise(x, isa=isa)
-    expected_q, expected_max = reference.quantise(x)
+    q, act_max = _native.quantize(x, isa=isa)
+    expected_q, expected_max = reference.quantize(x)
     np.testing.assert_array_equal(q, expected_q)
     if cols:
         assert_same_bits(act_max, expected_max)
@@ -205,7 +205,7 @@ def test_quantise(isa: str, rng: np.random.Generator, cols: int) -> None:
 
 
 @pytest.mark.parametrize("cols", [1, 8, 15, 16, 17, 40])
-def test_quantise_reports_what_is_not_finite(isa: str, rng: np.random.Generator, cols: int) -> None:
+def test_quantize_reports_what_is_not_finite(isa: str, rng: np.random.Generator, cols: int) -> None:
     for at in range(cols):
         for bad, expected in (
             (np.nan, np.nan),
@@ -215,13 +215,13 @@ def test_quantise_reports_what_is_not_finite(isa: str, rng: np.random.Generator,
         ):
             x = rng.normal(size=(2, cols)).astype(f32)
             x[0, at] = bad
-            q, act_max = _kernels.quantise(x, isa=isa)
+            q, act_max = _native.quantize(x, isa=isa)
             np.testing.assert_array_equal(act_max[0], expected)
             assert not q[0].any()
             assert np.isfinite(act_max[1])
     x = np.full((1, cols), np.inf, f32)
     x[0, -1] = np.nan
-    assert np.isnan(_kernels.quantise(x, isa=isa)[1][0])
+    assert np.isnan(_native.quantize(x, isa=isa)[1][0])
 
 
 @pytest.mark.parametrize("type", DENSE_COLS)
@@ -230,7 +230,7 @@ def test_dense_columns(isa: str, rng: np.random.Generator, type: str) -> None:
         matrix = random_dense(rng, type, 9, cols)
         weights = reference.dense_weights(matrix)
         assert_same_bits(
-            _kernels.dense_rows(type, matrix.data, cols, isa=isa), weights, f"{type} {cols}"
+            _native.dense_rows(type, matrix.data, cols, isa=isa), weights, f"{type} {cols}"
         )
         for n in (1, 2, 5):
             x = rng.normal(size=(n, cols)).astype(f32)
@@ -314,7 +314,7 @@ def test_fixed_point_is_as_right_as_floats(
 @pytest.mark.parametrize("type", ["f16", "bf16"])
 def test_every_value_of_16_bits(isa: str, type: str) -> None:
     data = np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(16, -1)
-    found = _kernels.dense_rows(type, data, 4096, isa=isa)
+    found = _native.dense_rows(type, data, 4096, isa=isa)
     assert_same_bits(found, ggml.dequantize(type, data, 4096))
 
 
@@ -328,7 +328,7 @@ def test_to_f16(isa: str, rng: np.random.Generator) -> None:
     anything = rng.integers(0, 1 << 32, 1 << 18, dtype=np.uint32).view(f32)
     x = np.concatenate([halves, middles, *near, np.array(special, f32), anything])
     x = np.resize(x, x.size // 16 * 16)
-    found = _kernels.to_f16(x, isa=isa).view(np.float16)
+    found = _native.to_f16(x, isa=isa).view(np.float16)
     assert_same_bits(found, reference.to_half(x))
 
 
@@ -360,7 +360,7 @@ def test_gate(isa: str, rng: np.random.Generator, activation: str) -> None:
         for up in (np.ones_like(x), rng.normal(size=x.size).astype(f32)):
             with np.errstate(all="ignore"):
                 expected = reference.gate(activation, x, up)
-            assert_same_bits(_kernels.gate(activation, x, up, isa=isa), expected, activation)
+            assert_same_bits(_native.gate(activation, x, up, isa=isa), expected, activation)
 
 
 @pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 31, 255, 2560])
@@ -368,7 +368,7 @@ def test_rms_norm(isa: str, rng: np.random.Generator, n: int) -> None:
     for scale in (0, 1e-20, 1, 1e10):
         x, weight = (rng.normal(size=(2, n)) * [[scale], [1]]).astype(f32)
         expected = reference.rms_norm(x, weight, 1e-5)
-        assert_same_bits(_kernels.rms_norm(x, weight, 1e-5, isa=isa), expected)
+        assert_same_bits(_native.rms_norm(x, weight, 1e-5, isa=isa), expected)
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
@@ -378,7 +378,7 @@ def test_rope(
 ) -> None:
     x = rng.normal(size=head_dim).astype(f32)
     sine, cosine = reference.sincos(rng.uniform(0, 4000, rope_dim // 2).astype(f32))
-    found = _kernels.rope(x, cosine, sine, interleaved=interleaved, isa=isa)
+    found = _native.rope(x, cosine, sine, interleaved=interleaved, isa=isa)
     assert_same_bits(found, reference.rope(x, cosine, sine, interleaved=interleaved))
 
 
@@ -397,7 +397,7 @@ def test_attention(
             if half:
                 stored = tuple(reference.to_half(array).view(np.uint16) for array in stored)
                 keys, values = (array.view(np.float16).astype(f32) for array in stored)
-            found = _kernels.attention(q, *stored, scale, isa=isa)
+            found = _native.attention(q, *stored, scale, isa=isa)
             expected = reference.attention(q, keys, values, scale)
             assert_same_bits(found, expected, f"length {length}, spread {spread}")
 
@@ -409,7 +409,7 @@ def test_attention_shows_each_weight(isa: str) -> None:
     for score in np.linspace(-90, 0, 3001).astype(f32):
         keys = np.zeros((2, 16), f32)
         keys[1, 0] = score
-        found = _kernels.attention(q, keys, values, 1.0, isa=isa)
+        found = _native.attention(q, keys, values, 1.0, isa=isa)
         assert_same_bits(found, reference.attention(q, keys, values, f32(1)), f"score {score}")
 
 
@@ -422,9 +422,9 @@ def test_attention_does_not_hide_what_is_not_finite(
             keys, values = rng.normal(size=(2, length, 16)).astype(f32)
             values[at, 3] = bad
             q = rng.normal(size=(1, 16)).astype(f32)
-            found = _kernels.attention(q, keys, values, 1.0, isa=isa)[0]
+            found = _native.attention(q, keys, values, 1.0, isa=isa)[0]
             assert not np.isfinite(found[3])
             assert np.isfinite(np.delete(found, 3)).all()
             keys[at] = np.nan
             q = np.ones((1, 16), f32)
-            assert np.isnan(_kernels.attention(q, keys, values, 1.0, isa=isa)).all()
+            assert np.isnan(_native.attention(q, keys, values, 1.0, isa=isa)).all()

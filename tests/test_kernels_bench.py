@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from outside_kernels import PYTHON, gemm
 
-from bitnet_lut import _kernels, kernels
+from bitnet_lut import _native, kernels
 from bitnet_lut.cli import main
 from bitnet_lut.kernels import bench, timing
 from bitnet_lut.kernels.bench import Figure, matrix_shapes, roofline
@@ -55,13 +55,13 @@ def figure(**changes):
 # proof
 
 
-@pytest.mark.parametrize("isa", [_kernels.tier_names()[0], "scalar"])
+@pytest.mark.parametrize("isa", [_native.tier_names()[0], "scalar"])
 def test_kernels_are_proved(kernel, isa):
-    if _kernels.missing_features(isa):
+    if _native.missing_features(isa):
         pytest.skip(f"this machine lacks {isa}")
     proof = prove(kernels.get(kernel, isa))
     assert proof.products > 10_000
-    assert proof.largest_cols >= _kernels.MAX_COLS
+    assert proof.largest_cols >= _native.MAX_COLS
 
 
 def all_but(wrong):
@@ -223,8 +223,8 @@ def test_bench_measures_everything(register, small_ring):
 def test_list(capsys, register):
     assert main(["kernels", *LOAD]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(_kernels.kernel_names()) * len(_kernels.tier_names()) + 2
-    assert lines[1].split()[:5] == ["i2_s", _kernels.tier_names()[0], "2.000", "1", "5,592,405"]
+    assert len(lines) == 1 + len(_native.kernel_names()) * len(_native.tier_names()) + 2
+    assert lines[1].split()[:5] == ["i2_s", _native.tier_names()[0], "2.000", "1", "5,592,405"]
     assert lines[-1].split() == ["wrong", "any", "8.000", "4", "unknown", "from", "outside", "yes"]
 
 

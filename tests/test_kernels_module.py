@@ -5,10 +5,10 @@ import doctest
 import numpy as np
 import pytest
 
-from bitnet_lut import _kernels, kernels, reference
+from bitnet_lut import _native, kernels, reference
 from bitnet_lut.formats import i2_s
+from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.kernels.bounds import sums_of
-from bitnet_lut.tensors import TernaryMatrix
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def rng():
 
 
 def test_names_and_get():
-    assert kernels.names()[: len(_kernels.kernel_names())] == _kernels.kernel_names()
-    assert kernels.get("i2_s").isa in _kernels.tier_names()
+    assert kernels.names()[: len(_native.kernel_names())] == _native.kernel_names()
+    assert kernels.get("i2_s").isa in _native.tier_names()
     assert kernels.get("i2_s", "scalar").isa == "scalar"
     with pytest.raises(ValueError, match="kernel 'nope' is not one of i2_s"):
         kernels.get("nope")
@@ -124,4 +124,4 @@ def test_every_kernel_says_how_large_its_sums_get(kernel, isa):
     k = kernels.get(kernel, isa)
     assert k.sums == sums_of(kernel, isa if k.own else "scalar")
     assert k.sums is not None, "bitnet_lut/kernels/bounds.py does not know it"
-    assert k.sums.largest_cols >= _kernels.MAX_COLS
+    assert k.sums.largest_cols >= _native.MAX_COLS

@@ -10,7 +10,7 @@ from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.config import tensor_shapes
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.gguf import GGUFFile
-from bitnet_lut.tokenizer import Tokenizer
+from bitnet_lut.text.tokenizer import Tokenizer
 
 # File -> what the text of the error must contain (a regular expression).
 FAULTS = {

@@ -14,18 +14,18 @@ from hypothesis.extra import numpy as arrays
 from ternary_dot import ternary_dot
 from tiny_model import dense_matrix, dense_product, tiny_config, tiny_tensors
 
-from bitnet_lut import _kernels, reference
-from bitnet_lut._engine import Pool, Session, Weights, session_bytes
-from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+from bitnet_lut import _native, reference
+from bitnet_lut._native import Pool, Session, Weights, session_bytes
+from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 
 f32 = np.float32
-TIERS = [name for name in _kernels.tier_names() if not _kernels.missing_features(name)]
+TIERS = [name for name in _native.tier_names() if not _native.missing_features(name)]
 BEST = TIERS[0]
 EACH = settings(max_examples=100, deadline=None)
 
 pool = functools.cache(Pool)
 isas = st.sampled_from(TIERS)
-kernels = st.sampled_from(_kernels.kernel_names())
+kernels = st.sampled_from(_native.kernel_names())
 seeds = st.integers(0, 2**32 - 1)
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -38,7 +38,7 @@ def test_ternary_gemm(
     rng = np.random.default_rng(seed)
     ternary = rng.integers(-1, 2, (rows, cols), dtype=np.int8)
     q = rng.integers(-128, 128, (n, cols), dtype=np.int8)
-    panel = _kernels.Kernel(name, isa=isa).panel
+    panel = _native.Kernel(name, isa=isa).panel
     lo = data.draw(st.integers(0, rows // panel)) * panel
     hi = min(rows, data.draw(st.integers(lo // panel, rows // panel + 1)) * panel)
     expected = np.zeros((n, rows), np.int32)
@@ -49,10 +49,10 @@ def test_ternary_gemm(
 
 @EACH
 @given(arrays.arrays(f32, st.tuples(st.integers(0, 3), st.integers(1, 70)), elements=finite))
-def test_quantise(x: np.ndarray) -> None:
-    expected_q, expected_max = reference.quantise(x)
+def test_quantize(x: np.ndarray) -> None:
+    expected_q, expected_max = reference.quantize(x)
     for isa in TIERS:
-        q, act_max = _kernels.quantise(x, isa=isa)
+        q, act_max = _native.quantize(x, isa=isa)
         np.testing.assert_array_equal(q, expected_q)
         assert_same_bits(act_max, expected_max)
     restored = q * (act_max[:, None].astype(np.float64) / 127)
@@ -117,18 +117,18 @@ BYTES = np.zeros(128, np.uint8)
 U8, I8, F32 = (np.zeros((4, 32), dtype) for dtype in (np.uint8, np.int8, np.float32))
 ROW, BITS, FIVE = F32[0], np.zeros((4, 32), np.uint16), np.zeros((5, 32), np.float32)
 CODES, PACKED = U8, U8.reshape(-1)
-KERNEL = _kernels.Kernel("i2_s", isa=BEST)
+KERNEL = _native.Kernel("i2_s", isa=BEST)
 pack, prepare = KERNEL.pack, KERNEL.prepare
 gemm = partial(KERNEL.gemm, PACKED, prepare(I8), 4, 32)
-dense = partial(_kernels.dense_gemm, isa=BEST)
-rows = partial(_kernels.dense_rows, isa=BEST)
-strips = _kernels.pack_dense
-quantise = partial(_kernels.quantise, isa=BEST)
-norm = partial(_kernels.rms_norm, isa=BEST)
-gate = partial(_kernels.gate, isa=BEST)
-rope = partial(_kernels.rope, interleaved=False, isa=BEST)
-to_f16 = partial(_kernels.to_f16, isa=BEST)
-attention = partial(_kernels.attention, isa=BEST)
+dense = partial(_native.dense_gemm, isa=BEST)
+rows = partial(_native.dense_rows, isa=BEST)
+strips = _native.pack_dense
+quantize = partial(_native.quantize, isa=BEST)
+norm = partial(_native.rms_norm, isa=BEST)
+gate = partial(_native.gate, isa=BEST)
+rope = partial(_native.rope, interleaved=False, isa=BEST)
+to_f16 = partial(_native.to_f16, isa=BEST)
+attention = partial(_native.attention, isa=BEST)
 
 
 @pytest.mark.parametrize(
@@ -167,12 +167,12 @@ attention = partial(_kernels.attention, isa=BEST)
         (lambda: gemm(lo=3, hi=2), ValueError, "rows [3, 2) are not within the 4 rows"),
         (lambda: gemm(lo=-1), ValueError, "rows [-1, 4) are not within the 4 rows"),
         (lambda: gemm(hi=5), ValueError, "rows [0, 5) are not within the 4 rows"),
-        (lambda: _kernels.Kernel("tl9", isa=BEST), ValueError, "kernel 'tl9' is not one of i2_s"),
-        (lambda: _kernels.Kernel("i2_s", isa="mmx"), ValueError, "isa 'mmx' is not one of"),
-        (lambda: quantise(F32.astype(np.float64)), ValueError, "Buffer dtype mismatch"),
-        (lambda: quantise(ROW), ValueError, "wrong number of dimensions"),
-        (lambda: quantise(None), TypeError, "Argument 'x' must not be None"),
-        (lambda: quantise(F32[:, :4]), ValueError, "not C-contiguous"),
+        (lambda: _native.Kernel("tl9", isa=BEST), ValueError, "kernel 'tl9' is not one of i2_s"),
+        (lambda: _native.Kernel("i2_s", isa="mmx"), ValueError, "isa 'mmx' is not one of"),
+        (lambda: quantize(F32.astype(np.float64)), ValueError, "Buffer dtype mismatch"),
+        (lambda: quantize(ROW), ValueError, "wrong number of dimensions"),
+        (lambda: quantize(None), TypeError, "Argument 'x' must not be None"),
+        (lambda: quantize(F32[:, :4]), ValueError, "not C-contiguous"),
         (lambda: dense("f32", BYTES, F32, 2), ValueError, "bytes of packed is 128, expected 256"),
         (lambda: dense("q8_0", BYTES, F32, 1), ValueError, "bytes of packed is 128, expected 1088"),
         (lambda: dense("f32", BYTES[:0], F32, -1), ValueError, "rows is -1"),
@@ -207,9 +207,9 @@ attention = partial(_kernels.attention, isa=BEST)
         ),
         (lambda: attention(FIVE, F32, F32, 1), ValueError, "q has 5 heads"),
         (lambda: attention(F32, None, F32, 1), TypeError, "Argument 'keys' must not be None"),
-        (lambda: _kernels.quantise(F32, isa="mmx"), ValueError, "isa 'mmx' is not one of"),
-        (lambda: _kernels.missing_features("mmx"), ValueError, "isa 'mmx' is not one of"),
-        (lambda: _kernels.self_test_fault(None), TypeError, "Argument 'isa' has incorrect type"),
+        (lambda: _native.quantize(F32, isa="mmx"), ValueError, "isa 'mmx' is not one of"),
+        (lambda: _native.missing_features("mmx"), ValueError, "isa 'mmx' is not one of"),
+        (lambda: _native.self_test_fault(None), TypeError, "Argument 'isa' has incorrect type"),
     ],
 )
 def test_kernels_refuse(call: Any, error: type[Exception], text: str) -> None:
@@ -222,8 +222,8 @@ def test_kernels_take_empty_and_read_only_arrays(isa: str) -> None:
     packed, q = CODES.copy(), I8.copy()
     for array in (packed, q):
         array.flags.writeable = False
-    for name in _kernels.kernel_names():
-        kernel = _kernels.Kernel(name, isa=isa)
+    for name in _native.kernel_names():
+        kernel = _native.Kernel(name, isa=isa)
         for codes, inputs in (
             (packed, q),
             (packed[:0], q[:0]),
@@ -233,14 +233,14 @@ def test_kernels_take_empty_and_read_only_arrays(isa: str) -> None:
             dot = kernel.gemm(kernel.pack(codes, cols), kernel.prepare(inputs), rows, cols)
             assert dot.shape == (len(inputs), rows)
             assert cols or not dot.any()
-    assert _kernels.quantise(F32[:, :0].copy(), isa=isa)[0].shape == (4, 0)
+    assert _native.quantize(F32[:, :0].copy(), isa=isa)[0].shape == (4, 0)
     empty = np.zeros((4, 0), np.uint8)
     for type in ("f32", "q8_0"):
-        assert _kernels.pack_dense(type, empty, 0).size == 0
-        assert _kernels.dense_gemm(type, empty[0], F32[:, :0].copy(), 4, isa=isa).sum() == 0
-    assert _kernels.dense_rows("q8_0", U8[:0, :0].copy(), 0, isa=isa).shape == (0, 0)
-    assert _kernels.to_f16(ROW[:0], isa=isa).shape == (0,)
-    assert _kernels.attention(F32[:1], F32[:0], F32[:0], 1, isa=isa).tolist() == [[0] * 32]
+        assert _native.pack_dense(type, empty, 0).size == 0
+        assert _native.dense_gemm(type, empty[0], F32[:, :0].copy(), 4, isa=isa).sum() == 0
+    assert _native.dense_rows("q8_0", U8[:0, :0].copy(), 0, isa=isa).shape == (0, 0)
+    assert _native.to_f16(ROW[:0], isa=isa).shape == (0,)
+    assert _native.attention(F32[:1], F32[:0], F32[:0], 1, isa=isa).tolist() == [[0] * 32]
 
 
 CONFIG = tiny_config()

@@ -9,11 +9,11 @@ from outside_kernels import PYTHON, WITH_TABLES, compile_c, gemm, pack
 from tiny_model import tiny_config, tiny_tensors
 
 from bitnet_lut import Model, _registry, kernels, reference
-from bitnet_lut._engine import Pool, Session, Weights
+from bitnet_lut._native import Pool, Session, Weights
 from bitnet_lut.demo import MODEL
 from bitnet_lut.formats import i2_s
+from bitnet_lut.formats.tensors import PackedMatrix, TernaryMatrix
 from bitnet_lut.kernels.kernel import Kernel
-from bitnet_lut.tensors import PackedMatrix, TernaryMatrix
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitnet_lut.sampling import Sampler, Sampling
+from bitnet_lut.runtime.sampling import Sampler, Sampling
 
 # Few distinct values, so that equal logits are common.
 logit_lists = st.lists(st.integers(-8, 8).map(lambda n: n / 2), min_size=1, max_size=40)

@@ -17,7 +17,7 @@ import pytest
 from golden_data import GOLDEN
 from tiny_models import load_model, odd_model
 
-from bitnet_lut._kernels import missing_features, tier_names
+from bitnet_lut._native import missing_features, tier_names
 
 TESTS = Path(__file__).parent
 FLAGS = ["-std=gnu11", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-pthread"]
@@ -73,7 +73,7 @@ def run(command: list[str]) -> str:
     """Standard output of a command that must succeed."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if "unexpected memory mapping" in done.stderr:
-        pytest.skip("NO THREAD SANITIZER: this kernel's address randomisation defeats it")
+        pytest.skip("NO THREAD SANITIZER: this kernel's address randomization defeats it")
     assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stderr}"
     return done.stdout
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import odd_model
 
-from bitnet_lut import Generation, Model, NumericsError, Sampling, TextStream, _engine, _kernels
+from bitnet_lut import Generation, Model, NumericsError, Sampling, TextStream, _native
 from bitnet_lut.cli import main
 from bitnet_lut.demo import MODEL
 from bitnet_lut.model import Session
-from bitnet_lut.speculation import Speculation
+from bitnet_lut.runtime.speculation import Speculation
 
-TIERS = [name for name in _kernels.tier_names() if not _kernels.missing_features(name)]
+TIERS = [name for name in _native.tier_names() if not _native.missing_features(name)]
 STORY = "Once upon a time there was a young mouse named Leo."
 PROMPTS = (
     "The capital of France is",
@@ -86,13 +86,13 @@ def demo() -> Model:
 @functools.cache
 def odd_weights(isa: str) -> tuple[Any, Any]:
     tiny = odd_model()
-    return tiny.config, _engine.Weights(tiny.config, tiny.tensors, isa=isa)
+    return tiny.config, _native.Weights(tiny.config, tiny.tensors, isa=isa)
 
 
 def odd_session(isa: str, context: int = 64) -> Session:
     config, weights = odd_weights(isa)
     model: Any = SimpleNamespace(config=config, _open=lambda: weights)
-    return Session(model, _engine.Session(weights, _engine.Pool(1), context, batch=5))
+    return Session(model, _native.Session(weights, _native.Pool(1), context, batch=5))
 
 
 def run(

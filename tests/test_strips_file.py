@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_files import QUERY, rewritten
 
-from bitnet_lut import _engine, _kernels, reference
+from bitnet_lut import _native, reference
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.convert import convert
+from bitnet_lut.diagnose import inspect_model
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, strips
 from bitnet_lut.formats.gguf import GGUFFile
-from bitnet_lut.inspection import inspect_model
+from bitnet_lut.formats.tensors import DenseMatrix, StripMatrix
 from bitnet_lut.model import Model
-from bitnet_lut.tensors import DenseMatrix, StripMatrix
 
 COLS = {"q6_k_r32": (256, 512, 2560), "q8_0_r32": (32, 320, 2560), "q4_0_r32": (32, 320, 2560)}
 IDS = {"q6_k_r32": 1506, "q8_0_r32": 1507, "q4_0_r32": 1508}
@@ -101,9 +101,9 @@ def test_any_byte_is_safe_to_compute_with(seed, rows, type):
     data = rng.integers(0, 256, strips.nbytes(type, rows, cols), np.uint8)
     x = rng.normal(size=(3, cols)).astype(np.float32)
     found = [
-        _kernels.dense_gemm(strips.TYPES[type], data, x, rows, isa=isa)
-        for isa in _kernels.tier_names()
-        if not _kernels.missing_features(isa)
+        _native.dense_gemm(strips.TYPES[type], data, x, rows, isa=isa)
+        for isa in _native.tier_names()
+        if not _native.missing_features(isa)
     ]
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
@@ -176,7 +176,7 @@ def test_matrices_are_rows_for_all_others(golden, tmp_path):
         np.testing.assert_array_equal(stored.raw(rows), expected.data[rows])
     assert isinstance(kept, StripMatrix)
     x = np.random.default_rng(0).normal(size=(2, kept.cols)).astype(np.float32)
-    logits = _kernels.dense_gemm("q6_k", kept.strips, x, kept.rows, isa="scalar")
+    logits = _native.dense_gemm("q6_k", kept.strips, x, kept.rows, isa="scalar")
     assert_same_bits(logits, reference.linear(expected, x))
 
 
@@ -215,4 +215,4 @@ def test_the_engine_refuses_strips_that_are_none(golden, tmp_path):
     floats = StripMatrix("f16", kept.rows, kept.cols, kept.strips)
     for bad, text in ((short, "bytes of strips, its type needs"), (floats, "not laid out in str")):
         with pytest.raises(ValueError, match=text):
-            _engine.Weights(config, {**tensors, name: bad}, isa="scalar")
+            _native.Weights(config, {**tensors, name: bad}, isa="scalar")

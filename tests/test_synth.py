@@ -12,17 +12,17 @@ from bitnet_lut import Model
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.config import tensor_shapes
+from bitnet_lut.convert.synth import HEADS, SHAPES, TYPES, synthesize
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.gguf import GGUFFile
-from bitnet_lut.synth import HEADS, SHAPES, TYPES, synthesise
-from bitnet_lut.tensors import TernaryMatrix
-from bitnet_lut.tokenizer import Tokenizer
+from bitnet_lut.formats.tensors import TernaryMatrix
+from bitnet_lut.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("synth") / "tiny.gguf"
-    synthesise(path, "tiny")
+    synthesize(path, "tiny")
     return path
 
 
@@ -43,15 +43,15 @@ def ternary(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def test_a_seed_gives_the_same_bytes(tiny, tmp_path):
-    synthesise(tmp_path / "again.gguf", "tiny")
-    synthesise(tmp_path / "other.gguf", "tiny", seed=1)
+    synthesize(tmp_path / "again.gguf", "tiny")
+    synthesize(tmp_path / "other.gguf", "tiny", seed=1)
     assert (tmp_path / "again.gguf").read_bytes() == tiny.read_bytes()
     assert (tmp_path / "other.gguf").read_bytes() != tiny.read_bytes()
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_it_runs_and_its_logits_are_sane(tmp_path, head):
-    synthesise(tmp_path / "model.gguf", "tiny", head=head)
+    synthesize(tmp_path / "model.gguf", "tiny", head=head)
     with Model(tmp_path / "model.gguf") as model:
         logits = model.forward(model.tokenize("The capital of France is"))
         assert 2 < logits.std() < 4
@@ -69,7 +69,7 @@ def test_a_quarter_of_the_weights_is_negative_and_a_quarter_positive(tiny):
 
 @pytest.mark.parametrize("type", ["tq1_0", "tq2_0", "f16"])
 def test_weights_do_not_depend_on_their_type(tiny, tmp_path, type):
-    synthesise(tmp_path / "model.gguf", "tiny", type=type, head="q8_0")
+    synthesize(tmp_path / "model.gguf", "tiny", type=type, head="q8_0")
     expected = ternary(tiny)
     for name, (weights, scale) in ternary(tmp_path / "model.gguf").items():
         assert np.array_equal(weights, expected[name][0])
@@ -78,13 +78,13 @@ def test_weights_do_not_depend_on_their_type(tiny, tmp_path, type):
 
 @pytest.mark.parametrize("type", ["q8_0", "q4_0"])
 def test_types_that_are_not_ternary_load(tmp_path, type):
-    synthesise(tmp_path / "model.gguf", "tiny", type=type)
+    synthesize(tmp_path / "model.gguf", "tiny", type=type)
     with Model(tmp_path / "model.gguf") as model:
         assert np.isfinite(model.forward([1, 2, 3])).all()
 
 
 def test_the_gguf_package_agrees(tiny, tmp_path):
-    synthesise(tmp_path / "model.gguf", "tiny", type="tq2_0", head="q4_0")
+    synthesize(tmp_path / "model.gguf", "tiny", type="tq2_0", head="q4_0")
     reader = gguf.GGUFReader(tmp_path / "model.gguf")
     assert reader.get_field("tokenizer.ggml.pre").contents() == "llama-bpe"
     tensor = next(t for t in reader.tensors if t.name == "blk.1.ffn_down.weight")
@@ -99,7 +99,7 @@ def test_vocabulary_is_full_and_its_special_tokens_are_in_place(tmp_path, name):
     small = {"embedding_length": 32, "feed_forward_length": 32, "block_count": 1, "rope_dim": 8}
     heads = {"head_count": 4, "head_count_kv": 2, "head_dim": 8}
     config = replace(shape.config, **small, **heads)
-    synthesise(tmp_path / "model.gguf", replace(shape, config=config), head="q4_0")
+    synthesize(tmp_path / "model.gguf", replace(shape, config=config), head="q4_0")
     with GGUFFile(tmp_path / "model.gguf") as file:
         tokens = file.metadata["tokenizer.ggml.tokens"]
         tokenizer = Tokenizer.from_gguf(file.metadata, name=name)
@@ -133,7 +133,7 @@ def test_memory_stays_small_and_progress_is_told(tmp_path):
     calls = []
     tracemalloc.start()
     path = tmp_path / "large.gguf"
-    synthesise(path, "large", progress=lambda done, total: calls.append((done, total)))
+    synthesize(path, "large", progress=lambda done, total: calls.append((done, total)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     size = path.stat().st_size
@@ -155,12 +155,12 @@ def test_memory_stays_small_and_progress_is_told(tmp_path):
 )
 def test_wrong_choices_are_refused(tmp_path, shape, choices, message):
     with pytest.raises(ValueError, match=message):
-        synthesise(tmp_path / "model.gguf", shape, **choices)
+        synthesize(tmp_path / "model.gguf", shape, **choices)
     assert not list(tmp_path.iterdir())
 
 
 def test_every_type_has_an_id_and_a_file_type(tmp_path):
     for type, file_type in TYPES.items():
-        synthesise(tmp_path / "model.gguf", "tiny", type=type)
+        synthesize(tmp_path / "model.gguf", "tiny", type=type)
         with GGUFFile(tmp_path / "model.gguf") as file:
             assert file.metadata["general.file_type"] == file_type

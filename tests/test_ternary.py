@@ -40,6 +40,6 @@ def test_weights_that_are_not_finite_are_refused():
     for value in (np.nan, np.inf):
         weights = np.ones((2, 2), np.float32)
         weights[1, 1] = value
-        for quantise in (ternary.absmean, ternary.from_scaled):
+        for quantize in (ternary.absmean, ternary.from_scaled):
             with pytest.raises(FormatError, match="NaN or infinity"):
-                quantise(weights)
+                quantize(weights)

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_files import QUERY, linears, rewritten
 
-from bitnet_lut import _kernels
+from bitnet_lut import _native
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.convert import convert
+from bitnet_lut.diagnose import inspect_model
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import i2_s, tl5
 from bitnet_lut.formats.gguf import GGUFFile
-from bitnet_lut.inspection import inspect_model
+from bitnet_lut.formats.tensors import PackedMatrix, TernaryMatrix
 from bitnet_lut.model import Model
-from bitnet_lut.packing import INPUT_GROUPS, suited
-from bitnet_lut.tensors import PackedMatrix, TernaryMatrix
+from bitnet_lut.runtime.packing import INPUT_GROUPS, suited
 
 SHAPES = [(1, 1), (64, 240), (70, 241), (129, 1003)]
 FAMILIES = ["bitnet-b1.58", "llama-1.58", "bitnet-1bitllm"]
@@ -61,7 +61,7 @@ def test_what_is_packed_is_read(rng, rows, cols, per_row):
     weights = rng.integers(-1, 2, (rows, cols), np.int8)
     scale = rng.uniform(0.5, 2, rows if per_row else 1).astype(np.float32)
     data = tl5.pack(weights, scale)
-    kernel = _kernels.Kernel("tl5", isa="scalar")
+    kernel = _native.Kernel("tl5", isa="scalar")
     assert data.size == tl5.nbytes(rows, cols) == kernel.packed_bytes(rows, cols) + 4 * rows
     canonical, found = tl5.read_rows(data, rows, cols)
     np.testing.assert_array_equal(canonical, i2_s.pack_rows(weights))
@@ -107,8 +107,8 @@ def test_what_cannot_be_packed_is_refused():
         tl5.pack(np.full((1, 9), 2, np.int8), 1.0)
     with pytest.raises(FormatError, match=r"weight scale -1\.0 is negative"):
         tl5.pack(np.zeros((1, 9), np.int8), -1.0)
-    with pytest.raises(FormatError, match=f"TL5 has at most {_kernels.MAX_COLS}"):
-        tl5.nbytes(1, _kernels.MAX_COLS + 1)
+    with pytest.raises(FormatError, match=f"TL5 has at most {_native.MAX_COLS}"):
+        tl5.nbytes(1, _native.MAX_COLS + 1)
     with pytest.raises(FormatError, match="TL5 of 3x9 takes 396 bytes, not 397"):
         tl5.read_packed(np.zeros(397, np.uint8), 3, 9)
     assert tl5.nbytes(2**62, 1) > 2**62  # what a table of tensors may say
@@ -118,18 +118,18 @@ def test_what_cannot_be_packed_is_refused():
 def test_any_byte_is_safe_to_compute_with(seed, rows, cols):
     """And no code but 0, 1, 2 comes of it, so that it never counts as more than a wrong weight."""
     rng = np.random.default_rng(seed)
-    data = rng.integers(0, 256, _kernels.Kernel("tl5", isa="scalar").packed_bytes(rows, cols))
+    data = rng.integers(0, 256, _native.Kernel("tl5", isa="scalar").packed_bytes(rows, cols))
     packed = data.astype(np.uint8)
     negatives = packed[: -(-rows // 64) * 256].view("<i4")
     negatives[:] = rng.integers(0, -(-cols // 5) + 1, negatives.shape)
-    for isa in _kernels.tier_names():
-        if _kernels.missing_features(isa):
+    for isa in _native.tier_names():
+        if _native.missing_features(isa):
             continue
-        kernel = _kernels.Kernel("tl5", isa=isa)
+        kernel = _native.Kernel("tl5", isa=isa)
         for n in (1, 3):
             q = rng.integers(-128, 128, (n, cols), np.int8)
             assert kernel.gemm(packed, kernel.prepare(q), rows, cols).shape == (n, rows)
-        assert not _kernels.has_code_3(kernel.unpack(packed, rows, cols))
+        assert not _native.has_code_3(kernel.unpack(packed, rows, cols))
     scales = np.ones(rows, "<f4").view(np.uint8)
     with pytest.raises(FormatError, match="damaged data"):
         tl5.read_rows(np.concatenate([packed, scales]), rows, cols)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.gguf import GGUFFile
-from bitnet_lut.tokenizer import Tokenizer
+from bitnet_lut.text.tokenizer import Tokenizer
 
 PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 OTHERS = [byte for byte in range(256) if byte not in PRINTABLE]
@@ -169,7 +169,7 @@ def test_threads_do_not_mix_their_options():
 
 
 def merge_by_score(text, pieces):
-    """SentencePiece by its definition: always the best merge of neighbours, leftmost of equals."""
+    """SentencePiece by its definition: always the best merge of neighbors, leftmost of equals."""
     symbols = list(text)
     while True:
         merges = [

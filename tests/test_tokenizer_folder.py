@@ -6,7 +6,7 @@ import pytest
 import tokenizers
 
 from bitnet_lut.errors import FormatError
-from bitnet_lut.tokenizer import Tokenizer
+from bitnet_lut.text.tokenizer import Tokenizer
 
 
 @pytest.fixture

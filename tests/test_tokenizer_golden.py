@@ -9,7 +9,7 @@ from golden_data import GOLDEN
 
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.gguf import GGUFFile
-from bitnet_lut.tokenizer import Tokenizer
+from bitnet_lut.text.tokenizer import Tokenizer
 
 PLAIN = {"add_bos": False, "add_eos": False}
 # What tokenizer of ours a program's ids in vectors.json belong to, where it is not "auto".

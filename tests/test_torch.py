@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
 @pytest.fixture(autouse=True)
 def _eager():
-    """Transformers compiles its quantisers, which takes seconds and reorders sums."""
+    """Transformers compiles its quantizers, which takes seconds and reorders sums."""
     with torch.compiler.set_stance("force_eager"):
         yield
 

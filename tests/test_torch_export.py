@@ -14,10 +14,10 @@ from torch_models import FAMILIES, bit_model, new_model  # noqa: E402
 
 from bitnet_lut import finetune  # noqa: E402
 from bitnet_lut.checkpoint import open_checkpoint  # noqa: E402
+from bitnet_lut.convert.synth import synthesize  # noqa: E402
 from bitnet_lut.errors import FormatError  # noqa: E402
 from bitnet_lut.formats.gguf import GGUFFile  # noqa: E402
 from bitnet_lut.model import Model  # noqa: E402
-from bitnet_lut.synth import synthesise  # noqa: E402
 from bitnet_lut.torch import (  # noqa: E402
     CHECK_TEXT,
     BitLinear,
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
 @pytest.fixture(autouse=True)
 def _eager():
-    """Transformers compiles its quantisers, which takes seconds and reorders sums."""
+    """Transformers compiles its quantizers, which takes seconds and reorders sums."""
     with torch.compiler.set_stance("force_eager"):
         yield
 
@@ -43,7 +43,7 @@ def _eager():
 def tiny(tmp_path_factory):
     """A GGUF file of random weights with a vocabulary of 512 tokens."""
     path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
-    synthesise(path, "tiny", head="f16")
+    synthesize(path, "tiny", head="f16")
     return path
 
 

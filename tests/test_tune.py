@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 from tiny_model import tiny_config
 
-from bitnet_lut import _kernels, cpu
+from bitnet_lut import _native
 from bitnet_lut.cli import main
 from bitnet_lut.config import tensor_shapes
+from bitnet_lut.convert.synth import SHAPES
 from bitnet_lut.kernels import timing, tune
 from bitnet_lut.kernels.tune import Timing, Tuning, choose, measure, remember
-from bitnet_lut.packing import INPUT_GROUPS
-from bitnet_lut.synth import SHAPES
+from bitnet_lut.runtime import cpu
+from bitnet_lut.runtime.packing import INPUT_GROUPS
 
 CONFIG = SHAPES["2b-4t"].config
 SHAPES_OF_GROUPS = {
@@ -33,7 +34,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def other(monkeypatch):
     """A second kernel, by name."""
-    monkeypatch.setattr(_kernels, "kernel_names", lambda: ["i2_s", "other"])
+    monkeypatch.setattr(_native, "kernel_names", lambda: ["i2_s", "other"])
     return "other"
 
 
@@ -66,7 +67,7 @@ def test_a_fixed_order_before_any_measurement(other, monkeypatch):
 
 def test_the_fixed_order_prefers_kernels_of_the_tier_itself(isa):
     for name in choose(CONFIG, "auto", isa, 1).values():
-        assert _kernels.Kernel(name, isa=isa).own
+        assert _native.Kernel(name, isa=isa).own
 
 
 def test_what_is_asked_for_comes_before_what_was_measured(other, monkeypatch):
@@ -104,7 +105,7 @@ def test_the_key_names_processor_and_version(other, cache, monkeypatch):
 
 def test_a_kernel_that_is_gone_is_not_chosen(other, monkeypatch):
     remember(tuning(0.5))
-    monkeypatch.setattr(_kernels, "kernel_names", lambda: ["i2_s"])
+    monkeypatch.setattr(_native, "kernel_names", lambda: ["i2_s"])
     assert choose(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
 
 
@@ -167,7 +168,7 @@ def test_measure_times_every_kernel_for_every_group(isa, monkeypatch):
         tiny_config(), isa, 2, nbytes=0, progress=lambda done, total: steps.append((done, total))
     )
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    own = [name for name in _kernels.kernel_names() if _kernels.Kernel(name, isa=isa).own]
+    own = [name for name in _native.kernel_names() if _native.Kernel(name, isa=isa).own]
     assert [(one.group, one.kernel) for one in found.timings] == [
         (group, name) for group in INPUT_GROUPS for name in own
     ]

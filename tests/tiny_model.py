@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from bitnet_lut import _kernels
+from bitnet_lut import _native
 from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s
-from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 
 
 def tiny_config(**changes: object) -> ModelConfig:
@@ -48,8 +48,8 @@ def dense_matrix(rng: np.random.Generator, type: str, rows: int, cols: int) -> D
 
 def dense_product(matrix: DenseMatrix, x: np.ndarray, *, isa: str) -> np.ndarray:
     """``x @ matrix.T`` by the engine's functions: (n, K) to (n, M)."""
-    packed = _kernels.pack_dense(matrix.type, matrix.data, matrix.cols)
-    return _kernels.dense_gemm(matrix.type, packed, x, matrix.rows, isa=isa)
+    packed = _native.pack_dense(matrix.type, matrix.data, matrix.cols)
+    return _native.dense_gemm(matrix.type, packed, x, matrix.rows, isa=isa)
 
 
 def tiny_tensors(

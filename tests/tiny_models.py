@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut._engine import Pool, Session, Weights
+from bitnet_lut._native import Pool, Session, Weights
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.formats import i2_s
-from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
+from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 
 _TYPES = ("ternary", "f32", "f16", "bf16", "q8_0", "q4_0", "q6_k")  # bl_type of layout.h
 _VECTORS = ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm")

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut import _machine
-from bitnet_lut._kernels import missing_features
-from bitnet_lut.cpu import choose_isa, cpu_info, default_threads
+from bitnet_lut import _native
+from bitnet_lut._native import missing_features
+from bitnet_lut.runtime.cpu import choose_isa, cpu_info, default_threads
 
 __all__ = ["EnergyMeter", "Machine", "ReadRoof", "Roof", "integer_gmac_s", "machine", "roof"]
 
@@ -128,14 +128,14 @@ class ReadRoof:
     def __init__(self, nbytes: int = READ_BYTES) -> None:
         """Fill a buffer of *nbytes*, rounded up to whole pages and at most READ_BYTES."""
         nbytes = min(max(nbytes, 1), READ_BYTES)
-        self._data = _buffer(-(-nbytes // _machine.READ_UNIT) * _machine.READ_UNIT)
-        self._isas = [isa for isa in _machine.roof_names() if not missing_features(isa)]
+        self._data = _buffer(-(-nbytes // _native.READ_UNIT) * _native.READ_UNIT)
+        self._isas = [isa for isa in _native.roof_names() if not missing_features(isa)]
 
     def gb_s(self, threads: int) -> float:
         """One run: 1e9 bytes per second."""
         passes = -(-_LEAST_BYTES // self._data.size)
         seconds = min(
-            _machine.read(self._data, isa=isa, threads=threads, passes=passes)[0]
+            _native.read_roof(self._data, isa=isa, threads=threads, passes=passes)[0]
             for isa in self._isas
         )
         return self._data.size * passes / seconds / 1e9
@@ -154,7 +154,9 @@ def _buffer(nbytes: int) -> NDArray[np.uint8]:
 
 def integer_gmac_s(isa: str, threads: int) -> float:
     """One run of multiply-adds in registers, 1e9 per second on all threads together."""
-    seconds, macs = _machine.multiply(_MACS.get(isa, _MACS_OF_VECTORS), isa=isa, threads=threads)
+    seconds, macs = _native.multiply_roof(
+        _MACS.get(isa, _MACS_OF_VECTORS), isa=isa, threads=threads
+    )
     return macs / seconds / 1e9
 
 

@@ -1,4 +1,4 @@
-"""Plots of lines and labelled points as SVG, in nothing but text."""
+"""Plots of lines and labeled points as SVG, in nothing but text."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 
 __all__ = ["Axis", "Series", "plot"]
 
-_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
+_COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
 _LEFT, _TOP, _BOTTOM = 70, 40, 50  # margins; on the right is room for the legend
 _LEGEND = 250
 _TICKS = 6
@@ -15,7 +15,7 @@ _TICKS = 6
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y) of one colour. labels: beside each point, or none.
+    """Points (x, y) of one color. labels: beside each point, or none.
 
     line: whether the points are joined; markers: whether they are drawn.
     """
@@ -99,28 +99,28 @@ def plot(
         parts.append(_line(_LEFT, to_y(value), right, to_y(value), "#ddd"))
         parts.append(_text(_LEFT - 6, to_y(value) + 4, text, 'text-anchor="end"'))
     for index, one in enumerate(series):
-        colour = _COLOURS[index % len(_COLOURS)]
-        parts += _draw(one, [(to_x(a), to_y(b)) for a, b in one.points], colour)
+        color = _COLORS[index % len(_COLORS)]
+        parts += _draw(one, [(to_x(a), to_y(b)) for a, b in one.points], color)
         at = _TOP + 18 * index
-        parts.append(_line(right + 12, at, right + 30, at, colour, 3))
+        parts.append(_line(right + 12, at, right + 30, at, color, 3))
         parts.append(_text(right + 36, at + 4, one.name))
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _draw(series: Series, at: Sequence[tuple[float, float]], colour: str) -> Iterator[str]:
+def _draw(series: Series, at: Sequence[tuple[float, float]], color: str) -> Iterator[str]:
     if series.line:
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in at)
-        yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
+        yield f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>'
     if series.markers:
         for a, b in at:
-            yield f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="{colour}"/>'
+            yield f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="{color}"/>'
     for (a, b), label in zip(at, series.labels, strict=False):
-        yield _text(a + 7, b - 6, label, f'fill="{colour}"')
+        yield _text(a + 7, b - 6, label, f'fill="{color}"')
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: int = 1) -> str:
+def _line(x1: float, y1: float, x2: float, y2: float, color: str, width: int = 1) -> str:
     place = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-    return f'<line {place} stroke="{colour}" stroke-width="{width}"/>'
+    return f'<line {place} stroke="{color}" stroke-width="{width}"/>'
 
 
 def _text(x: float, y: float, text: str, attributes: str = "") -> str:

@@ -30,7 +30,7 @@ class Profile:
     """Time by part. The workers wait for each other after every part, which costs time of its own.
 
     name: what was run, such as "generate 64". tokens: how many of it were traced. parts: seconds
-    by part of the model: "norms" with the quantisation of what they give, "attention" with RoPE
+    by part of the model: "norms" with the quantization of what they give, "attention" with RoPE
     and the cache, "the rest" with the calls. untraced: seconds of the same without waiting.
     """
 

@@ -16,8 +16,8 @@ from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.gguf import MetadataValue
+from bitnet_lut.formats.tensors import DenseMatrix, PackedMatrix, StripMatrix, Tensor, TernaryMatrix
 from bitnet_lut.formats.ternary import Bytes, Rows, Ternary, absmean, from_scaled
-from bitnet_lut.tensors import DenseMatrix, PackedMatrix, StripMatrix, Tensor, TernaryMatrix
 
 # The matrices of a block that BitNet makes ternary: blk.N.<linear>.weight.
 LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
@@ -205,8 +205,8 @@ def ternary_matrix(ternary: Ternary) -> TernaryMatrix:
     return TernaryMatrix(rows, cols, i2_s.pack_rows(weights), scale)
 
 
-def ternarise(weights: Rows) -> TernaryMatrix:
-    """Take apart weights that are a ternary matrix times a scale; quantise any others."""
+def ternarize(weights: Rows) -> TernaryMatrix:
+    """Take apart weights that are a ternary matrix times a scale; quantize any others."""
     return ternary_matrix(from_scaled(weights) or absmean(weights))
 
 

@@ -16,16 +16,16 @@ from bitnet_lut.checkpoint.base import (
     dense_matrix,
     is_linear,
     scale_name,
-    ternarise,
+    ternarize,
     ternary_matrix,
 )
 from bitnet_lut.config import config_from_gguf, tensor_shapes
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s, iq1_bn, iq2_bn, strips, tl1, tl2, tl5, tq1_0, tq2_0
 from bitnet_lut.formats.gguf import GGUFFile, TensorInfo
+from bitnet_lut.formats.tensors import DenseMatrix, PackedMatrix, StripMatrix, TernaryMatrix
 from bitnet_lut.formats.ternary import Bytes, Scale, check_scales, from_scaled
 from bitnet_lut.formats.tiles import Shape, Tile
-from bitnet_lut.tensors import DenseMatrix, PackedMatrix, StripMatrix, TernaryMatrix
 
 _FLOATS = ("f32", "f16", "bf16")
 _KEPT = (*_FLOATS, "q8_0", "q4_0", "q6_k")  # what the engine computes with
@@ -164,7 +164,7 @@ class GGUFCheckpoint(Checkpoint):
         if linear and kind in _FLOATS:
             floats = StoredMatrix(kind, (rows, cols), data.reshape(rows, -1).__getitem__)
             if self.ternary_masters:
-                return ternarise(floats)
+                return ternarize(floats)
             if TERNARY_HASH_KEY in self.metadata and (ternary := from_scaled(floats)):
                 return ternary_matrix(ternary)
         if kind in _KEPT:

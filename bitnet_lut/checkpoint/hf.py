@@ -17,7 +17,7 @@ from bitnet_lut.checkpoint.base import (
     dense_matrix,
     is_linear,
     scale_name,
-    ternarise,
+    ternarize,
     ternary_matrix,
 )
 from bitnet_lut.config import config_from_hf, tensor_shapes
@@ -29,8 +29,8 @@ from bitnet_lut.formats.safetensors import (
     open_folder,
     parse_json,
 )
+from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 from bitnet_lut.formats.ternary import Scale, check_scales
-from bitnet_lut.tensors import DenseMatrix, TernaryMatrix
 
 _FLOATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
@@ -112,7 +112,7 @@ class HFCheckpoint(Checkpoint):
             if dtype == "U8":
                 return ternary_matrix((hf.unpack(file.array(hf_name), rows), self._scale(name)))
             if is_linear(name) and self.ternary_masters:
-                return ternarise(self._floats(name))
+                return ternarize(self._floats(name))
             return dense_matrix(_FLOATS[dtype], file.raw(hf_name), rows, cols)
 
     def stored(self, name: str) -> StoredMatrix | None:

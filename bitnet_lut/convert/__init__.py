@@ -19,17 +19,17 @@ import numpy as np
 
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.checkpoint.base import is_linear
+from bitnet_lut.checkpoint.ternary_hash import TernaryHash
 from bitnet_lut.config import Activation, ModelConfig, tensor_shapes
 from bitnet_lut.convert.gguf import HEADS, TYPES, GGUFTarget
 from bitnet_lut.convert.hf import HFTarget
 from bitnet_lut.convert.vocabulary import NAMED_PRE_TOKENIZERS
-from bitnet_lut.convert.weights import Options, Rounded, TensorReader, Ternarised
+from bitnet_lut.convert.weights import Options, Rounded, TensorReader, Ternarized
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import i2_s
+from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.ternary import Scale
 from bitnet_lut.formats.tiles import Shape, Tile
-from bitnet_lut.tensors import TernaryMatrix
-from bitnet_lut.ternary_hash import TernaryHash
 
 __all__ = ["ARCHITECTURES", "HEADS", "TARGETS", "Conversion", "convert"]
 
@@ -50,7 +50,7 @@ class Conversion:
     """What a conversion did.
 
     nbytes: of the tensors written. ternary_sha256: see ``ternary_hash``; None without ternary
-    weights. ternarised: linear layers whose real values were rounded to ternary ones.
+    weights. ternarized: linear layers whose real values were rounded to ternary ones.
     rounded: tensors that are not exactly what they were. warnings: what a person should know, a
     sentence each.
     """
@@ -58,7 +58,7 @@ class Conversion:
     output: Path
     nbytes: int
     ternary_sha256: str | None
-    ternarised: tuple[Ternarised, ...]
+    ternarized: tuple[Ternarized, ...]
     rounded: tuple[Rounded, ...]
     warnings: tuple[str, ...]
 
@@ -113,13 +113,13 @@ def convert(
         warnings = [
             *target.warnings,
             *_left_out(checkpoint.unused),
-            *_hardly_ternary(reader.ternarised, checkpoint.ternary_masters),
+            *_hardly_ternary(reader.ternarized, checkpoint.ternary_masters),
         ]
     return Conversion(
         output=path,
         nbytes=target.nbytes,
         ternary_sha256=reader.hash.hexdigest(),
-        ternarised=tuple(reader.ternarised),
+        ternarized=tuple(reader.ternarized),
         rounded=tuple(rounded),
         warnings=tuple(warnings),
     )
@@ -240,21 +240,21 @@ def _left_out(unused: tuple[str, ...]) -> Iterator[str]:
         yield f"tensors that the model does not use are left out: {', '.join(names[:4])}{more}"
 
 
-def _hardly_ternary(ternarised: list[Ternarised], declared: bool) -> Iterator[str]:
+def _hardly_ternary(ternarized: list[Ternarized], declared: bool) -> Iterator[str]:
     """Warn of a model that was plainly not trained to be ternary."""
-    if not ternarised:
+    if not ternarized:
         return
-    worst = max(ternarised, key=lambda tensor: tensor.relative_error)
+    worst = max(ternarized, key=lambda tensor: tensor.relative_error)
     if declared and worst.relative_error < _FAR:
         return
     before, after = (
-        sum(getattr(tensor, f"norm_{when}") ** 2 for tensor in ternarised) ** 0.5
+        sum(getattr(tensor, f"norm_{when}") ** 2 for tensor in ternarized) ** 0.5
         for when in ("before", "after")
     )
-    mean = sum(tensor.relative_error for tensor in ternarised) / len(ternarised)
+    mean = sum(tensor.relative_error for tensor in ternarized) / len(ternarized)
     reason = "its weights are far from that" if declared else "nothing in it says so"
     yield (
-        f"this model was hardly trained to be ternary, {reason}: rounding {len(ternarised)} linear "
+        f"this model was hardly trained to be ternary, {reason}: rounding {len(ternarized)} linear "
         f"layers has a relative error of {mean:.3f} on average and {worst.relative_error:.3f} at "
         f"most ({worst.name}), their Frobenius norm was {before:.6g} and is {after:.6g}; expect "
         "text without sense"

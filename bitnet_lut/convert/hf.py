@@ -33,8 +33,8 @@ from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, hf, i2_s
 from bitnet_lut.formats.safetensors import DTYPES, parse_json
 from bitnet_lut.formats.safetensors_writer import SafetensorsWriter
+from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.ternary import Bytes, Scale
-from bitnet_lut.tensors import TernaryMatrix
 
 __all__ = ["HFTarget"]
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from bitnet_lut.convert import Conversion
-from bitnet_lut.convert.weights import Rounded, Ternarised
+from bitnet_lut.convert.weights import Rounded, Ternarized
 
 __all__ = ["report"]
 
@@ -22,8 +22,8 @@ def report(conversion: Conversion) -> Iterator[str]:
     if others:
         yield f"other matrices: {len(others)} rounded"
         yield from map(_change, others)
-    if conversion.ternarised:
-        yield from _layers(conversion.ternarised)
+    if conversion.ternarized:
+        yield from _layers(conversion.ternarized)
 
 
 def _change(tensor: Rounded) -> str:
@@ -32,12 +32,12 @@ def _change(tensor: Rounded) -> str:
     )
 
 
-def _layers(ternarised: Sequence[Ternarised]) -> Iterator[str]:
+def _layers(ternarized: Sequence[Ternarized]) -> Iterator[str]:
     """The figures of each layer, over all its linear parts."""
-    yield f"real values: {len(ternarised)} linear layers rounded to ternary weights by absmean"
+    yield f"real values: {len(ternarized)} linear layers rounded to ternary weights by absmean"
     yield "  layer  relative error  norm before  norm after"
-    layers: dict[int, list[Ternarised]] = {}
-    for tensor in ternarised:
+    layers: dict[int, list[Ternarized]] = {}
+    for tensor in ternarized:
         layers.setdefault(int(tensor.name.split(".")[1]), []).append(tensor)
     for layer, parts in sorted(layers.items()):
         before = math.hypot(*(part.norm_before for part in parts))

@@ -1,7 +1,7 @@
 """Vocabularies from Hugging Face folders to GGUF metadata and back.
 
 GGUF names one of a few ways to cut words where tokenizer.json spells it out, and knows neither
-normalisation nor the finer rules of added tokens: what comes out differently is reported.
+normalization nor the finer rules of added tokens: what comes out differently is reported.
 """
 
 import json
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as Encoder
 from tokenizers import decoders, processors
 
-from bitnet_lut import vocabulary, vocabulary_hf
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.safetensors import parse_json
-from bitnet_lut.vocabulary import (
+from bitnet_lut.text import vocabulary, vocabulary_hf
+from bitnet_lut.text.vocabulary import (
     BYTE,
     CONTROL,
     GPT2,
@@ -81,7 +81,7 @@ def from_folder(
         raise FormatError(f"{file}: a model of type {quote(state['model'].get('type'))}, not BPE")
     if "ByteLevel" in _steps(state["decoder"], "decoders"):
         warnings = _check_normalizer(state, file)
-        pre = pre or _recognise(state, file)
+        pre = pre or _recognize(state, file)
         fields = _byte_level_fields(source, state, pre, vocab_size, file)
     elif pre is not None:
         raise ValueError(f"{file}: a SentencePiece vocabulary has no pre-tokenizer {pre!r}")
@@ -253,11 +253,11 @@ def _check_normalizer(state: Mapping[str, Any], file: Path) -> list[str]:
     """What the normalizer of a byte-level vocabulary does that GGUF leaves out."""
     steps = _steps(state.get("normalizer"), "normalizers")
     if steps.keys() <= {"NFC"}:
-        return ["NFC normalisation of texts is left out, as in llama.cpp"] if steps else []
+        return ["NFC normalization of texts is left out, as in llama.cpp"] if steps else []
     raise FormatError(f"{file}: the normalizer {quote(state['normalizer'])} is not supported")
 
 
-def _recognise(state: Mapping[str, Any], file: Path) -> str:
+def _recognize(state: Mapping[str, Any], file: Path) -> str:
     """The key of PRE_TOKENIZERS with the regexes of a tokenizer.json."""
     passes = tuple(_passes(state.get("pre_tokenizer")))
     ignore_merges = state["model"].get("ignore_merges", False)

@@ -18,9 +18,11 @@ from bitnet_lut.checkpoint.base import (
     is_linear,
     ternary_matrix,
 )
+from bitnet_lut.checkpoint.ternary_hash import TernaryHash, permutation, without_dead_rows
 from bitnet_lut.config import ModelConfig
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, i2_s, strips
+from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.ternary import (
     Bytes,
     Scale,
@@ -30,14 +32,12 @@ from bitnet_lut.formats.ternary import (
     from_scaled,
     row_blocks,
 )
-from bitnet_lut.tensors import TernaryMatrix
-from bitnet_lut.ternary_hash import TernaryHash, permutation, without_dead_rows
 
 __all__ = [
     "Options",
     "Rounded",
     "TensorReader",
-    "Ternarised",
+    "Ternarized",
     "blocks",
     "dense_pieces",
     "may_be_ternary",
@@ -61,7 +61,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Ternarised:
+class Ternarized:
     """What rounding real-valued weights W to ternary ones T times a scale s did to a tensor.
 
     relative_error: norm of W - s T, divided by that of W; norms are Frobenius norms.
@@ -91,7 +91,7 @@ class Rounded:
 class TensorReader:
     """Reads the tensors of a checkpoint for a target graph, and notes what happens to them.
 
-    ternarised: the linear layers that were rounded, in the order in which they were read.
+    ternarized: the linear layers that were rounded, in the order in which they were read.
     scales: of the ternary matrices read, as (1,) or (rows,); hash: of their weights.
     """
 
@@ -103,7 +103,7 @@ class TensorReader:
         self._checkpoint = checkpoint
         self._target = target
         self._all_ternary = all_ternary
-        self.ternarised: list[Ternarised] = []
+        self.ternarized: list[Ternarized] = []
         self.scales: dict[str, Scale] = {}
         self.hash = TernaryHash(target)
 
@@ -153,7 +153,7 @@ class TensorReader:
         if not (self._all_ternary or self._checkpoint.ternary_masters):
             return None
         rounded = absmean(stored)
-        self.ternarised.append(_figures(name, stored, rounded))
+        self.ternarized.append(_figures(name, stored, rounded))
         return ternary_matrix(rounded)
 
     def _stored(self, name: str) -> StoredMatrix | None:
@@ -233,7 +233,7 @@ def dense_pieces(
         rounded(Rounded(name, "weights", matrix.type, type, math.sqrt(error / norm)))
 
 
-def _figures(name: str, weights: StoredMatrix, rounded: Ternary) -> Ternarised:
+def _figures(name: str, weights: StoredMatrix, rounded: Ternary) -> Ternarized:
     ternary, scale = rounded
     error = before = after = 0.0
     for rows in row_blocks(*weights.shape):
@@ -241,7 +241,7 @@ def _figures(name: str, weights: StoredMatrix, rounded: Ternary) -> Ternarised:
         error += _squares(real - near)
         before += _squares(real)
         after += _squares(near)
-    return Ternarised(name, math.sqrt(error / before), math.sqrt(before), math.sqrt(after))
+    return Ternarized(name, math.sqrt(error / before), math.sqrt(before), math.sqrt(after))
 
 
 def _squares(values: NDArray[np.float32]) -> float:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from bitnet_lut.demo import MODEL
 from bitnet_lut.demo.corpus import EOS, Question, documents, questions
 from bitnet_lut.model import Model
-from bitnet_lut.tokenizer import Tokenizer
+from bitnet_lut.text.tokenizer import Tokenizer
 
 __all__ = ["Task", "answers", "perplexity", "right_by_kind", "tasks", "texts"]
 

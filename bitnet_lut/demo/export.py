@@ -18,8 +18,8 @@ from bitnet_lut.demo.network import EPSILON, BitNet
 from bitnet_lut.demo.vocabulary import PRE
 from bitnet_lut.formats import ggml
 from bitnet_lut.formats.gguf_writer import GGUFWriter
+from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.ternary import scale_bytes
-from bitnet_lut.tensors import TernaryMatrix
 
 __all__ = ["CHAT_TEMPLATE", "NAME", "write_gguf", "write_master"]
 

@@ -34,7 +34,7 @@ _WEATHER = [
 ]
 _PLACES = ["the forest", "the river", "the lake", "the garden", "the hill", "the field", "the road"]
 _THINGS = ["ball", "key", "coin", "ring", "book", "hat", "lamp", "drum", "bell", "box"]
-_COLOURS = _words("red blue green white black brown golden silver yellow")
+_COLORS = _words("red blue green white black brown golden silver yellow")
 _FOODS = ["an apple", "a pear", "some bread", "a cake", "hot soup", "honey", "a plum", "milk"]
 _FEELINGS = ["happy", "glad", "proud", "surprised"]
 _ENDINGS = [
@@ -53,19 +53,19 @@ def story(dice: Dice) -> str:
     hero, home = dice.pick(_HEROES)
     kind, home_of_friend = dice.pick([other for other in _HEROES if other[0] != hero])
     weather, deed, air = dice.pick(_WEATHER)
-    place, thing, colour = dice.pick(_PLACES), dice.pick(_THINGS), dice.pick(_COLOURS)
+    place, thing, color = dice.pick(_PLACES), dice.pick(_THINGS), dice.pick(_COLORS)
     food, feeling, quality = dice.pick(_FOODS), dice.pick(_FEELINGS), dice.pick(_QUALITIES)
     article = "an" if quality[0] in "aeiou" else "a"
-    found = "an" if colour[0] in "aeiou" else "a"
+    found = "an" if color[0] in "aeiou" else "a"
     who = "An" if kind[0] in "aeiou" else "A"
     sentences = [
         f"Once upon a time there was {article} {quality} {hero} named {name}.",
         f"{name} lived in {home}.",
         f"One day {weather}, and {name} {deed}." if dice.below(2) else "",
         f"It was a {air} day." if dice.below(2) else "",
-        f"Near {place} {name} found {found} {colour} {thing}.",
+        f"Near {place} {name} found {found} {color} {thing}.",
         f'"Whose {thing} is this?" asked {name}.',
-        f'{who} {kind} named {friend} came and said: "The {colour} {thing} is mine."',
+        f'{who} {kind} named {friend} came and said: "The {color} {thing} is mine."',
         f"{name} gave the {thing} to {friend}.",
         f"{friend} was very {feeling} and gave {name} {food}.",
         f"They ate it together in {home_of_friend}." if dice.below(2) else "",

@@ -6,7 +6,7 @@ from itertools import islice
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from bitnet_lut.demo.corpus import BOS, EOS, EOT, documents
-from bitnet_lut.vocabulary import PRE_TOKENIZERS
+from bitnet_lut.text.vocabulary import PRE_TOKENIZERS
 
 __all__ = ["PRE", "train_vocabulary"]
 

@@ -119,7 +119,7 @@ def codes(type: str, data: _Blocks, cols: int) -> tuple[NDArray[np.int8], _Float
 def quantize(type: str, weights: _Floats) -> _Blocks:
     """Convert float32 (rows, cols) to uint8 (rows, row_bytes): f32, f16, bf16, q8_0, q4_0, q6_k."""
     if type not in _QUANTIZE:
-        raise ValueError(f"cannot quantise to {type}: choose one of {', '.join(_QUANTIZE)}")
+        raise ValueError(f"cannot quantize to {type}: choose one of {', '.join(_QUANTIZE)}")
     rows, cols = weights.shape
     size = row_bytes(type, cols)
     values = np.ascontiguousarray(weights, np.float32)

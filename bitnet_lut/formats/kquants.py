@@ -65,7 +65,7 @@ def codes_q6_k(blocks: _Blocks) -> tuple[NDArray[np.int8], _Floats]:
 
 
 def to_q6_k(values: _Floats) -> _Blocks:
-    """Quantise as ggml's reference does, searching the scale of each sub-block of 16.
+    """Quantize as ggml's reference does, searching the scale of each sub-block of 16.
 
     A ggml compiled with fused multiply-add chooses other bytes in a block or two of a hundred.
     """

@@ -6,7 +6,7 @@ scales and codes, and ``docs/tl5.md`` how to read them without this package.
 
 from collections.abc import Mapping
 
-from bitnet_lut import _kernels
+from bitnet_lut import _native
 from bitnet_lut.formats import ggml
 from bitnet_lut.formats.ternary import Bytes, need_bytes
 
@@ -25,7 +25,7 @@ def nbytes(type: str, rows: int, cols: int) -> int:
 
 def pack(type: str, data: Bytes, cols: int) -> Bytes:
     """Bring rows of the block type, uint8 (rows, bytes of one), into strips, uint8 (nbytes,)."""
-    return _kernels.pack_dense(TYPES[type], data, cols)
+    return _native.pack_dense(TYPES[type], data, cols)
 
 
 def unpack(type: str, data: Bytes, rows: int, cols: int) -> Bytes:
@@ -34,7 +34,7 @@ def unpack(type: str, data: Bytes, rows: int, cols: int) -> Bytes:
     Raises FormatError at a wrong size.
     """
     need_bytes(data, nbytes(type, rows, cols), f"{type} of {rows}x{cols}")
-    return _kernels.unpack_dense(TYPES[type], data, rows, cols)
+    return _native.unpack_dense(TYPES[type], data, rows, cols)
 
 
 def unpack_rows(type: str, data: Bytes, rows: int, cols: int, part: slice) -> Bytes:

@@ -1,4 +1,4 @@
-"""What the ternary formats share: codes and trits in bytes, scales, and quantisation to ternary.
+"""What the ternary formats share: codes and trits in bytes, scales, and quantization to ternary.
 
 A code is a weight plus one: 0, 1, 2 for -1, 0, +1. ``Ternary`` is what every codec unpacks to:
 int8 (rows, cols) in -1..1 and a float32 scale of shape (1,), or (rows,) with one scale per row.
@@ -159,7 +159,7 @@ def merge_scales(ternary: Weights, scales: NDArray[np.floating]) -> Ternary:
     if differs.any():
         raise FormatError(
             f"scales differ within row {int(differs.argmax())}: "
-            "this tensor was quantised from real-valued weights, not from ternary ones"
+            "this tensor was quantized from real-valued weights, not from ternary ones"
         )
     largest = per_row.max()
     if np.all((per_row == largest) | (per_row == 0)):
@@ -168,7 +168,7 @@ def merge_scales(ternary: Weights, scales: NDArray[np.floating]) -> Ternary:
 
 
 def absmean(weights: Rows) -> Ternary:
-    """Quantise real-valued weights (rows, cols) as BitNet b1.58 does: to clip(rint(w / mean|w|)).
+    """Quantize real-valued weights (rows, cols) as BitNet b1.58 does: to clip(rint(w / mean|w|)).
 
     The scale is the mean over the whole tensor, at least 1e-5, accumulated in float64 and rounded
     to float32. FormatError if a weight is NaN or infinite.

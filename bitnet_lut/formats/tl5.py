@@ -9,7 +9,7 @@ be moved before the kernel can compute with it.
 
 import numpy as np
 
-from bitnet_lut._kernels import MAX_COLS, Kernel
+from bitnet_lut._native import MAX_COLS, Kernel
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.ternary import Bytes, Scale, Weights, check_scales, need_bytes

@@ -7,14 +7,14 @@ from functools import partial
 
 import numpy as np
 
-from bitnet_lut import _kernels, _machine
+from bitnet_lut import _native
 from bitnet_lut.bench.machine import ReadRoof, integer_gmac_s, machine
 from bitnet_lut.bench.plot import Axis, Series, plot
 from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.config import tensor_shapes
+from bitnet_lut.convert.synth import SHAPES
 from bitnet_lut.kernels.kernel import Kernel, Packed
 from bitnet_lut.kernels.timing import Timer, ring, ring_bytes, take_turns
-from bitnet_lut.synth import SHAPES
 
 __all__ = ["Figure", "Roofs", "bench", "cached_shape", "figure_of", "matrix_shapes", "roofline"]
 
@@ -109,10 +109,10 @@ class Roofs:
 
 def _roof_tier(isa: str) -> str:
     """The tier whose instructions *isa* is compared with: itself, or the best that is known."""
-    known = _machine.roof_names()
+    known = _native.roof_names()
     if isa in known:
         return isa
-    return next(tier for tier in known if not _kernels.missing_features(tier))
+    return next(tier for tier in known if not _native.missing_features(tier))
 
 
 def cached_shape() -> tuple[int, int]:

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut import _kernels, _registry
-from bitnet_lut.cpu import choose_isa
+from bitnet_lut import _native, _registry
 from bitnet_lut.formats import i2_s
 from bitnet_lut.kernels.bounds import Sums, sums_of
+from bitnet_lut.runtime.cpu import choose_isa
 
 __all__ = ["Kernel", "Packed", "PackedWeights", "Prepared", "get", "names"]
 
@@ -71,7 +71,7 @@ class Kernel:
 
     def __init__(self, name: str, isa: str) -> None:
         """Find the functions; `get` checks the tier first."""
-        self._cell = _kernels.Kernel(name, isa=isa)
+        self._cell = _native.Kernel(name, isa=isa)
         self.name, self.isa = name, isa
         self.outside = name in _registry.functions
         self.own = self._cell.own
@@ -174,7 +174,7 @@ class Kernel:
 
 def names() -> list[str]:
     """Every kernel: those compiled in, then those registered from outside."""
-    return [*_kernels.kernel_names(), *_registry.functions]
+    return [*_native.kernel_names(), *_registry.functions]
 
 
 def get(name: str, isa: str = "auto") -> Kernel:

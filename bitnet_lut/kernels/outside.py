@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut import _kernels, _registry
+from bitnet_lut import _native, _registry
 from bitnet_lut.formats import i2_s
 from bitnet_lut.kernels.bounds import Sums
 
@@ -70,7 +70,7 @@ def register(
     A name that was registered before gets the new functions; models loaded before keep the old.
     What Python functions raise is raised by the call that needed them.
     """
-    if name in ("auto", *_kernels.kernel_names()) or not re.fullmatch(r"[\w.-]+", name):
+    if name in ("auto", *_native.kernel_names()) or not re.fullmatch(r"[\w.-]+", name):
         raise ValueError(f"a kernel cannot be named {name!r}: the name is taken, or no plain word")
     if panel not in (1, 2, 4, 8) and panel < 16:
         raise ValueError(f"panel is {panel}, it must be 1, 2, 4, 8, or at least 16")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut import _kernels
+from bitnet_lut import _native
 from bitnet_lut.formats import i2_s
 from bitnet_lut.kernels.kernel import Kernel
 
@@ -37,7 +37,7 @@ class Proof:
 def prove(kernel: Kernel) -> Proof:
     """Run every check; raises Fault at the first one that fails."""
     largest_cols = None if kernel.sums is None else kernel.sums.largest_cols
-    if largest_cols is not None and largest_cols < _kernels.MAX_COLS:
+    if largest_cols is not None and largest_cols < _native.MAX_COLS:
         raise Fault(f"bounds: {kernel.sums} overflow beyond {largest_cols} columns, of 2**22")
     rng = np.random.default_rng(0)
     checks: dict[str, Callable[[], Iterator[_Case]]] = {
@@ -126,8 +126,8 @@ def _saturated(rng: np.random.Generator) -> Iterator[_Case]:
 def _longest() -> Iterator[_Case]:
     for sign in (1, -1):
         yield (
-            np.full((1, _kernels.MAX_COLS), sign, np.int8),
-            np.full((1, _kernels.MAX_COLS), -128, np.int8),
+            np.full((1, _native.MAX_COLS), sign, np.int8),
+            np.full((1, _native.MAX_COLS), -128, np.int8),
         )
 
 
@@ -145,7 +145,7 @@ def _check(kernel: Kernel, weights: NDArray[np.int8], q: NDArray[np.int8]) -> in
     """Fault unless pack, unpack, prepare and gemm are right; returns the number of products."""
     rows, cols = weights.shape
     n = len(q)
-    cell = _kernels.Kernel(kernel.name, isa=kernel.isa)
+    cell = _native.Kernel(kernel.name, isa=kernel.isa)
     canonical = i2_s.pack_rows(weights)
     room = np.full(cell.packed_bytes(rows, cols) + 64, _CANARY, np.uint8)
     packed = cell.pack(canonical, cols, out=room[:-64])

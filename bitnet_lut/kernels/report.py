@@ -4,15 +4,15 @@ import runpy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bitnet_lut import _kernels, _registry
+from bitnet_lut import _native, _registry
 from bitnet_lut.bench.machine import machine
 from bitnet_lut.bench.report import table
-from bitnet_lut.cpu import choose_isa
 from bitnet_lut.kernels.bench import Figure
 from bitnet_lut.kernels.bounds import sums_of
 from bitnet_lut.kernels.kernel import Kernel, get, names
 from bitnet_lut.kernels.proof import Fault, prove
 from bitnet_lut.kernels.tune import TOKENS, Tuning
+from bitnet_lut.runtime.cpu import choose_isa
 
 __all__ = ["chosen", "list_kernels", "load", "prove_kernel", "report_bench", "report_tuning"]
 
@@ -33,7 +33,7 @@ def chosen(name: str | None, isa: str) -> list[Kernel]:
     """
     wanted = names() if name is None else name.split(",")
     if isa == "all":
-        tiers = [tier for tier in _kernels.tier_names() if not _kernels.missing_features(tier)]
+        tiers = [tier for tier in _native.tier_names() if not _native.missing_features(tier)]
     else:
         tiers = list(dict.fromkeys(map(choose_isa, isa.split(","))))
     found = []
@@ -48,8 +48,8 @@ def list_kernels() -> Iterator[str]:
     """A line for every kernel and tier."""
     rows = [("kernel", "tier", "bits a weight", "panel", "longest row", "functions", "runs here")]
     for name in names():
-        for isa in (ANY,) if name in _registry.functions else _kernels.tier_names():
-            missing = [] if isa == ANY else _kernels.missing_features(isa)
+        for isa in (ANY,) if name in _registry.functions else _native.tier_names():
+            missing = [] if isa == ANY else _native.missing_features(isa)
             kernel = Kernel(name, choose_isa() if isa == ANY else "scalar" if missing else isa)
             sums = sums_of(name, isa) or kernel.sums
             own = sums_of(name, isa) is not None if missing else kernel.own
@@ -78,7 +78,7 @@ def prove_kernel(kernel: Kernel) -> str:
     narrow = "".join(f"; int{block.bits} sums up to {block.largest:,}" for block in blocks)
     return (
         f"{label}: {proof.products:,} products exact; largest safe K "
-        f"{_longest_row(proof.largest_cols)}, the limit is {_kernels.MAX_COLS:,}{narrow}"
+        f"{_longest_row(proof.largest_cols)}, the limit is {_native.MAX_COLS:,}{narrow}"
     )
 
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from bitnet_lut import _kernels
+from bitnet_lut import _native
 from bitnet_lut.bench.machine import machine
 from bitnet_lut.config import ModelConfig, tensor_shapes
-from bitnet_lut.cpu import choose_kernels, is_kernel_asked_for
 from bitnet_lut.kernels.kernel import Kernel, get
 from bitnet_lut.kernels.timing import Timer, prepare_seconds, ring, ring_bytes, take_turns
-from bitnet_lut.packing import INPUT_GROUPS
+from bitnet_lut.runtime.cpu import choose_kernels, is_kernel_asked_for
+from bitnet_lut.runtime.packing import INPUT_GROUPS
 
 __all__ = ["TOKENS", "Timing", "Tuning", "choose", "measure", "remember"]
 
@@ -80,7 +80,7 @@ def choose(config: ModelConfig, kernel: str, isa: str, threads: int) -> dict[str
     known = _read().get(_machine_key(isa, threads), {})
     for group, (rows, cols) in _shapes(config).items():
         measured = known.get(f"{rows}x{cols}")
-        if measured in _kernels.kernel_names():
+        if measured in _native.kernel_names():
             found[group] = measured
     return found
 
@@ -100,7 +100,7 @@ def measure(
     """
     if nbytes is None:
         nbytes = ring_bytes()
-    kernels = [get(name, isa) for name in _kernels.kernel_names()]
+    kernels = [get(name, isa) for name in _native.kernel_names()]
     kernels = [kernel for kernel in kernels if kernel.own]
     timings: list[Timing] = []
     for done, (group, (rows, cols)) in enumerate(_shapes(config).items()):

@@ -24,7 +24,7 @@ from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.checkpoint.hf import hf_name
 from bitnet_lut.config import tensor_shapes
 from bitnet_lut.model import Model
-from bitnet_lut.reference import quantise
+from bitnet_lut.reference import quantize
 
 __all__ = ["Comparison", "compare"]
 
@@ -145,7 +145,7 @@ def _given(
         differences[f"the input of {name}"] = _relative(args[0].numpy()[0], inputs[name])
         # The values of the codes and not what they were rounded from, lest the last bit of a
         # factor turn one of them over.
-        codes, peaks = quantise(inputs[name])
+        codes, peaks = quantize(inputs[name])
         values = codes * (peaks / np.float32(127))[:, None]
         return (torch.from_numpy(values)[None], *args[1:])
 

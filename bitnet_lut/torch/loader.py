@@ -18,7 +18,7 @@ from bitnet_lut.checkpoint.hf import hf_name
 from bitnet_lut.config import tensor_shapes
 from bitnet_lut.convert import convert
 from bitnet_lut.formats import i2_s
-from bitnet_lut.tensors import TernaryMatrix
+from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.torch.bitlinear import replace_linears
 
 __all__ = ["from_state", "load"]
@@ -42,7 +42,7 @@ def load(source: str | os.PathLike[str]) -> nn.Module:
     """
     with TemporaryDirectory() as name:
         folder = Path(name) / "packed"
-        if convert(source, folder, type="hf").ternarised:
+        if convert(source, folder, type="hf").ternarized:
             raise ValueError(
                 f"{os.fspath(source)} holds real-valued weights: load it with transformers, and "
                 "put BitLinear into it (replace_linears)"

@@ -76,7 +76,7 @@ static void bl_check_run(const bl_tier *tier, bl_check_input *in, bl_check_outpu
 {
     enum { COLS = BL_CHECK_COLS, ODD = BL_CHECK_COLS - 5 };
     float scores[COLS];
-    for (int t = 0; t < BL_CHECK_TOKENS; t++) out->act_max[t] = tier->quantise(out->q[t], in->x[t], COLS);
+    for (int t = 0; t < BL_CHECK_TOKENS; t++) out->act_max[t] = tier->quantize(out->q[t], in->x[t], COLS);
     for (int kernel = 0; kernel < BL_KERNEL_COUNT; kernel++) {
         int32_t *dot = out->dot[kernel][0];
         for (size_t i = 0; i < sizeof bl_check_batches / sizeof *bl_check_batches; i++) {

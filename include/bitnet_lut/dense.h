@@ -228,7 +228,7 @@ BL_INLINE void BL_FN(decode_32)(float *out, bl_type type, const uint8_t *block)
     BL_FN(store)(out + 16, BL_FN(scaled)(q + 16, d));
 }
 
-/* out (cols) = one row of weights as floats, just as ggml dequantises it. */
+/* out (cols) = one row of weights as floats, just as ggml dequantizes it. */
 static void BL_FN(dense_row)(float *out, bl_type type, const uint8_t *row, int64_t cols)
 {
     const int64_t step = type == BL_Q6_K ? 256 : BL_FN(is_float)(type) ? BL_LANES : 32;

@@ -93,7 +93,7 @@ static void bl_make_input(const bl_step *s, const float *from, const float *norm
     const bl_tier *tier = s->model->tier;
     const bl_input to = bl_input_of(s, reader, worker);
     const int64_t width = reader->cols;
-    int8_t *q = s->state->quantised + worker * bl_widest_input(s->model);
+    int8_t *q = s->state->quantized + worker * bl_widest_input(s->model);
     int64_t lo = 0, hi = s->n;
     if (!bl_makes_own_input(s, reader)) bl_share(s->n, 1, worker, workers, &lo, &hi);
     for (int64_t t = lo; t < hi; t++) {
@@ -102,7 +102,7 @@ static void bl_make_input(const bl_step *s, const float *from, const float *norm
         else memcpy(input, from + t * width, (size_t)width * sizeof(float));
         uint8_t *prepared = to.prepared + t * bl_token_bytes_of(s->model, reader, s->n);
         if (reader->type == BL_TERNARY) {
-            to.act_max[t] = tier->quantise(q, input, width);
+            to.act_max[t] = tier->quantize(q, input, width);
             reader->cell->prepare(prepared, q, width, s->n);
         } else {
             tier->dense_prepare(prepared, input, width);

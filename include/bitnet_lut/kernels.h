@@ -34,7 +34,7 @@ typedef struct {
     void (*dense_row)(float *out, bl_type type, const uint8_t *row, int64_t cols);
 
     /* the rest of a transformer */
-    float (*quantise)(int8_t *q, const float *x, int64_t n);
+    float (*quantize)(int8_t *q, const float *x, int64_t n);
     int (*finite)(const float *x, int64_t n);
     void (*rms_norm)(float *out, const float *x, const float *weight, int64_t n, float eps);
     void (*silu_mul)(float *gate, const float *up, int64_t n);

@@ -83,7 +83,7 @@ typedef struct {
     uint8_t *prepared;     /* bl_prepared_bytes(model, batch) bytes: input as the next matrices read it */
     uint8_t *own_prepared; /* (workers, own_bytes): the same of BL_OWN_TOKENS, of a worker for itself */
     int64_t own_bytes;     /* bl_prepared_bytes(model, BL_OWN_TOKENS) */
-    int8_t *quantised;     /* (workers, widest input) */
+    int8_t *quantized;     /* (workers, widest input) */
     float *act_max;        /* (batch) */
     float *own_act_max;    /* (workers, BL_LANES), the first BL_OWN_TOKENS of each */
     float *q, *k, *v;      /* (batch, heads * head_dim), (batch, kv_heads * head_dim) twice */

@@ -14,7 +14,7 @@ BL_INLINE uint32_t bl_bits(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
 BL_INLINE float bl_float(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
 BL_INLINE uint16_t bl_load_u16(const uint8_t *p) { uint16_t u; memcpy(&u, p, 2); return u; }
 
-/* IEEE half to float, exact; scaling by 2^112 lets the multiplier normalise subnormals. */
+/* IEEE half to float, exact; scaling by 2^112 lets the multiplier normalize subnormals. */
 BL_INLINE float bl_from_f16(uint16_t half)
 {
     const uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13;
@@ -72,7 +72,7 @@ BL_INLINE float bl_relu2(float x)
     return positive * positive;
 }
 
-/* Largest |x| that quantisation divides by; smaller rows are treated as if they reached it (b1.58 reference). */
+/* Largest |x| that quantization divides by; smaller rows are treated as if they reached it (b1.58 reference). */
 #define BL_ACT_MIN 1e-5f
 
 /* What an int32 dot product is multiplied by: weight scale times activation maximum over 127. */

@@ -15,7 +15,7 @@ BL_INLINE bl_f32x16 BL_FN(load_part)(const float *p, int64_t count)
 
 /* q (n) = clip(rint(x * 127 / m), -128, 127) with m = max(1e-5, max |x|), which is returned; if any x is NaN or
  * infinite then so is m, and q is zero. */
-static float BL_FN(quantise)(int8_t *q, const float *x, int64_t n)
+static float BL_FN(quantize)(int8_t *q, const float *x, int64_t n)
 {
     const uint32_t max_bits = BL_FN(max_bits)(x, n);
     if (max_bits >= 0x7f800000u) {
@@ -220,7 +220,7 @@ static void BL_FN(mix_values)(float *out, const float *weights, int64_t stride, 
 #endif
 static const bl_tier BL_FN(tier) = {
     BL_TIER_STRING(BL_TIER), BL_TIER_NEEDS, {BL_TIER_CELLS}, BL_FN(dense_bytes), BL_FN(dense_prepare),
-    BL_FN(dense_gemm), BL_FN(dense_row), BL_FN(quantise), BL_FN(finite), BL_FN(rms_norm), BL_FN(silu_mul),
+    BL_FN(dense_gemm), BL_FN(dense_row), BL_FN(quantize), BL_FN(finite), BL_FN(rms_norm), BL_FN(silu_mul),
     BL_FN(relu2_mul), BL_FN(rope), BL_FN(store_f16), BL_FN(score_keys),
     BL_FN(exp_scores), BL_FN(mix_values)};
 #undef BL_TIER_STRING

@@ -7,7 +7,7 @@ BL_INLINE __m512i BL_FN(tl1_table)(const uint8_t *from)
     return BL_FN(lut_kept)(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)from)));
 }
 
-/* Neighbouring panels, up to a span of steps. */
+/* Neighboring panels, up to a span of steps. */
 BL_INLINE void BL_FN(tl1_panels)(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
                                  int64_t steps, const int panels)
 {

@@ -66,7 +66,7 @@ BL_INLINE __m512i BL_FN(tl2_index)(__m512i nibbles, __m512i signs)
 BL_INLINE __m512i BL_FN(tl2_low_signs)(__m512i signs) { return _mm512_srli_epi16(signs, 3); }
 BL_INLINE __m512i BL_FN(tl2_high_signs)(__m512i signs) { return _mm512_add_epi8(signs, signs); }
 
-/* Neighbouring panels, up to a span of steps. */
+/* Neighboring panels, up to a span of steps. */
 BL_INLINE void BL_FN(tl2_panels)(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
                                  int64_t steps, const int panels)
 {

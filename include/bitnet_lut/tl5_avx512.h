@@ -145,7 +145,7 @@ BL_INLINE void BL_FN(tl5_finish)(int32_t *dot, const BL_FN(tl5_sum) *s, int64_t 
     }
 }
 
-/* Up to six groups of neighbouring panels, whose vectors are stride bytes apart; what is ahead is fetched in the order
+/* Up to six groups of neighboring panels, whose vectors are stride bytes apart; what is ahead is fetched in the order
  * of its addresses. */
 BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2][2], const uint8_t *vectors, int64_t stride, const uint8_t *tables,
                                int64_t token_bytes, const uint8_t *ahead, int64_t groups, const int tokens,
@@ -170,7 +170,7 @@ BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2][2], const uint8_t *vectors,
         for (int p = 0; p < panels; p++) BL_FN(tl5_widen)(&sum[t][p]);
 }
 
-/* dot (tokens, panels, 64) += one block of groups of neighbouring panels. ahead: weights that are fetched meanwhile. */
+/* dot (tokens, panels, 64) += one block of groups of neighboring panels. ahead: weights that are fetched meanwhile. */
 BL_INLINE void BL_FN(tl5_block)(int32_t *dot, int64_t dot_stride, const uint8_t *vectors, const uint8_t *tables,
                                 int64_t token_bytes, int64_t groups, const uint8_t *ahead, const int tokens,
                                 const int panels)

@@ -2,10 +2,10 @@
 
 from time import perf_counter
 
-from bitnet_lut._kernels import missing_features
-
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
+
+from cengine cimport bl_pool, bl_pool_free, bl_pool_init, bl_pool_run
 
 
 cdef extern from "bitnet_lut/roof.h" nogil:
@@ -26,11 +26,6 @@ cdef extern from "bitnet_lut/roof.h" nogil:
         uint64_t digest[]
     void bl_roof_task(void *, int, int)
 
-    ctypedef struct bl_pool:
-        int workers
-    void bl_pool_init(bl_pool *, int)
-    void bl_pool_free(bl_pool *)
-    void bl_pool_run(bl_pool *, void (*)(void *, int, int) noexcept nogil, void *)
 
 
 READ_UNIT = BL_ROOF_UNIT
@@ -41,7 +36,7 @@ def roof_names() -> list[str]:
     return [bl_roofs[i].name.decode() for i in range(BL_ROOF_COUNT)]
 
 
-cdef const bl_roof *_find(str isa) except NULL:
+cdef const bl_roof *_find_roof(str isa) except NULL:
     cdef int i
     for i in range(BL_ROOF_COUNT):
         if bl_roofs[i].name.decode() == isa:
@@ -81,12 +76,12 @@ cdef class _Team:
         return perf_counter() - start
 
 
-def read(const uint8_t[::1] data not None, *, str isa not None, int threads=1, int64_t passes=1):
+def read_roof(const uint8_t[::1] data not None, *, str isa not None, int threads=1, int64_t passes=1):
     """Read all of *data*, a multiple of READ_UNIT bytes, *passes* times.
 
     Returns ``(seconds, digest)``; the digest is the XOR of the 64-bit words, or 0 after an even number of passes.
     """
-    cdef const bl_roof *roof = _find(isa)
+    cdef const bl_roof *roof = _find_roof(isa)
     if data.shape[0] == 0 or data.shape[0] % BL_ROOF_UNIT or passes < 1:
         raise ValueError(f"data has {data.shape[0]} bytes and passes is {passes}: there must be some, and a multiple "
                          f"of {BL_ROOF_UNIT} bytes")
@@ -101,9 +96,9 @@ def read(const uint8_t[::1] data not None, *, str isa not None, int threads=1, i
     return seconds, digest
 
 
-def multiply(int64_t macs, *, str isa not None, int threads=1):
+def multiply_roof(int64_t macs, *, str isa not None, int threads=1):
     """Do at least *macs* multiply-adds on each thread; returns ``(seconds, multiply-adds done by all)``."""
-    cdef const bl_roof *roof = _find(isa)
+    cdef const bl_roof *roof = _find_roof(isa)
     if macs < 1:
         raise ValueError(f"macs is {macs}, it must be at least 1")
     cdef _Team team = _Team(threads)

@@ -10,8 +10,8 @@ from typing import Self
 
 import numpy as np
 
-from bitnet_lut import vocabulary, vocabulary_hf
-from bitnet_lut.vocabulary import Vocabulary
+from bitnet_lut.text import vocabulary, vocabulary_hf
+from bitnet_lut.text.vocabulary import Vocabulary
 
 __all__ = ["StreamDecoder", "Tokenizer"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut.formats import i2_s
-from bitnet_lut.packing import INPUT_GROUPS, unpack_matrix
-from bitnet_lut.tensors import PackedMatrix, Tensor, TernaryMatrix
+from bitnet_lut.formats.tensors import PackedMatrix, Tensor, TernaryMatrix
+from bitnet_lut.runtime.packing import INPUT_GROUPS, unpack_matrix
 
 __all__ = ["Layer", "Linear", "kernel_names", "make_layers"]
 

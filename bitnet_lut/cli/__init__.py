@@ -14,29 +14,29 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from bitnet_lut import __version__, convert, cpu_info, hub
+from bitnet_lut import __version__, convert, cpu_info
 from bitnet_lut.bench.engine import bench
 from bitnet_lut.bench.report import report as report_bench
-from bitnet_lut.checkpoint import open_checkpoint
+from bitnet_lut.checkpoint import hub, open_checkpoint
 from bitnet_lut.convert.report import report as report_conversion
+from bitnet_lut.convert.synth import HEADS, SHAPES, TYPES, synthesize
 from bitnet_lut.convert.vocabulary import NAMED_PRE_TOKENIZERS
-from bitnet_lut.cpu import choose_isa, default_threads
 from bitnet_lut.demo import MODEL
+from bitnet_lut.diagnose import inspect_model
+from bitnet_lut.diagnose.report import report
 from bitnet_lut.errors import NumericsError
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.tiles import Shape, Tile
-from bitnet_lut.generate import Timings
-from bitnet_lut.inspection import inspect_model
-from bitnet_lut.inspection.report import report
 from bitnet_lut.kernels import bench as kernel_bench
 from bitnet_lut.kernels import report as kernel_report
 from bitnet_lut.kernels import tune
 from bitnet_lut.kernels.proof import Fault
 from bitnet_lut.model import Model
-from bitnet_lut.sampling import Sampling
-from bitnet_lut.synth import HEADS, SHAPES, TYPES, synthesise
-from bitnet_lut.tokenizer import Tokenizer
-from bitnet_lut.vocabulary import PRE_TOKENIZERS
+from bitnet_lut.runtime.cpu import choose_isa, default_threads
+from bitnet_lut.runtime.generate import Timings
+from bitnet_lut.runtime.sampling import Sampling
+from bitnet_lut.text.tokenizer import Tokenizer
+from bitnet_lut.text.vocabulary import PRE_TOKENIZERS
 
 _SAMPLING = {option.name: option.default for option in fields(Sampling)}
 _FAILURE, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141  # the last two as a shell reports the signals
@@ -185,7 +185,7 @@ def _tokenize(options: argparse.Namespace) -> int:
 
 def _synth(options: argparse.Namespace) -> int:
     with _progress("B") as progress:
-        synthesise(
+        synthesize(
             options.output,
             options.shape,
             type=options.type,

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut._kernels import Kernel, has_code_3
-from bitnet_lut.tensors import PackedMatrix, Tensor, TernaryMatrix
+from bitnet_lut._native import Kernel, has_code_3
+from bitnet_lut.formats.tensors import PackedMatrix, Tensor, TernaryMatrix
 
 __all__ = ["INPUT_GROUPS", "pack_matrix", "pack_tensors", "suited", "unpack_matrix"]
 

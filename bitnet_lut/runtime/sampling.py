@@ -80,7 +80,7 @@ class Sampler:
         if logits.ndim != 1 or logits.size == 0:
             raise ValueError(f"logits have the shape {logits.shape}: they must be (vocab,)")
         sampling = self.sampling
-        logits = _penalise(logits, history, sampling.repetition_penalty)
+        logits = _penalize(logits, history, sampling.repetition_penalty)
         peak = float(logits.max())  # NaN if any is
         if not math.isfinite(peak):
             raise ValueError(f"the largest logit is {peak}: there is nothing to choose from")
@@ -106,7 +106,7 @@ class Sampler:
         return min(drawn, int(np.searchsorted(cumulative, cumulative[-1])))
 
 
-def _penalise(
+def _penalize(
     logits: NDArray[np.float32], history: Sequence[int], penalty: float
 ) -> NDArray[np.float32]:
     if penalty == 1 or len(history) == 0:

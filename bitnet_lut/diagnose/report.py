@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from bitnet_lut.inspection import Inspection, StoredTensor, TernaryStatistics
-from bitnet_lut.tokenizer import Tokenizer
+from bitnet_lut.diagnose import Inspection, StoredTensor, TernaryStatistics
+from bitnet_lut.text.tokenizer import Tokenizer
 
 __all__ = ["report"]
 

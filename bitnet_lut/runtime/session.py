@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut import _engine
-from bitnet_lut.batch import Lane
+from bitnet_lut import _native
+from bitnet_lut.runtime.batch import Lane
 
 if TYPE_CHECKING:
     from bitnet_lut.model import Model
@@ -24,7 +24,7 @@ BATCH = 128
 class Session:
     """One sequence: its position and its cache of keys and values. Use it from one thread."""
 
-    def __init__(self, model: "Model", engine: _engine.Session) -> None:
+    def __init__(self, model: "Model", engine: _native.Session) -> None:
         """`Model.session` makes one."""
         self._model, self._engine = model, engine
 
@@ -114,7 +114,7 @@ def _step_together(sessions: Sequence[Session], ids: Sequence[int]) -> NDArray[n
     model = sessions[0]._model
     model._open()
     logits = np.empty((len(sessions), model.config.vocab_size), np.float32)
-    _engine.step_together([session._engine for session in sessions], int32_ids(ids), logits)
+    _native.step_together([session._engine for session in sessions], int32_ids(ids), logits)
     return logits
 
 

@@ -25,7 +25,7 @@ from bitnet_lut.formats import ggml, i2_s, tq1_0, tq2_0
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.formats.ternary import Bytes, scale_bytes
 
-__all__ = ["HEADS", "SHAPES", "TYPES", "Shape", "synthesise"]
+__all__ = ["HEADS", "SHAPES", "TYPES", "Shape", "synthesize"]
 
 # Types of linear layers, and the general.file_type that goes with them.
 TYPES = {"i2_s": 40, "tq1_0": 36, "tq2_0": 37, "f16": 1, "q8_0": 7, "q4_0": 2}
@@ -36,7 +36,7 @@ _PACK = {"tq1_0": tq1_0.pack, "tq2_0": tq2_0.pack}
 _TYPE_IDS = {entry.name: type_id for type_id, entry in ggml.GGML_TYPES.items()}
 _WEIGHTS_AT_ONCE = 2**22
 _LOGIT_DEVIATION = 3.0
-_POOL = 2**14  # runs of quantised weights that embeddings are put together from
+_POOL = 2**14  # runs of quantized weights that embeddings are put together from
 
 # GPT-2's letters for the 256 bytes, in the order of its vocabulary.
 _BYTES = [*map(chr, chain(range(33, 127), range(161, 173), range(174, 324)))]
@@ -62,7 +62,7 @@ class Shape:
     special: Mapping[int, str]
 
 
-def synthesise(
+def synthesize(
     path: str | os.PathLike[str],
     shape: str | Shape,
     *,
@@ -161,7 +161,7 @@ def _linear(bits: _Bits, rows: int, cols: int, kind: str) -> Iterator[Bytes]:
 
 
 def _dense(bits: _Bits, rows: int, cols: int, kind: str) -> Iterator[Bytes]:
-    """Normal weights, each run of them out of a pool, since to quantise them all takes a minute."""
+    """Normal weights, each run of them out of a pool, since to quantize them all takes a minute."""
     run = 256 if kind == "q6_k" else 32
     size = min(_POOL, rows * cols // run)
     weights = bits.normal(size * run).reshape(size, run)

@@ -5,7 +5,6 @@ import threading
 import numpy as np
 
 from bitnet_lut import _registry
-from bitnet_lut._kernels import Kernel, missing_features, pack_dense
 from bitnet_lut.errors import NumericsError
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uintptr_t
@@ -302,7 +301,7 @@ cdef _lay_out(Weights weights, bl_cache *c, bl_state *s, bl_place **places, int6
     _carve(base, &used, <void **>&s.prepared, bl_prepared_bytes(m, batch))
     s.own_bytes = bl_round_up(bl_prepared_bytes(m, BL_OWN_TOKENS), _ALIGN)
     _carve(base, &used, <void **>&s.own_prepared, workers * s.own_bytes)
-    _carve(base, &used, <void **>&s.quantised, workers * widest)
+    _carve(base, &used, <void **>&s.quantized, workers * widest)
     _carve(base, &used, <void **>&s.act_max, batch * 4)
     _carve(base, &used, <void **>&s.own_act_max, workers * BL_LANES * 4)
     _carve(base, &used, <void **>&s.q, batch * attention * 4)

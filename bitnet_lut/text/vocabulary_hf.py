@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer as Encoder
 
 from bitnet_lut.errors import FormatError
-from bitnet_lut.vocabulary import (
+from bitnet_lut.text.vocabulary import (
     BYTE,
     CONTROL,
     NORMAL,

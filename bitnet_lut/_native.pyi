@@ -1,9 +1,12 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
+
+from bitnet_lut.config import ModelConfig
+from bitnet_lut.formats.tensors import Tensor
 
 MAX_COLS: int
 
@@ -63,7 +66,7 @@ class Kernel:
         hi: int | None = None,
     ) -> float: ...
 
-def quantise(
+def quantize(
     x: NDArray[np.float32], *, isa: str
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]: ...
 def rescale(weight_scale: float, act_max: float) -> float: ...
@@ -102,3 +105,66 @@ def attention(
     *,
     isa: str,
 ) -> NDArray[np.float32]: ...
+
+READ_UNIT: int
+
+def roof_names() -> list[str]: ...
+def read_roof(
+    data: NDArray[np.uint8], *, isa: str, threads: int = 1, passes: int = 1
+) -> tuple[float, int]: ...
+def multiply_roof(macs: int, *, isa: str, threads: int = 1) -> tuple[float, int]: ...
+
+@disjoint_base
+class Pool:
+    def __new__(cls, threads: int) -> Pool: ...
+    @property
+    def threads(self) -> int: ...
+
+@disjoint_base
+class Weights:
+    @property
+    def config(self) -> ModelConfig: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def strip_bytes(self) -> int: ...
+    def __new__(
+        cls,
+        config: ModelConfig,
+        tensors: Mapping[str, Tensor],
+        *,
+        isa: str,
+        threads: int = 1,
+    ) -> Weights: ...
+
+def session_bytes(
+    weights: Weights, context: int, *, kv_f16: bool = True, batch: int = 64, threads: int = 1
+) -> tuple[int, int]: ...
+
+@disjoint_base
+class Session:
+    @property
+    def weights(self) -> Weights: ...
+    @property
+    def pool(self) -> Pool: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def context(self) -> int: ...
+    def __new__(
+        cls, weights: Weights, pool: Pool, context: int, *, kv_f16: bool = True, batch: int = 64
+    ) -> Session: ...
+    def step(
+        self,
+        ids: NDArray[np.int32],
+        logits: NDArray[np.float32] | None = None,
+        hidden: NDArray[np.float32] | None = None,
+        *,
+        probe: Callable[[int, str, NDArray[np.float32]], None] | None = None,
+    ) -> None: ...
+    def rewind(self, position: int) -> None: ...
+    def fork(self) -> Session: ...
+
+def step_together(
+    sessions: list[Session], ids: NDArray[np.int32], logits: NDArray[np.float32]
+) -> None: ...

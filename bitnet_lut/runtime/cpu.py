@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bitnet_lut import _kernels, _registry
-from bitnet_lut.packing import INPUT_GROUPS
+from bitnet_lut import _native, _registry
+from bitnet_lut.runtime.packing import INPUT_GROUPS
 
 __all__ = ["CpuInfo", "choose_isa", "choose_kernels", "cpu_info", "default_threads"]
 
@@ -37,13 +37,13 @@ class CpuInfo:
 @cache
 def _verdict(isa: str) -> str:
     """What speaks against *isa* here; empty if it may be used. The self-test runs once."""
-    missing = _kernels.missing_features(isa)
-    return f"this machine lacks {', '.join(missing)}" if missing else _kernels.self_test_fault(isa)
+    missing = _native.missing_features(isa)
+    return f"this machine lacks {', '.join(missing)}" if missing else _native.self_test_fault(isa)
 
 
 def _checked(isa: str, asked_by: str) -> str:
-    if isa not in _kernels.tier_names():
-        known = ", ".join(_kernels.tier_names())
+    if isa not in _native.tier_names():
+        known = ", ".join(_native.tier_names())
         raise ValueError(f"{asked_by} asks for {isa!r}, the tiers are {known}")
     verdict = _verdict(isa)
     if verdict:
@@ -55,7 +55,7 @@ def _best() -> tuple[str, str]:
     asked = os.environ.get(ISA_VARIABLE, "auto")
     if asked != "auto":
         return _checked(asked, ISA_VARIABLE), f"{ISA_VARIABLE} asks for it"
-    here = [isa for isa in _kernels.tier_names() if not _kernels.missing_features(isa)]
+    here = [isa for isa in _native.tier_names() if not _native.missing_features(isa)]
     usable = next(isa for isa in here if not _verdict(isa))
     for isa in here[: here.index(usable)]:
         warnings.warn(
@@ -85,7 +85,7 @@ def choose_kernels(kernel: str, isa: str) -> dict[str, str]:
         kernel, asked_by = os.environ.get(KERNEL_VARIABLE, "auto"), KERNEL_VARIABLE
     if kernel == "auto":
         kernel = _PREFERRED.get(isa, "i2_s")
-    known = [*_kernels.kernel_names(), *_registry.functions]
+    known = [*_native.kernel_names(), *_registry.functions]
     if kernel not in known:
         raise ValueError(f"{asked_by} asks for {kernel!r}, the kernels are {', '.join(known)}")
     return dict.fromkeys(INPUT_GROUPS, kernel)
@@ -99,8 +99,8 @@ def is_kernel_asked_for(kernel: str) -> bool:
 def cpu_info() -> CpuInfo:
     """What was found on this machine, what is used, and why."""
     isa, reason = _best()
-    tiers = {name: _verdict(name) or "usable" for name in _kernels.tier_names()}
-    return CpuInfo(tuple(_kernels.cpu_features()), tiers, isa, reason, default_threads())
+    tiers = {name: _verdict(name) or "usable" for name in _native.tier_names()}
+    return CpuInfo(tuple(_native.cpu_features()), tiers, isa, reason, default_threads())
 
 
 def default_threads() -> int:

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.generate import Generation, Steps, TextStream
+from bitnet_lut.runtime.generate import Generation, Steps, TextStream
 
 __all__ = ["Lane", "generate_together"]
 

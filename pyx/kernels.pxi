@@ -150,7 +150,7 @@ def kernel_names() -> list[str]:
 
 
 def aligned(int64_t nbytes):
-    """Uninitialised uint8 (nbytes,) that starts at a cache line."""
+    """Uninitialized uint8 (nbytes,) that starts at a cache line."""
     room = np.empty(nbytes + 64, np.uint8)
     cdef uint8_t[::1] view = room
     cdef int64_t skip = -<int64_t><uintptr_t>&view[0] & 63
@@ -352,7 +352,7 @@ def has_code_3(const uint8_t[:, ::1] canonical not None) -> bool:
     return bool(found)
 
 
-def quantise(const float[:, ::1] x not None, *, str isa not None):
+def quantize(const float[:, ::1] x not None, *, str isa not None):
     """Activations (n, K) as int8: ``(q int8 (n, K), act_max float32 (n,))``, value = q * act_max / 127."""
     cdef const bl_tier *tier = _find(isa)
     cdef int64_t n = x.shape[0], cols = x.shape[1], t
@@ -362,7 +362,7 @@ def quantise(const float[:, ::1] x not None, *, str isa not None):
     if n and cols:
         with nogil:
             for t in range(n):
-                act_max[t] = tier.quantise(&q[t, 0], &x[t, 0], cols)
+                act_max[t] = tier.quantize(&q[t, 0], &x[t, 0], cols)
     return values, maxima
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut.errors import NumericsError
-from bitnet_lut.sampling import Sampler, Sampling
-from bitnet_lut.speculation import Speculation
-from bitnet_lut.tokenizer import Tokenizer
+from bitnet_lut.runtime.sampling import Sampler, Sampling
+from bitnet_lut.runtime.speculation import Speculation
+from bitnet_lut.text.tokenizer import Tokenizer
 
 __all__ = ["Generation", "TextStream", "Timings"]
 

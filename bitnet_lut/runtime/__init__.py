@@ -1,0 +1,1 @@
+"""Running a model: packed weights, sessions, sampling, generation."""

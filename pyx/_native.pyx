@@ -1,0 +1,9 @@
+"""The C library with its arguments checked: kernels and tiers on arrays, roofs of the machine, weights, sessions.
+
+One extension module, so that every tier is compiled once and its parts share their types without a C API between
+modules, which abi3 would make slower and free-threading harder to get right.
+"""
+
+include "kernels.pxi"
+include "roofs.pxi"
+include "engine.pxi"
