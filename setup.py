@@ -25,12 +25,13 @@ if DEBUG:
 
 macros = [] if FREE_THREADED else [("Py_LIMITED_API", "0x030B0000")]
 parts = sorted(str(path) for path in Path("pyx").glob("*.px[id]"))
-headers = sorted(str(path) for path in Path("include/bitnet_lut").glob("*.h"))
+sources = sorted(str(path) for path in Path("src").rglob("*.c"))
+headers = sorted(str(path) for root in ("include", "src") for path in Path(root).rglob("*.h"))
 extensions = [
     Extension(
         "bitnet_lut._native",
-        ["pyx/_native.pyx"],
-        include_dirs=["include"],
+        ["pyx/_native.pyx", *sources],
+        include_dirs=["include", "src"],
         depends=[*headers, *parts],
         define_macros=macros,
         extra_compile_args=compile_args,

@@ -1,7 +1,7 @@
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 
-cdef extern from "bitnet_lut/kernels.h" nogil:
+cdef extern from "kernels.h" nogil:
     enum: BL_CPU_COUNT
     enum: BL_TIER_COUNT
     enum: BL_MAX_HEADS

@@ -53,7 +53,7 @@ from ckernels cimport (
     bl_unpack_blocks,
 )
 
-cdef extern from "bitnet_lut/check.h" nogil:
+cdef extern from "check.h" nogil:
     ctypedef struct bl_check_input:
         pass
     ctypedef struct bl_check_output:

@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free
 from cengine cimport bl_pool, bl_pool_free, bl_pool_init, bl_pool_run
 
 
-cdef extern from "bitnet_lut/roof.h" nogil:
+cdef extern from "roof.h" nogil:
     enum: BL_ROOF_COUNT
     enum: BL_ROOF_UNIT
     enum: BL_MAX_WORKERS

@@ -3,7 +3,7 @@
  *   selftest              kernels and float operations of every tier, and the pool; prints the tiers that ran
  *   selftest DUMP...      the engine on dumped models (see selftest_model.h); prints their logits as bits
  *
- * Build with -std=gnu11 -ffp-contract=off -Iinclude -pthread -lm. Exit status 1 at the first fault, which is named. */
+ * Build with -std=gnu11 -ffp-contract=off -Iinclude -Isrc -pthread -lm. Exit status 1 at the first fault, which is named. */
 #include "selftest_kernels.h"
 #include "selftest_model.h"
 #include "selftest_ops.h"

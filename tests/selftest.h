@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #define BL_FAR 3 /* so that short texts reach it */
-#include "bitnet_lut/check.h"
+#include "check.h"
 #include "bitnet_lut/engine.h"
 
 #define FAIL(...) (fprintf(stderr, "selftest: " __VA_ARGS__), fputc('\n', stderr), exit(1))

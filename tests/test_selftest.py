@@ -21,6 +21,7 @@ from bitnet_lut._native import missing_features, tier_names
 
 TESTS = Path(__file__).parent
 FLAGS = ["-std=gnu11", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-pthread"]
+INCLUDE = [f"-I{TESTS.parent / folder}" for folder in ("include", "src")]
 TOKENS = 6
 
 
@@ -85,7 +86,7 @@ def selftest(tmp_path_factory):
     @cache
     def compiled(compiler: tuple[str, ...]) -> str:
         program = str(tmp_path_factory.mktemp("build") / "selftest")
-        source = [f"-I{TESTS.parent / 'include'}", str(TESTS / "selftest.c")]
+        source = [*INCLUDE, str(TESTS / "selftest.c")]
         run([*compiler, *FLAGS, *source, "-o", program, "-lm"])
         return program
 

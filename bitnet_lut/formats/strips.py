@@ -1,6 +1,6 @@
 """Block types of ggml as they are multiplied here, in strips of 32 rows (GGUF 1506 to 1508).
 
-Rows are padded to a multiple of 32 by zero bytes; ``include/bitnet_lut/blocks.h`` has the order of
+Rows are padded to a multiple of 32 by zero bytes; ``src/shared/blocks.h`` has the order of
 scales and codes, and ``docs/tl5.md`` how to read them without this package.
 """
 

@@ -2,7 +2,7 @@
 
     int32 (rows), how many groups of a row are negative | groups, a byte each | float32 scale (rows)
 
-where rows are padded to panels of 64, except for the scales; ``include/bitnet_lut/tl5.h`` has the
+where rows are padded to panels of 64, except for the scales; ``src/kernels/tl5.h`` has the
 order of the groups, and ``docs/tl5.md`` how to read one without this package. No byte of it has to
 be moved before the kernel can compute with it.
 """

@@ -17,7 +17,7 @@ BL_TARGET("avx2,f16c,avx512f,avx512vl,avx512vnni")
 BL_TARGET("avx2,f16c,avxvnni")
 #endif
 
-#include "lanes_avx2.h"
+#include "shared/lanes_avx2.h"
 
 /* sum += u8 . i8, in int32 by fours. gcc spills the sums of the intrinsic; the instruction leaves them alone. */
 BL_INLINE __m256i BL_FN(add_products)(__m256i sum_i32x8, __m256i u8x32, __m256i i8x32)
@@ -36,16 +36,16 @@ BL_INLINE __m256i BL_FN(widen_quarter)(__m256i sum_i32x8) { return _mm256_srai_e
 /* Rows of i2_s that meet a few tokens at once: two make enough sums to hide the latency of the instruction. */
 enum { BL_FN(I2_S_TILE_ROWS) = 2 };
 
-#include "blocks_avx2.h"
-#include "panel_avx2.h"
-#include "i2_s_avx2.h"
-#include "lut_avx2.h"
-#include "tl1_avx2.h"
-#include "tl2_avx2.h"
-#include "tl5_avx2.h"
+#include "shared/blocks_avx2.h"
+#include "shared/panel_avx2.h"
+#include "kernels/i2_s_avx2.h"
+#include "shared/lut_avx2.h"
+#include "kernels/tl1_avx2.h"
+#include "kernels/tl2_avx2.h"
+#include "kernels/tl5_avx2.h"
 #define BL_TIER_CELLS                                                                                                  \
     [BL_I2_S] = &BL_FN(i2_s), [BL_TL1] = &BL_FN(tl1), [BL_TL2] = &BL_FN(tl2), [BL_TL5] = &BL_FN(tl5)
-#include "ops.h"
+#include "shared/ops.h"
 
 BL_TARGET_END
 #undef BL_DPBUSD

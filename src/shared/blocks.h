@@ -20,7 +20,7 @@
 #define BL_BLOCKS_H
 
 #include "layout.h"
-#include "numerics.h"
+#include "shared/numerics.h"
 
 enum {
     BL_STRIP = 32,

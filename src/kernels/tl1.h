@@ -15,7 +15,7 @@
 #ifndef BL_TL1_H
 #define BL_TL1_H
 
-#include "lut.h"
+#include "shared/lut.h"
 
 enum {
     BL_TL1_TABLE_BYTES = 64,

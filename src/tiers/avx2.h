@@ -7,7 +7,7 @@
 #define bl_f32x16 BL_FN(f32x16)
 BL_TARGET("avx2,f16c")
 
-#include "lanes_avx2.h"
+#include "shared/lanes_avx2.h"
 
 /* sum += u8 . i8, in int16 by pairs. gcc copies and spills the sums of the intrinsic; the instruction leaves them
  * alone. */
@@ -31,16 +31,16 @@ BL_INLINE __m256i BL_FN(widen_quarter)(__m256i sum_i16x16) { return BL_FN(widen)
 /* Rows of i2_s that meet a few tokens at once. */
 enum { BL_FN(I2_S_TILE_ROWS) = 1 };
 
-#include "blocks_avx2.h"
-#include "panel_avx2.h"
-#include "i2_s_avx2.h"
-#include "lut_avx2.h"
-#include "tl1_avx2.h"
-#include "tl2_avx2.h"
-#include "tl5_avx2.h"
+#include "shared/blocks_avx2.h"
+#include "shared/panel_avx2.h"
+#include "kernels/i2_s_avx2.h"
+#include "shared/lut_avx2.h"
+#include "kernels/tl1_avx2.h"
+#include "kernels/tl2_avx2.h"
+#include "kernels/tl5_avx2.h"
 #define BL_TIER_CELLS                                                                                                  \
     [BL_I2_S] = &BL_FN(i2_s), [BL_TL1] = &BL_FN(tl1), [BL_TL2] = &BL_FN(tl2), [BL_TL5] = &BL_FN(tl5)
-#include "ops.h"
+#include "shared/ops.h"
 
 BL_TARGET_END
 #undef bl_f32x16

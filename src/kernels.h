@@ -7,13 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "blocks.h"
+#include "shared/blocks.h"
 #include "cpu.h"
-#include "i2_s.h"
-#include "numerics.h"
-#include "tl1.h"
-#include "tl2.h"
-#include "tl5.h"
+#include "kernels/i2_s.h"
+#include "shared/numerics.h"
+#include "kernels/tl1.h"
+#include "kernels/tl2.h"
+#include "kernels/tl5.h"
 
 /* The ternary kernels. */
 enum { BL_I2_S, BL_TL1, BL_TL2, BL_TL5, BL_KERNEL_COUNT };
@@ -59,18 +59,18 @@ enum { BL_AHEAD = 8192 };
 /* Most heads of one call of attention: they share the keys and values that are read. */
 enum { BL_MAX_HEADS = 4 };
 
-#include "scalar.h"
+#include "tiers/scalar.h"
 #if BL_X86
-#include "avx2.h"
+#include "tiers/avx2.h"
 #if BL_AVXVNNI
-#include "avxvnni.h"
+#include "tiers/avxvnni.h"
 #endif
-#include "avx512.h"
+#include "tiers/avx512.h"
 #elif BL_ARM64
-#include "neon.h"
+#include "tiers/neon.h"
 #if BL_ARM64_REGIONS
-#include "neondot.h"
-#include "neoni8mm.h"
+#include "tiers/neondot.h"
+#include "tiers/neoni8mm.h"
 #endif
 #endif
 

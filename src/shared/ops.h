@@ -9,7 +9,7 @@ BL_INLINE bl_f32x16 BL_FN(load_part)(const float *p, int64_t count)
     return BL_FN(load)(part);
 }
 
-#include "dense.h"
+#include "shared/dense.h"
 
 /* ---- activations --------------------------------------------------------------------------------------------- */
 

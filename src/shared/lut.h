@@ -12,7 +12,7 @@
 #ifndef BL_LUT_H
 #define BL_LUT_H
 
-#include "panel.h"
+#include "shared/panel.h"
 
 enum {
     BL_LUT_PANELS = 4,     /* of a tile */

@@ -14,7 +14,7 @@
 #ifndef BL_PANEL_H
 #define BL_PANEL_H
 
-#include "i2_s.h"
+#include "kernels/i2_s.h"
 
 enum {
     BL_PANEL = 64,

@@ -10,7 +10,7 @@
 #ifndef BL_I2_S_H
 #define BL_I2_S_H
 
-#include "ternary.h"
+#include "bitnet_lut/ternary.h"
 
 /* Head of one prepared token. */
 typedef struct {

@@ -16,7 +16,7 @@
 #ifndef BL_TL5_H
 #define BL_TL5_H
 
-#include "panel.h"
+#include "shared/panel.h"
 
 enum { BL_TL5_GROUP = 5, BL_TL5_MOST = 121, BL_TL5_BLOCK = 48, BL_TL5_TABLE = 128 };
 

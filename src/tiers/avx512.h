@@ -86,16 +86,16 @@ BL_INLINE void BL_FN(round_i8)(int8_t *q, const float *x, int64_t n, float scale
     bl_round_i8_scalar(q + k, x + k, n - k, scale);
 }
 
-#include "blocks_avx512.h"
-#include "i2_s_avx512.h"
-#include "panel_avx512.h"
-#include "lut_avx512.h"
-#include "tl1_avx512.h"
-#include "tl2_avx512.h"
-#include "tl5_avx512.h"
+#include "shared/blocks_avx512.h"
+#include "kernels/i2_s_avx512.h"
+#include "shared/panel_avx512.h"
+#include "shared/lut_avx512.h"
+#include "kernels/tl1_avx512.h"
+#include "kernels/tl2_avx512.h"
+#include "kernels/tl5_avx512.h"
 #define BL_TIER_CELLS                                                                                                  \
     [BL_I2_S] = &BL_FN(i2_s), [BL_TL1] = &BL_FN(tl1), [BL_TL2] = &BL_FN(tl2), [BL_TL5] = &BL_FN(tl5)
-#include "ops.h"
+#include "shared/ops.h"
 
 BL_TARGET_END
 #undef bl_f32x16

@@ -5,7 +5,7 @@
 #define BL_TIER neon
 #define BL_TIER_NEEDS BL_CPU_NEON
 
-#include "lanes_neon.h"
+#include "shared/lanes_neon.h"
 
 /* sum + four products each. */
 BL_INLINE int32x4_t BL_FN(dot_fours)(int32x4_t sum, int8x16_t a, int8x16_t b)
@@ -14,16 +14,16 @@ BL_INLINE int32x4_t BL_FN(dot_fours)(int32x4_t sum, int8x16_t a, int8x16_t b)
     return vaddq_s32(sum, vpaddq_s32(low, vpaddlq_s16(vmull_high_s8(a, b))));
 }
 
-#include "blocks_neon.h"
-#include "i2_s_neon.h"
-#include "panel_neon.h"
-#include "lut_neon.h"
-#include "tl1_neon.h"
-#include "tl2_neon.h"
-#include "tl5_neon.h"
+#include "shared/blocks_neon.h"
+#include "kernels/i2_s_neon.h"
+#include "shared/panel_neon.h"
+#include "shared/lut_neon.h"
+#include "kernels/tl1_neon.h"
+#include "kernels/tl2_neon.h"
+#include "kernels/tl5_neon.h"
 #define BL_TIER_CELLS                                                                                                  \
     [BL_I2_S] = &BL_FN(i2_s), [BL_TL1] = &BL_FN(tl1), [BL_TL2] = &BL_FN(tl2), [BL_TL5] = &BL_FN(tl5)
-#include "ops.h"
+#include "shared/ops.h"
 
 #undef bl_f32x16
 #undef BL_TIER

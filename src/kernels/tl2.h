@@ -17,7 +17,7 @@
 #ifndef BL_TL2_H
 #define BL_TL2_H
 
-#include "lut.h"
+#include "shared/lut.h"
 
 enum {
     BL_TL2_COLS = 24, /* of a step */

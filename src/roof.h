@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "pool.h"
+#include "bitnet_lut/pool.h"
 #include "target.h"
 
 enum { BL_ROOF_UNIT = 4096 }; /* bytes: workers share a buffer in these */

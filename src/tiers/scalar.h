@@ -143,7 +143,7 @@ BL_INLINE void BL_FN(round_i8)(int8_t *q, const float *x, int64_t n, float scale
 
 #define BL_TIER_CELLS                                                                                                  \
     [BL_I2_S] = &bl_i2_s_scalar, [BL_TL1] = &bl_tl1_scalar, [BL_TL2] = &bl_tl2_scalar, [BL_TL5] = &bl_tl5_scalar
-#include "ops.h"
+#include "shared/ops.h"
 
 #undef bl_f32x16
 #undef BL_TIER
