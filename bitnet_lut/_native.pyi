@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-from bitnet_lut.config import ModelConfig
+from bitnet_lut.families import ModelConfig
 from bitnet_lut.formats.tensors import Tensor
 
 MAX_COLS: int

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bitnet_lut import _native
 from bitnet_lut.checkpoint import Checkpoint, hub, open_checkpoint
-from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.demo import MODEL
+from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats.i2_s import Layout
 from bitnet_lut.formats.tensors import DenseMatrix, StripMatrix, Tensor
 from bitnet_lut.formats.tiles import Shape, Tile

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.config import Activation, ModelConfig
+from bitnet_lut.families import Activation, ModelConfig
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 

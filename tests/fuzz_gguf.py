@@ -22,8 +22,8 @@ def main() -> None:
 
     with atheris.instrument_imports(include=["bitnet_lut"]):
         from bitnet_lut.checkpoint import open_checkpoint
-        from bitnet_lut.config import tensor_shapes
         from bitnet_lut.errors import FormatError
+        from bitnet_lut.families import tensor_shapes
         from bitnet_lut.formats.gguf import GGUFFile
         from bitnet_lut.text.tokenizer import Tokenizer
 

@@ -12,7 +12,7 @@ from tiny_model import dense_product
 
 from bitnet_lut import _native, reference
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.config import ModelConfig
+from bitnet_lut.families import ModelConfig
 
 Floats = NDArray[np.float32]
 

@@ -9,8 +9,8 @@ from golden_data import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitnet_lut.config import config_from_gguf
 from bitnet_lut.errors import FormatError
+from bitnet_lut.families import config_from_gguf
 from bitnet_lut.formats import gguf
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.gguf_writer import GGUFWriter

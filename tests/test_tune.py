@@ -9,8 +9,8 @@ from tiny_model import tiny_config
 
 from bitnet_lut import _native
 from bitnet_lut.cli import main
-from bitnet_lut.config import tensor_shapes
 from bitnet_lut.convert.synth import SHAPES
+from bitnet_lut.families import tensor_shapes
 from bitnet_lut.kernels import timing, tune
 from bitnet_lut.kernels.tune import Timing, Tuning, choose, measure, remember
 from bitnet_lut.runtime import cpu

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bitnet_lut import _native
-from bitnet_lut.config import ModelConfig, tensor_shapes
+from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 

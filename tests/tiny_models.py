@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bitnet_lut._native import Pool, Session, Weights
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.config import ModelConfig, tensor_shapes
+from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 

@@ -12,8 +12,8 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.errors import FormatError
+from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.gguf import MetadataValue
 from bitnet_lut.formats.tensors import DenseMatrix, PackedMatrix, StripMatrix, Tensor, TernaryMatrix

@@ -19,8 +19,8 @@ from bitnet_lut.checkpoint.base import (
     ternarize,
     ternary_matrix,
 )
-from bitnet_lut.config import config_from_gguf, tensor_shapes
 from bitnet_lut.errors import FormatError
+from bitnet_lut.families import config_from_gguf, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s, iq1_bn, iq2_bn, strips, tl1, tl2, tl5, tq1_0, tq2_0
 from bitnet_lut.formats.gguf import GGUFFile, TensorInfo
 from bitnet_lut.formats.tensors import DenseMatrix, PackedMatrix, StripMatrix, TernaryMatrix

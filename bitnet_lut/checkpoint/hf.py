@@ -20,8 +20,8 @@ from bitnet_lut.checkpoint.base import (
     ternarize,
     ternary_matrix,
 )
-from bitnet_lut.config import config_from_hf, tensor_shapes
 from bitnet_lut.errors import FormatError
+from bitnet_lut.families import config_from_hf, tensor_shapes
 from bitnet_lut.formats import hf
 from bitnet_lut.formats.safetensors import (
     SafetensorsFile,

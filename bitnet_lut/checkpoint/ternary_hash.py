@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut.checkpoint.base import TERNARY_HASH_KEY, Checkpoint
-from bitnet_lut.config import ModelConfig, tensor_shapes
+from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats.tensors import TernaryMatrix
 
 __all__ = ["TERNARY_HASH_KEY", "TernaryHash", "permutation", "ternary_sha256", "without_dead_rows"]

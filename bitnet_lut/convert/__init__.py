@@ -20,12 +20,12 @@ import numpy as np
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.checkpoint.ternary_hash import TernaryHash
-from bitnet_lut.config import Activation, ModelConfig, tensor_shapes
 from bitnet_lut.convert.gguf import HEADS, TYPES, GGUFTarget
 from bitnet_lut.convert.hf import HFTarget
 from bitnet_lut.convert.vocabulary import NAMED_PRE_TOKENIZERS
 from bitnet_lut.convert.weights import Options, Rounded, TensorReader, Ternarized
 from bitnet_lut.errors import FormatError
+from bitnet_lut.families import Activation, ModelConfig, tensor_shapes
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.ternary import Scale

@@ -17,7 +17,6 @@ from bitnet_lut.checkpoint.base import (
     is_linear,
 )
 from bitnet_lut.checkpoint.gguf import GGUFCheckpoint
-from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.convert.vocabulary import from_folder
 from bitnet_lut.convert.weights import (
     Options,
@@ -28,6 +27,7 @@ from bitnet_lut.convert.weights import (
     may_be_ternary,
 )
 from bitnet_lut.errors import FormatError
+from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s, iq2_bn, strips, tl5, tq1_0, tq2_0
 from bitnet_lut.formats.gguf import ALIGNMENT, ARRAY
 from bitnet_lut.formats.gguf_writer import GGUFWriter

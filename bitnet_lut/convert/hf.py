@@ -21,7 +21,6 @@ from bitnet_lut.checkpoint.base import (
     is_linear,
 )
 from bitnet_lut.checkpoint.hf import hf_name
-from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.convert.vocabulary import (
     copy_folder,
     replace_chat_template,
@@ -30,6 +29,7 @@ from bitnet_lut.convert.vocabulary import (
 )
 from bitnet_lut.convert.weights import Options, Rounded, TensorReader, dense_pieces
 from bitnet_lut.errors import FormatError
+from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats import ggml, hf, i2_s
 from bitnet_lut.formats.safetensors import DTYPES, parse_json
 from bitnet_lut.formats.safetensors_writer import SafetensorsWriter

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut.checkpoint.base import is_linear
-from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.errors import FormatError
+from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s, tq1_0, tq2_0
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.formats.ternary import Bytes, scale_bytes

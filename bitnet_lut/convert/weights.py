@@ -19,8 +19,8 @@ from bitnet_lut.checkpoint.base import (
     ternary_matrix,
 )
 from bitnet_lut.checkpoint.ternary_hash import TernaryHash, permutation, without_dead_rows
-from bitnet_lut.config import ModelConfig
 from bitnet_lut.errors import FormatError
+from bitnet_lut.families import ModelConfig
 from bitnet_lut.formats import ggml, i2_s, strips
 from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.ternary import (

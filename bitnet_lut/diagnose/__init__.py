@@ -14,8 +14,8 @@ import numpy as np
 from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
 from bitnet_lut.checkpoint.base import scale_name
 from bitnet_lut.checkpoint.ternary_hash import TERNARY_HASH_KEY, TernaryHash
-from bitnet_lut.config import ModelConfig, tensor_shapes
 from bitnet_lut.errors import FormatError
+from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.safetensors import open_folder, parse_json

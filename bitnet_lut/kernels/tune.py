@@ -17,7 +17,7 @@ import numpy as np
 
 from bitnet_lut import _native
 from bitnet_lut.bench.machine import machine
-from bitnet_lut.config import ModelConfig, tensor_shapes
+from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.kernels.kernel import Kernel, get
 from bitnet_lut.kernels.timing import Timer, prepare_seconds, ring, ring_bytes, take_turns
 from bitnet_lut.runtime.cpu import choose_kernels, is_kernel_asked_for

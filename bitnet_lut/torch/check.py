@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.checkpoint.hf import hf_name
-from bitnet_lut.config import tensor_shapes
+from bitnet_lut.families import tensor_shapes
 from bitnet_lut.model import Model
 from bitnet_lut.reference import quantize
 

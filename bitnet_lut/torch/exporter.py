@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.checkpoint.hf import hf_name
-from bitnet_lut.config import ModelConfig, config_from_hf, tensor_shapes
 from bitnet_lut.convert import convert
 from bitnet_lut.convert import vocabulary as convert_vocabulary
 from bitnet_lut.errors import FormatError
+from bitnet_lut.families import ModelConfig, config_from_hf, tensor_shapes
 from bitnet_lut.formats import hf
 from bitnet_lut.formats.safetensors_writer import SafetensorsWriter
 from bitnet_lut.formats.ternary import Scale, Weights

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.checkpoint.base import Checkpoint
 from bitnet_lut.checkpoint.hf import hf_name
-from bitnet_lut.config import tensor_shapes
 from bitnet_lut.convert import convert
+from bitnet_lut.families import tensor_shapes
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.torch.bitlinear import replace_linears

@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitnet_lut.config import ModelConfig, config_from_gguf, config_from_hf, tensor_shapes
 from bitnet_lut.errors import FormatError
+from bitnet_lut.families import ModelConfig, config_from_gguf, config_from_hf, tensor_shapes
 from bitnet_lut.formats import gguf
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.gguf_writer import GGUFWriter
