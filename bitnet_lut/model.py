@@ -17,9 +17,9 @@ from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats.i2_s import Layout
 from bitnet_lut.formats.tensors import DenseMatrix, StripMatrix, Tensor
 from bitnet_lut.formats.tiles import Shape, Tile
-from bitnet_lut.kernels import tune
 from bitnet_lut.runtime.batch import Lane, generate_together
-from bitnet_lut.runtime.cpu import choose_isa, choose_kernels, default_threads
+from bitnet_lut.runtime.choose import choose_kernels, named_kernel
+from bitnet_lut.runtime.cpu import choose_isa, default_threads
 from bitnet_lut.runtime.generate import Generation, TextStream
 from bitnet_lut.runtime.layers import Layer, kernel_names, make_layers
 from bitnet_lut.runtime.memory import ModelInfo, refuse_beyond
@@ -77,7 +77,7 @@ class Model:
             warnings.warn(f"no model given: using {MODEL}, a small demonstration", stacklevel=2)
             source = MODEL
         isa = choose_isa(isa)
-        choose_kernels(kernel, isa)  # an unknown name is told before a file is read
+        named_kernel(kernel)  # an unknown name is refused before a file is read
         self._pool = _native.Pool(default_threads() if threads is None else threads)
         if isinstance(source, str) and hub.is_repo_id(source):
             source = hub.download(source)
@@ -91,7 +91,7 @@ class Model:
             self._kv_f16 = kv == "f16"
             threads = self._pool.threads
             release = checkpoint.release
-            kernels = tune.choose(checkpoint.config, kernel, isa, threads)
+            kernels = choose_kernels(checkpoint.config, kernel, isa, threads)
             as_packed = suited(checkpoint.layouts, kernels).union(checkpoint.strips)
             read = checkpoint.tensors(progress, as_packed=as_packed, threads=threads)
             tensors = pack_tensors(read, kernels, isa=isa, threads=threads, release=release)

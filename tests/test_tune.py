@@ -1,19 +1,22 @@
 """The choice among kernels, and its cache."""
 
+import importlib.metadata
 import json
+import os
 import re
-from dataclasses import replace
 
 import pytest
 from tiny_model import tiny_config
 
-from bitnet_lut import _native
+from bitnet_lut import Model, _native
 from bitnet_lut.cli import main
 from bitnet_lut.convert.synth import SHAPES
+from bitnet_lut.demo import MODEL
 from bitnet_lut.families import tensor_shapes
 from bitnet_lut.kernels import timing, tune
-from bitnet_lut.kernels.tune import Timing, Tuning, choose, measure, remember
-from bitnet_lut.runtime import cpu
+from bitnet_lut.kernels.tune import Timing, Tuning, measure, remember
+from bitnet_lut.runtime import choose
+from bitnet_lut.runtime.choose import choose_kernels, group_shapes
 from bitnet_lut.runtime.packing import INPUT_GROUPS
 
 CONFIG = SHAPES["2b-4t"].config
@@ -60,37 +63,37 @@ def test_what_is_much_slower_for_several_tokens_is_not_chosen():
 
 
 def test_a_fixed_order_before_any_measurement(other, monkeypatch):
-    monkeypatch.setattr(cpu, "_PREFERRED", {"avx2": "other"})
-    assert choose(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "other")
-    assert choose(CONFIG, "auto", "scalar", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
+    monkeypatch.setattr(choose, "_PREFERRED", {"avx2": "other"})
+    assert choose_kernels(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "other")
+    assert choose_kernels(CONFIG, "auto", "scalar", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
 
 
 def test_the_fixed_order_prefers_kernels_of_the_tier_itself(isa):
-    for name in choose(CONFIG, "auto", isa, 1).values():
+    for name in choose_kernels(CONFIG, "auto", isa, 1).values():
         assert _native.Kernel(name, isa=isa).own
 
 
 def test_what_is_asked_for_comes_before_what_was_measured(other, monkeypatch):
     remember(tuning(0.5))
-    assert choose(CONFIG, "i2_s", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
-    monkeypatch.setenv(cpu.KERNEL_VARIABLE, "i2_s")
-    assert choose(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
+    assert choose_kernels(CONFIG, "i2_s", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
+    monkeypatch.setenv(choose.KERNEL_VARIABLE, "i2_s")
+    assert choose_kernels(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
     with pytest.raises(ValueError, match="kernel asks for 'nope'"):
-        choose(CONFIG, "nope", "avx2", 1)
+        choose_kernels(CONFIG, "nope", "avx2", 1)
 
 
 def test_what_was_measured_is_kept(other, cache):
     assert remember(tuning(0.5)) == cache
     chosen = dict.fromkeys(INPUT_GROUPS, "other")
     plain = dict.fromkeys(INPUT_GROUPS, "i2_s")
-    assert choose(CONFIG, "auto", "avx2", 1) == chosen
-    assert choose(CONFIG, "auto", "avx2", 2) == plain
-    assert choose(CONFIG, "auto", "scalar", 1) == plain
-    assert choose(tiny_config(), "auto", "avx2", 1) == plain
+    assert choose_kernels(CONFIG, "auto", "avx2", 1) == chosen
+    assert choose_kernels(CONFIG, "auto", "avx2", 2) == plain
+    assert choose_kernels(CONFIG, "auto", "scalar", 1) == plain
+    assert choose_kernels(tiny_config(), "auto", "avx2", 1) == plain
     remember(tuning(2, isa="scalar"))
-    assert choose(CONFIG, "auto", "avx2", 1) == chosen
+    assert choose_kernels(CONFIG, "auto", "avx2", 1) == chosen
     remember(tuning(2))
-    assert choose(CONFIG, "auto", "avx2", 1) == plain
+    assert choose_kernels(CONFIG, "auto", "avx2", 1) == plain
     assert [path.name for path in cache.parent.iterdir()] == ["kernels.json"]
 
 
@@ -98,26 +101,49 @@ def test_the_key_names_processor_and_version(other, cache, monkeypatch):
     remember(tuning(0.5))
     (key,) = json.loads(cache.read_text())
     assert key.endswith("avx2, threads 1")
-    newer = replace(tune.machine(), version="newer")
-    monkeypatch.setattr(tune, "machine", lambda: newer)
-    assert choose(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "newer")
+    assert choose_kernels(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
 
 
 def test_a_kernel_that_is_gone_is_not_chosen(other, monkeypatch):
     remember(tuning(0.5))
     monkeypatch.setattr(_native, "kernel_names", lambda: ["i2_s"])
-    assert choose(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
+    assert choose_kernels(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": 1}', '{"a": {"1x1": 2}}', "\0\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[1]", '{"a": 1}', '{"a": {"1x1": 2}}', "\0\xff", " " * 2**22 + "{}"),
+        *("[" * 100_000, '{"a":' * 100_000, '{"a": ' + "9" * 10_000 + "}"),
+    ],
+    ids=lambda text: repr(text[:12]),
+)
 def test_a_damaged_cache_is_ignored_with_a_warning(other, cache, text):
     cache.parent.mkdir()
     cache.write_text(text, encoding="latin-1")
     with pytest.warns(UserWarning, match=r"kernels\.json is ignored: .*run bitnet-lut tune"):
-        assert choose(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
+        assert choose_kernels(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "i2_s")
     with pytest.warns(UserWarning, match="is ignored"):
         remember(tuning(0.5))
-    assert choose(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "other")
+    assert choose_kernels(CONFIG, "auto", "avx2", 1) == dict.fromkeys(INPUT_GROUPS, "other")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_cache_that_is_no_file_is_ignored_with_a_warning(cache, make):
+    cache.parent.mkdir()
+    make(cache)
+    with pytest.warns(UserWarning, match=r"kernels\.json is ignored: not a regular file"):
+        assert set(choose_kernels(CONFIG, "auto", "scalar", 1).values()) == {"i2_s"}
+
+
+def test_a_model_opens_beside_a_damaged_cache(cache):
+    cache.parent.mkdir()
+    cache.write_text("[" * 100_000)
+    with pytest.warns(UserWarning, match="is ignored") as told, Model(MODEL) as model:
+        assert model.generate("2 + 2 =", max_tokens=1).ids
+    assert len(told) == 1
+    assert told[0].filename == __file__
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(other, cache):
@@ -135,10 +161,10 @@ def test_no_home_is_a_warning(other, monkeypatch):
     def no_home():
         raise RuntimeError("no home")
 
-    monkeypatch.setattr(tune.Path, "home", no_home)
+    monkeypatch.setattr(choose.Path, "home", no_home)
     with pytest.warns(UserWarning, match="there is no cache folder"):
         assert remember(tuning(0.5)) is None
-    assert set(choose(CONFIG, "auto", "avx2", 1).values()) == {"i2_s"}
+    assert set(choose_kernels(CONFIG, "auto", "avx2", 1).values()) == {"i2_s"}
 
 
 @pytest.mark.parametrize(
@@ -148,9 +174,9 @@ def test_no_home_is_a_warning(other, monkeypatch):
 def test_cache_folders(tmp_path, monkeypatch, platform, folder):
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "AppData/Local"))
-    monkeypatch.setattr(tune.sys, "platform", platform)
-    monkeypatch.setattr(tune.Path, "home", lambda: tmp_path)
-    assert tune._cache_file() == tmp_path / folder / "bitnet_lut/kernels.json"
+    monkeypatch.setattr(choose.sys, "platform", platform)
+    monkeypatch.setattr(choose.Path, "home", lambda: tmp_path)
+    assert choose.measurements_file() == tmp_path / folder / "bitnet_lut/kernels.json"
 
 
 def test_groups_are_all_linear_layers():
@@ -158,7 +184,7 @@ def test_groups_are_all_linear_layers():
     shapes = tensor_shapes(CONFIG)
     assert {f"blk.0.{name}.weight" for name in linear} <= set(shapes)
     assert len(linear) == 7
-    assert tune._shapes(CONFIG) == SHAPES_OF_GROUPS
+    assert group_shapes(CONFIG) == SHAPES_OF_GROUPS
 
 
 def test_measure_times_every_kernel_for_every_group(isa, monkeypatch):

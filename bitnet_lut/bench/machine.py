@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bitnet_lut import _native
 from bitnet_lut._native import missing_features
-from bitnet_lut.runtime.cpu import choose_isa, cpu_info, default_threads
+from bitnet_lut.runtime.cpu import choose_isa, cpu_info, cpu_name, default_threads
 
 __all__ = ["EnergyMeter", "Machine", "ReadRoof", "Roof", "integer_gmac_s", "machine", "roof"]
 
@@ -73,7 +73,7 @@ def machine() -> Machine:
     """Describe the machine this runs on."""
     info = cpu_info()
     return Machine(
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         features=info.features,
         cores=os.cpu_count() or 1,
         threads=default_threads(),
@@ -84,16 +84,6 @@ def machine() -> Machine:
         compiler=sysconfig.get_config_var("CC") and platform.python_compiler(),
         version=version("bitnet_lut"),
     )
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _caches(folder: Path) -> dict[str, int]:

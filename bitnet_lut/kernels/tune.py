@@ -1,29 +1,30 @@
-"""The choice among kernels for the matrices of a model: measured once, or by a fixed order.
+"""Measuring which kernel is fastest for the matrices of a model; `runtime.choose` reads the result.
 
-The matrices of each of INPUT_GROUPS have one kernel. What was measured is kept in the user's cache
-folder, by processor, version, tier, threads and shape, for every later model.
+The matrices of each of INPUT_GROUPS have one kernel.
 """
 
 import json
 import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bitnet_lut import _native
-from bitnet_lut.bench.machine import machine
-from bitnet_lut.families import ModelConfig, tensor_shapes
+from bitnet_lut.families import ModelConfig
 from bitnet_lut.kernels.kernel import Kernel, get
 from bitnet_lut.kernels.timing import Timer, prepare_seconds, ring, ring_bytes, take_turns
-from bitnet_lut.runtime.cpu import choose_kernels, is_kernel_asked_for
+from bitnet_lut.runtime.choose import (
+    group_shapes,
+    machine_key,
+    measurements_file,
+    read_measurements,
+)
 from bitnet_lut.runtime.packing import INPUT_GROUPS
 
-__all__ = ["TOKENS", "Timing", "Tuning", "choose", "measure", "remember"]
+__all__ = ["TOKENS", "Timing", "Tuning", "measure", "remember"]
 
 TOKENS = (1, 8, 64)  # at once; the first decides, unless others are far slower (_LOSS)
 
@@ -69,22 +70,6 @@ class Tuning:
         return best if seconds[best][1] * _GAIN < plain[1] else _PLAIN
 
 
-def choose(config: ModelConfig, kernel: str, isa: str, threads: int) -> dict[str, str]:
-    """The kernel of each group: the one asked for, else as measured, else by the fixed order.
-
-    Raises ValueError for a kernel that is unknown.
-    """
-    found = choose_kernels(kernel, isa)
-    if is_kernel_asked_for(kernel):
-        return found
-    known = _read().get(_machine_key(isa, threads), {})
-    for group, (rows, cols) in _shapes(config).items():
-        measured = known.get(f"{rows}x{cols}")
-        if measured in _native.kernel_names():
-            found[group] = measured
-    return found
-
-
 def measure(
     config: ModelConfig,
     isa: str,
@@ -103,7 +88,7 @@ def measure(
     kernels = [get(name, isa) for name in _native.kernel_names()]
     kernels = [kernel for kernel in kernels if kernel.own]
     timings: list[Timing] = []
-    for done, (group, (rows, cols)) in enumerate(_shapes(config).items()):
+    for done, (group, (rows, cols)) in enumerate(group_shapes(config).items()):
         seconds = _time_group(kernels, rows, cols, threads, nbytes)
         timings += [Timing(group, rows, cols, name, of) for name, of in seconds.items()]
         progress(done + 1, len(INPUT_GROUPS))
@@ -132,14 +117,14 @@ def _time_group(
 
 
 def remember(tuning: Tuning) -> Path | None:
-    """Keep what was measured for `choose`; returns the file, None with a warning if it fails."""
-    path = _cache_file()
+    """Keep the result for later models; returns the file, None with a warning if that fails."""
+    path = measurements_file()
     if path is None:
         warnings.warn("there is no cache folder: the tuning is not kept", stacklevel=2)
         return None
     shapes = {one.group: f"{one.rows}x{one.cols}" for one in tuning.timings}
-    everything = _read()
-    entry = everything.setdefault(_machine_key(tuning.isa, tuning.threads), {})
+    everything = read_measurements()
+    entry = everything.setdefault(machine_key(tuning.isa, tuning.threads), {})
     entry.update({shapes[group]: kernel for group, kernel in tuning.choice.items()})
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
@@ -150,58 +135,3 @@ def remember(tuning: Tuning) -> Path | None:
         warnings.warn(f"the tuning is not kept: {error}", stacklevel=2)
         return None
     return path
-
-
-def _shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Rows of all matrices of a group, and the columns of each."""
-    shapes = tensor_shapes(config)
-    found = {}
-    for group, members in INPUT_GROUPS.items():
-        dims = [shapes[f"blk.0.{name}.weight"] for name in members]
-        found[group] = (sum(rows for rows, _ in dims), dims[0][1])
-    return found
-
-
-def _machine_key(isa: str, threads: int) -> str:
-    here = machine()
-    return f"{here.cpu}, bitnet_lut {here.version}, {isa}, threads {threads}"
-
-
-def _cache_file() -> Path | None:
-    """Where tunings are kept; None where no user has a home."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    local = os.environ.get("LOCALAPPDATA", "")
-    if Path(given).is_absolute():
-        folder = Path(given)
-    elif sys.platform == "win32" and local:
-        folder = Path(local)
-    else:
-        try:
-            home = Path.home()
-        except RuntimeError:
-            return None
-        folder = home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    return folder / "bitnet_lut" / "kernels.json"
-
-
-def _read() -> dict[str, Any]:
-    """Kernels by machine and shape; empty, with a warning, if the file makes no sense."""
-    path = _cache_file()
-    if path is None:
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or not all(map(_is_entry, found.values())):
-            raise ValueError("it is no table of kernels")
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        warnings.warn(
-            f"{path} is ignored: {error}; delete it, or run bitnet-lut tune", stacklevel=3
-        )
-        return {}
-    return found
-
-
-def _is_entry(entry: object) -> bool:
-    return isinstance(entry, dict) and all(isinstance(name, str) for name in entry.values())

@@ -1,20 +1,17 @@
 """Which tier computes, and with how many threads."""
 
 import os
+import platform
 import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bitnet_lut import _native, _registry
-from bitnet_lut.runtime.packing import INPUT_GROUPS
+from bitnet_lut import _native
 
-__all__ = ["CpuInfo", "choose_isa", "choose_kernels", "cpu_info", "default_threads"]
+__all__ = ["CpuInfo", "choose_isa", "cpu_info", "cpu_name", "default_threads"]
 
 ISA_VARIABLE = "BITNET_LUT_ISA"
-KERNEL_VARIABLE = "BITNET_LUT_KERNEL"
-# The kernel of a tier that nothing was measured for; i2_s where it has none.
-_PREFERRED = {"avx512": "tl5"}
 
 
 @dataclass(frozen=True)
@@ -75,32 +72,22 @@ def choose_isa(isa: str = "auto") -> str:
     return _best()[0] if isa == "auto" else _checked(isa, "isa")
 
 
-def choose_kernels(kernel: str, isa: str) -> dict[str, str]:
-    """The ternary kernel of each of INPUT_GROUPS: *kernel*, else the environment's, else the best.
-
-    Raises ValueError for a kernel that is unknown.
-    """
-    asked_by = "kernel"
-    if kernel == "auto":
-        kernel, asked_by = os.environ.get(KERNEL_VARIABLE, "auto"), KERNEL_VARIABLE
-    if kernel == "auto":
-        kernel = _PREFERRED.get(isa, "i2_s")
-    known = [*_native.kernel_names(), *_registry.functions]
-    if kernel not in known:
-        raise ValueError(f"{asked_by} asks for {kernel!r}, the kernels are {', '.join(known)}")
-    return dict.fromkeys(INPUT_GROUPS, kernel)
-
-
-def is_kernel_asked_for(kernel: str) -> bool:
-    """Whether *kernel*, or else the environment, names one."""
-    return kernel != "auto" or os.environ.get(KERNEL_VARIABLE, "auto") != "auto"
-
-
 def cpu_info() -> CpuInfo:
     """What was found on this machine, what is used, and why."""
     isa, reason = _best()
     tiers = {name: _verdict(name) or "usable" for name in _native.tier_names()}
     return CpuInfo(tuple(_native.cpu_features()), tiers, isa, reason, default_threads())
+
+
+def cpu_name() -> str:
+    """The name of the processor, else of its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        return platform.machine()
 
 
 def default_threads() -> int:
