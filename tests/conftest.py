@@ -1,4 +1,5 @@
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from bitnet_lut import _native
 
 # Programs that tests start import the installed package, not the folder they are started in.
 os.environ["PYTHONSAFEPATH"] = "1"
+# training/ is not installed. It comes last, so that the installed bitnet_lut is found first.
+sys.path.append(str(Path(__file__).parents[1]))
 # What was measured on this machine does not choose kernels in tests.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="bitnet_lut-tests-")
 

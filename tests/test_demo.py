@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bitnet_lut import Model
-from bitnet_lut.demo import MODEL, corpus, evaluate, facts
+from bitnet_lut.demo import MODEL
+from training.demo import corpus, evaluate, facts
 
 PROMPT = "The capital of France is"
 OPERANDS = re.compile(r"(\d+)(?: [-+*] | plus | minus | times | or | is \w+ (?:than|to) )(\d+)")
@@ -103,7 +104,7 @@ def test_training_goes_on_where_it_was_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch = pytest.importorskip("torch", reason="the extra [train] is not installed")
-    from bitnet_lut.demo import train
+    from training.demo import train
 
     def run(folder: str, steps: int) -> None:
         sizes = "--tokens 1024 --vocab 600 --layers 1 --warmup 2 --save-every 3 --decay 0.1"

@@ -1,8 +1,7 @@
-"""A small ternary model to try the library with, and everything it was made by.
+"""A small ternary model to try the library with.
 
-``MODEL`` is the file; MODEL_CARD.md says what it can do. Importing this package needs nothing
-beyond what bitnet_lut needs; ``corpus`` makes its text and ``evaluate`` asks it questions, while
-``train`` needs the extra ``[train]``.
+``MODEL`` is its GGUF file; MODEL_CARD.md says what it can do. It was made by ``training/demo`` in
+the source repository.
 """
 
 from pathlib import Path

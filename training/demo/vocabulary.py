@@ -5,8 +5,8 @@ from itertools import islice
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from bitnet_lut.demo.corpus import BOS, EOS, EOT, documents
 from bitnet_lut.text.vocabulary import PRE_TOKENIZERS
+from training.demo.corpus import BOS, EOS, EOT, documents
 
 __all__ = ["PRE", "train_vocabulary"]
 

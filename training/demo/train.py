@@ -1,4 +1,4 @@
-"""Train the demonstration model: ``python -m bitnet_lut.demo.train FOLDER``.
+"""Train the demonstration model: ``python -m training.demo.train FOLDER``.
 
 Writes FOLDER/master (a Hugging Face folder of real-valued weights, which transformers'
 BitNetForCausalLM loads and rounds online), FOLDER/model.gguf, and the loss curve as loss.csv and
@@ -22,10 +22,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
 
-from bitnet_lut.demo.corpus import Piece, documents
-from bitnet_lut.demo.export import write_gguf, write_master
-from bitnet_lut.demo.network import BitNet, Shape
-from bitnet_lut.demo.vocabulary import train_vocabulary
+from training.demo.corpus import Piece, documents
+from training.demo.export import write_gguf, write_master
+from training.demo.network import BitNet, Shape
+from training.demo.vocabulary import train_vocabulary
 
 __all__ = ["main"]
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bitnet_lut.demo.dice import Dice
-from bitnet_lut.demo.facts import FAMILIES
-from bitnet_lut.demo.stories import story
+from training.demo.dice import Dice
+from training.demo.facts import FAMILIES
+from training.demo.stories import story
 
 __all__ = ["BOS", "EOS", "EOT", "Piece", "Question", "chat_prompt", "documents", "questions"]
 

@@ -5,8 +5,8 @@ the part that follows from what comes before it. Wordings under ``held_out`` are
 after the training: no text of the training uses them.
 """
 
-from bitnet_lut.demo.family import Family, both_ways, successors
-from bitnet_lut.demo.tables import (
+from training.demo.family import Family, both_ways, successors
+from training.demo.tables import (
     COUNTRIES,
     DAYS,
     MONTHS,

@@ -1,4 +1,4 @@
-"""Ask a demonstration model the held-out questions: ``python -m bitnet_lut.demo.evaluate``.
+"""Ask a demonstration model the held-out questions: ``python -m training.demo.evaluate``.
 
 Prints for each kind of question the share answered right by greedy decoding, and the perplexity of
 held-out text. With --master FOLDER transformers answers too, from the real-valued weights in
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bitnet_lut.demo import MODEL
-from bitnet_lut.demo.corpus import EOS, Question, documents, questions
 from bitnet_lut.model import Model
 from bitnet_lut.text.tokenizer import Tokenizer
+from training.demo.corpus import EOS, Question, documents, questions
 
 __all__ = ["Task", "answers", "perplexity", "right_by_kind", "tasks", "texts"]
 

@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
-from bitnet_lut.demo.corpus import BOS, EOS, EOT
-from bitnet_lut.demo.network import EPSILON, BitNet
-from bitnet_lut.demo.vocabulary import PRE
 from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats import ggml
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.ternary import scale_bytes
+from training.demo.corpus import BOS, EOS, EOT
+from training.demo.network import EPSILON, BitNet
+from training.demo.vocabulary import PRE
 
 __all__ = ["CHAT_TEMPLATE", "NAME", "write_gguf", "write_master"]
 

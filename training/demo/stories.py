@@ -1,6 +1,6 @@
 """Short stories from a grammar."""
 
-from bitnet_lut.demo.dice import Dice
+from training.demo.dice import Dice
 
 __all__ = ["story"]
 
