@@ -1,6 +1,6 @@
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 
-from ckernels cimport bl_cell, bl_kernel, bl_tier, bl_type
+from ckernels cimport bl_cell, bl_kernel, bl_kv_kind, bl_tier, bl_type
 
 
 cdef extern from "bitnet_lut/engine.h" nogil:
@@ -60,7 +60,7 @@ cdef extern from "bitnet_lut/engine.h" nogil:
 
     ctypedef struct bl_cache:
         int64_t context
-        int kv_f16
+        bl_kv_kind kind
         void *keys
         void *values
 

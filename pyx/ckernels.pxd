@@ -15,6 +15,13 @@ cdef extern from "kernels.h" nogil:
     ctypedef enum bl_type:
         BL_TERNARY, BL_F32, BL_F16, BL_BF16, BL_Q8_0, BL_Q4_0, BL_Q6_K
 
+    ctypedef enum bl_kv_kind:
+        BL_KV_F32, BL_KV_F16, BL_KV_KINDS
+    ctypedef struct bl_kv_format:
+        const char *name
+    const bl_kv_format bl_kv_formats[]
+    int64_t bl_kv_bytes(bl_kv_kind kind, int64_t elements)
+
     int64_t bl_row_bytes(bl_type type, int64_t cols)
     int bl_is_block_type(bl_type type)
     int64_t bl_dense_packed_bytes(bl_type type, int64_t rows, int64_t cols)
@@ -63,6 +70,6 @@ cdef extern from "kernels.h" nogil:
         void (*rope)(float *, const float *, const float *, int64_t, int) noexcept nogil
         void (*store_f16)(uint16_t *, const float *, int64_t) noexcept nogil
 
-    void bl_attention(const bl_tier *, float *, const float *, const void *, const void *, int, int64_t, int64_t, float,
-                      float *, int) noexcept nogil
+    void bl_attention(const bl_tier *, float *, const float *, const void *, const void *, bl_kv_kind, int64_t, int64_t,
+                      float, float *, int) noexcept nogil
     const bl_tier *bl_tiers[]

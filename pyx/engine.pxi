@@ -41,6 +41,8 @@ from ckernels cimport (
     BL_Q4_0,
     BL_Q6_K,
     BL_Q8_0,
+    BL_KV_F16,
+    BL_KV_F32,
     BL_LANES,
     BL_TERNARY,
     BL_TIER_COUNT,
@@ -48,6 +50,7 @@ from ckernels cimport (
     bl_dense_packed_bytes,
     bl_is_block_type,
     bl_kernel,
+    bl_kv_bytes,
     bl_round_up,
     bl_row_bytes,
     bl_tiers,
@@ -290,7 +293,7 @@ cdef _lay_out(Weights weights, bl_cache *c, bl_state *s, bl_place **places, int6
     cdef int64_t widest = bl_widest_input(m), attention = m.heads * m.head_dim, kv = m.kv_heads * m.head_dim
     cdef int64_t used = 0, cache, stride = bl_head_stride(m)
     cache = m.layers * m.kv_heads * context * stride * (2 if kv_f16 else 4)
-    c.context, c.kv_f16 = context, kv_f16
+    c.context, c.kind = context, BL_KV_F16 if kv_f16 else BL_KV_F32
     s.context, s.batch = context, batch
     _carve(base, &used, &c.keys, cache)
     _carve(base, &used, &c.values, cache)
@@ -470,10 +473,10 @@ cdef class Session:
 
     def fork(self) -> Session:
         """A new session that continues from here on its own; the used part of the cache is copied."""
-        cdef Session other = Session(self.weights, self.pool, self.state.context, kv_f16=self.cache.kv_f16,
+        cdef Session other = Session(self.weights, self.pool, self.state.context, kv_f16=self.cache.kind == BL_KV_F16,
                                      batch=self.state.batch)
         cdef bl_model *m = &self.weights.model
-        cdef int64_t i, row = bl_head_stride(m) * (2 if self.cache.kv_f16 else 4)
+        cdef int64_t i, row = bl_kv_bytes(self.cache.kind, bl_head_stride(m))
         cdef int64_t from_head = self.state.context * row
         with nogil:
             for i in range(m.layers * m.kv_heads):

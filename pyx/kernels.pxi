@@ -20,6 +20,8 @@ from ckernels cimport (
     BL_F16,
     BL_F32,
     BL_KERNEL_COUNT,
+    BL_KV_F16,
+    BL_KV_F32,
     BL_MAX_COLS,
     BL_MAX_HEADS,
     BL_Q4_0,
@@ -40,6 +42,7 @@ from ckernels cimport (
     bl_is_block_type,
     bl_kernel,
     bl_kernels,
+    bl_kv_kind,
     bl_pack,
     bl_pack_blocks,
     bl_packed_bytes,
@@ -512,12 +515,12 @@ def attention(const float[:, ::1] q not None, keys not None, values not None, fl
     """
     cdef const bl_tier *tier = _find(isa)
     cdef int64_t heads = q.shape[0], head_dim = q.shape[1], length = len(keys)
-    cdef bint half = keys.dtype == np.uint16
+    cdef bl_kv_kind kind = BL_KV_F16 if keys.dtype == np.uint16 else BL_KV_F32
     if not 1 <= heads <= BL_MAX_HEADS:
         raise ValueError(f"q has {heads} heads, it must have 1 to {BL_MAX_HEADS}")
     _same("columns of q modulo 16", head_dim % 16, 0)
-    kind = np.uint16 if half else np.float32
-    if keys.dtype != kind or values.dtype != kind or keys.shape != (length, head_dim) or values.shape != keys.shape:
+    dtype = np.uint16 if kind == BL_KV_F16 else np.float32
+    if keys.dtype != dtype or values.dtype != dtype or keys.shape != (length, head_dim) or values.shape != keys.shape:
         raise ValueError(f"keys {keys.dtype}{keys.shape} and values {values.dtype}{values.shape} do not fit q "
                          f"({heads}, {head_dim})")
     out = np.zeros((heads, head_dim), np.float32)
@@ -527,5 +530,5 @@ def attention(const float[:, ::1] q not None, keys not None, values not None, fl
     cdef float[::1] scores = np.empty(heads * length, np.float32)
     cdef const uint8_t[::1] k = np.ascontiguousarray(keys).reshape(-1).view(np.uint8)
     cdef const uint8_t[::1] v = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-    bl_attention(tier, &result[0, 0], &q[0, 0], &k[0], &v[0], half, head_dim, length, scale, &scores[0], heads)
+    bl_attention(tier, &result[0, 0], &q[0, 0], &k[0], &v[0], kind, head_dim, length, scale, &scores[0], heads)
     return out

@@ -108,8 +108,8 @@ static void bl_check_run(const bl_tier *tier, bl_check_input *in, bl_check_outpu
     tier->rope(out->rope, in->x[1], in->x[2], 70, 0);
     tier->rope(out->rope + 70, in->x[1], in->x[2], 70, 1);
     tier->store_f16(out->half, in->x[3], COLS);
-    bl_attention(tier, out->attention[0], in->x[0], in->keys, in->values, 1, 48, 13, 0.125f, scores, 2);
-    bl_attention(tier, out->attention[1], in->x[0], in->x[1], in->x[2], 0, 48, 14, 0.125f, scores, 2);
+    bl_attention(tier, out->attention[0], in->x[0], in->keys, in->values, BL_KV_F16, 48, 13, 0.125f, scores, 2);
+    bl_attention(tier, out->attention[1], in->x[0], in->x[1], in->x[2], BL_KV_F32, 48, 14, 0.125f, scores, 2);
 }
 
 /* Whether the tier gives the scalar tier's bits. Needs about 3 MB for input and outputs, most of them untouched. */

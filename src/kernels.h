@@ -43,12 +43,12 @@ typedef struct {
     void (*store_f16)(uint16_t *out, const float *x, int64_t n);
 
     /* attention of 1 to BL_MAX_HEADS heads that share keys and values, in three steps: see bl_attention. Keys and
-     * values are (., head_dim), half precision if kv_f16, else float; head_dim is a multiple of 16 */
-    void (*score_keys)(float *scores, int64_t stride, const float *q, const void *keys, int kv_f16, int64_t head_dim,
-                       int64_t lo, int64_t hi, float scale, int heads);
+     * values are (., head_dim), as kind says; head_dim is a multiple of 16 */
+    void (*score_keys)(float *scores, int64_t stride, const float *q, const void *keys, bl_kv_kind kind,
+                       int64_t head_dim, int64_t lo, int64_t hi, float scale, int heads);
     float (*exp_scores)(float *scores, int64_t length);
     void (*mix_values)(float *out, const float *weights, int64_t stride, const float *total, const void *values,
-                       int kv_f16, int64_t head_dim, int64_t length, int64_t lo, int64_t hi, int heads);
+                       bl_kv_kind kind, int64_t head_dim, int64_t length, int64_t lo, int64_t hi, int heads);
 } bl_tier;
 
 /* How many bytes ahead of their use weights are fetched: further than the hardware looks, which stops at the end of a
@@ -102,12 +102,12 @@ BL_INLINE const bl_cell *bl_cell_of(const bl_tier *tier, int kernel)
 /* out (heads, head_dim) = softmax(q (heads, head_dim) . keys * scale) . values for one token; scores is room for
  * heads * length floats. */
 static void bl_attention(const bl_tier *tier, float *out, const float *q, const void *keys, const void *values,
-                         int kv_f16, int64_t head_dim, int64_t length, float scale, float *scores, int heads)
+                         bl_kv_kind kind, int64_t head_dim, int64_t length, float scale, float *scores, int heads)
 {
     float total[BL_MAX_HEADS];
-    tier->score_keys(scores, length, q, keys, kv_f16, head_dim, 0, length, scale, heads);
+    tier->score_keys(scores, length, q, keys, kind, head_dim, 0, length, scale, heads);
     for (int h = 0; h < heads; h++) total[h] = tier->exp_scores(scores + h * length, length);
-    tier->mix_values(out, scores, length, total, values, kv_f16, head_dim, length, 0, head_dim, heads);
+    tier->mix_values(out, scores, length, total, values, kind, head_dim, length, 0, head_dim, heads);
 }
 
 #endif

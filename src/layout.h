@@ -49,4 +49,20 @@ BL_INLINE int64_t bl_row_bytes(bl_type type, int64_t cols)
     }
 }
 
+/* How a cache keeps keys and values. A row holds those of one head at one position, in whole blocks of elements. */
+typedef enum { BL_KV_F32, BL_KV_F16, BL_KV_KINDS } bl_kv_kind;
+typedef struct {
+    const char *name;
+    int64_t block, block_bytes;
+} bl_kv_format;
+BL_UNUSED static const bl_kv_format bl_kv_formats[BL_KV_KINDS] = {
+    [BL_KV_F32] = {"f32", 1, 4},
+    [BL_KV_F16] = {"f16", 1, 2},
+};
+
+BL_INLINE int64_t bl_kv_bytes(bl_kv_kind kind, int64_t elements)
+{
+    return elements / bl_kv_formats[kind].block * bl_kv_formats[kind].block_bytes;
+}
+
 #endif

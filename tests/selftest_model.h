@@ -148,7 +148,7 @@ static bl_state make_state(const bl_model *m, bl_cache *cache_of, int64_t contex
     memset(blocks[0], 0, (size_t)cache);
     memset(blocks[1], 0, (size_t)cache);
     float *angles = blocks[14];
-    *cache_of = (bl_cache){.context = context, .kv_f16 = kv_f16, .keys = blocks[0], .values = blocks[1]};
+    *cache_of = (bl_cache){.context = context, .kind = kv_f16 ? BL_KV_F16 : BL_KV_F32, .keys = blocks[0], .values = blocks[1]};
     return (bl_state){
         .context = context, .batch = batch, .x = blocks[2],
         .input = blocks[3], .prepared = blocks[4], .quantized = blocks[5], .act_max = blocks[6], .q = blocks[7],

@@ -91,13 +91,13 @@ static void check_rope(const bl_tier *tier, int64_t n)
 }
 
 /* Scores within reach of exp, and some far below. */
-static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t length, int kv_f16, int heads)
+static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t length, bl_kv_kind kind, int heads)
 {
-    const int64_t elements = head_dim * length, bytes = elements * (kv_f16 ? 2 : 4);
+    const int64_t elements = head_dim * length, bytes = bl_kv_bytes(kind, elements);
     float *q = room(heads * head_dim * 4), *keys = room(elements * 4), *values = pick_floats(elements);
     for (int64_t k = 0; k < heads * head_dim; k++) q[k] = (float)(random_below(2001) - 1000) * 0x1p-8f;
     for (int64_t i = 0; i < elements; i++) keys[i] = (float)(random_below(2001) - 1000) * 0x1p-8f;
-    if (kv_f16) {
+    if (kind == BL_KV_F16) {
         uint16_t *half_keys = room(bytes), *half_values = room(bytes);
         for (int64_t i = 0; i < elements; i++) {
             half_keys[i] = bl_to_f16(keys[i]);
@@ -109,9 +109,9 @@ static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t lengt
         values = (void *)half_values;
     }
     float *found = room(heads * head_dim * 4), *expected = room(heads * head_dim * 4), *scores = room(heads * length * 4);
-    bl_attention(tier, found, q, keys, values, kv_f16, head_dim, length, 0.125f, scores, heads);
+    bl_attention(tier, found, q, keys, values, kind, head_dim, length, 0.125f, scores, heads);
     for (int h = 0; h < heads; h++)
-        bl_attention(&bl_tier_scalar, expected + h * head_dim, q + h * head_dim, keys, values, kv_f16, head_dim,
+        bl_attention(&bl_tier_scalar, expected + h * head_dim, q + h * head_dim, keys, values, kind, head_dim,
                      length, 0.125f, scores, 1);
     same(tier->name, "attention", length, found, expected, heads * head_dim * 4);
     free(q);
@@ -168,8 +168,8 @@ static void check_ops(void)
         for (size_t d = 0; d < sizeof head_dims / sizeof *head_dims; d++)
             for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++)
                 for (int heads = 1; heads <= BL_MAX_HEADS; heads++) {
-                    check_attention(tier, head_dims[d], lengths[l], 0, heads);
-                    check_attention(tier, head_dims[d], lengths[l], 1, heads);
+                    check_attention(tier, head_dims[d], lengths[l], BL_KV_F32, heads);
+                    check_attention(tier, head_dims[d], lengths[l], BL_KV_F16, heads);
                 }
     }
 }

@@ -11,10 +11,10 @@ BL_INLINE int64_t bl_cache_row(const bl_step *s, const bl_cache *cache, int64_t 
     return ((layer * s->model->kv_heads + kv_head) * cache->context + position) * bl_head_stride(s->model);
 }
 
-BL_INLINE void bl_store_kv(const bl_step *s, int kv_f16, void *cache, int64_t row, const float *head)
+BL_INLINE void bl_store_kv(const bl_step *s, bl_kv_kind kind, void *cache, int64_t row, const float *head)
 {
     const int64_t stride = bl_head_stride(s->model);
-    if (kv_f16) s->model->tier->store_f16((uint16_t *)cache + row, head, stride);
+    if (kind == BL_KV_F16) s->model->tier->store_f16((uint16_t *)cache + row, head, stride);
     else memcpy((float *)cache + row, head, (size_t)stride * sizeof(float));
 }
 
@@ -34,9 +34,9 @@ static void bl_fill_cache(const bl_step *s, int64_t layer, int worker, int worke
         const int64_t row = bl_cache_row(s, cache, layer, kv_head, s->places[t].position);
         memcpy(head, state->k + i * m->head_dim, (size_t)m->head_dim * sizeof(float));
         m->tier->rope(head, state->cosine + t * half, state->sine + t * half, m->rope_dim, m->rope_interleaved);
-        bl_store_kv(s, cache->kv_f16, cache->keys, row, head);
+        bl_store_kv(s, cache->kind, cache->keys, row, head);
         memcpy(head, state->v + i * m->head_dim, (size_t)m->head_dim * sizeof(float));
-        bl_store_kv(s, cache->kv_f16, cache->values, row, head);
+        bl_store_kv(s, cache->kind, cache->values, row, head);
     }
 }
 
@@ -70,7 +70,7 @@ BL_INLINE const uint8_t *bl_cached(const bl_step *s, const bl_cache *cache, cons
                                    int64_t head)
 {
     const int64_t row = bl_cache_row(s, cache, layer, head / (s->model->heads / s->model->kv_heads), 0);
-    return (const uint8_t *)kept + row * (cache->kv_f16 ? 2 : 4);
+    return (const uint8_t *)kept + bl_kv_bytes(cache->kind, row);
 }
 
 /* Causal attention of `count` heads from `head` on, which share keys, for token t. */
@@ -82,7 +82,7 @@ static void bl_attend_heads(const bl_step *s, int64_t layer, int64_t t, int64_t 
     float *scores = scratch, *q = scratch + BL_MAX_HEADS * s->state->context, *out = q + BL_MAX_HEADS * stride;
     bl_rotate_queries(s, t, head, count, q);
     bl_attention(m->tier, out, q, bl_cached(s, cache, cache->keys, layer, head),
-                 bl_cached(s, cache, cache->values, layer, head), cache->kv_f16, stride, s->places[t].position + 1,
+                 bl_cached(s, cache, cache->values, layer, head), cache->kind, stride, s->places[t].position + 1,
                  bl_score_scale(m), scores, (int)count);
     for (int64_t h = 0; h < count; h++)
         memcpy(s->state->mixed + (t * m->heads + head + h) * m->head_dim, out + h * stride,
@@ -132,7 +132,8 @@ static void bl_score_by_positions(const bl_step *s, int64_t layer, int64_t parts
         const int64_t count = bl_heads_of_part(m, part, &head);
         bl_rotate_queries(s, 0, head, count, q);
         m->tier->score_keys(s->state->scores + head * context, context, q,
-                            bl_cached(s, cache, cache->keys, layer, head), cache->kv_f16, bl_head_stride(m), first, last, bl_score_scale(m), (int)count);
+                            bl_cached(s, cache, cache->keys, layer, head), cache->kind, bl_head_stride(m),
+                            first, last, bl_score_scale(m), (int)count);
     }
 }
 
@@ -152,7 +153,7 @@ static void bl_mix_by_columns(const bl_step *s, int64_t layer, int64_t parts, in
         int64_t head;
         const int64_t count = bl_heads_of_part(m, part, &head);
         m->tier->mix_values(out, s->state->scores + head * context, context, s->state->totals + head,
-                            bl_cached(s, cache, cache->values, layer, head), cache->kv_f16, stride,
+                            bl_cached(s, cache, cache->values, layer, head), cache->kind, stride,
                             s->places[0].position + 1, first, last, (int)count);
         for (int64_t h = 0; h < count && first < used; h++)
             memcpy(s->state->mixed + (head + h) * m->head_dim + first, out + h * stride + first,

@@ -64,7 +64,7 @@ typedef void (*bl_probe)(void *context, int64_t layer, bl_op op, const float *da
 /* Keys and values of one sequence. head_stride = head_dim rounded up to 16 lanes, the padding zero. */
 typedef struct {
     int64_t context; /* positions it can hold */
-    int kv_f16;
+    bl_kv_kind kind;
     void *keys, *values; /* (layers, kv_heads, context, head_stride) half or float, zero at first */
 } bl_cache;
 

@@ -80,9 +80,10 @@ static void BL_FN(store_f16)(uint16_t *out, const float *x, int64_t n)
     for (int64_t k = 0; k < n; k += BL_LANES) BL_FN(store_f16x16)(out + k, BL_FN(load)(x + k));
 }
 
-BL_INLINE bl_f32x16 BL_FN(load_kv)(const void *cache, int64_t index, const int kv_f16)
+BL_INLINE bl_f32x16 BL_FN(load_kv)(const void *cache, int64_t index, const bl_kv_kind kind)
 {
-    return kv_f16 ? BL_FN(load_f16)((const uint8_t *)cache + 2 * index) : BL_FN(load)((const float *)cache + index);
+    if (kind == BL_KV_F16) return BL_FN(load_f16)((const uint8_t *)cache + 2 * index);
+    return BL_FN(load)((const float *)cache + index);
 }
 
 /* Fetch so many bytes of a cache, into the nearest cache of the processor. */
@@ -92,18 +93,19 @@ BL_INLINE void BL_FN(prefetch_kv)(const void *cache, int64_t from, int64_t bytes
 }
 
 /* Each key is read once for all heads, two keys at once so that more chains of additions overlap. */
-BL_INLINE void BL_FN(score_block)(float *scores, int64_t stride, const float *q, const void *keys, const int kv_f16,
-                                 int64_t head_dim, int64_t lo, int64_t hi, float scale, const int heads)
+BL_INLINE void BL_FN(score_block)(float *scores, int64_t stride, const float *q, const void *keys,
+                                 const bl_kv_kind kind, int64_t head_dim, int64_t lo, int64_t hi, float scale,
+                                 const int heads)
 {
-    const int64_t row_bytes = head_dim * (kv_f16 ? 2 : 4);
+    const int64_t row_bytes = bl_kv_bytes(kind, head_dim);
     for (int64_t p = lo; p < hi; p += 2) {
         const int64_t second = p + 1 < hi ? head_dim : 0; /* of an odd last one, the same key again */
         bl_f32x16 sum[BL_MAX_HEADS][2];
         for (int h = 0; h < heads; h++) sum[h][0] = sum[h][1] = BL_FN(zero)();
         BL_FN(prefetch_kv)(keys, p * row_bytes + BL_AHEAD, 2 * row_bytes);
         for (int64_t k = 0; k < head_dim; k += BL_LANES) {
-            const bl_f32x16 key0 = BL_FN(load_kv)(keys, p * head_dim + k, kv_f16);
-            const bl_f32x16 key1 = BL_FN(load_kv)(keys, p * head_dim + second + k, kv_f16);
+            const bl_f32x16 key0 = BL_FN(load_kv)(keys, p * head_dim + k, kind);
+            const bl_f32x16 key1 = BL_FN(load_kv)(keys, p * head_dim + second + k, kind);
             for (int h = 0; h < heads; h++) {
                 const bl_f32x16 query = BL_FN(load)(q + h * head_dim + k);
                 sum[h][0] = BL_FN(add)(sum[h][0], BL_FN(mul)(query, key0));
@@ -136,18 +138,18 @@ static float BL_FN(exp_scores)(float *scores, int64_t length)
 
 /* Columns k .. k + 16 vectors of out (heads, head_dim) += sum over positions [lo, hi), in order, of weight times value.
  * Meanwhile as many bytes from `ahead` on are fetched. */
-BL_INLINE void BL_FN(mix_block)(float *out, const float *weights, int64_t stride, const void *values, const int kv_f16,
-                                int64_t head_dim, int64_t lo, int64_t hi, int64_t k, const uint8_t *ahead,
-                                const int vectors, const int heads)
+BL_INLINE void BL_FN(mix_block)(float *out, const float *weights, int64_t stride, const void *values,
+                                const bl_kv_kind kind, int64_t head_dim, int64_t lo, int64_t hi, int64_t k,
+                                const uint8_t *ahead, const int vectors, const int heads)
 {
     bl_f32x16 sum[BL_MAX_HEADS][4];
     for (int h = 0; h < heads; h++)
         for (int v = 0; v < vectors; v++) sum[h][v] = BL_FN(load)(out + h * head_dim + k + 16 * v);
     for (int64_t p = lo; p < hi; p++) {
-        const int64_t bytes = vectors * BL_LANES * (kv_f16 ? 2 : 4);
+        const int64_t bytes = bl_kv_bytes(kind, vectors * BL_LANES);
         BL_FN(prefetch_kv)(ahead, (p - lo) * bytes, bytes);
         for (int v = 0; v < vectors; v++) {
-            const bl_f32x16 value = BL_FN(load_kv)(values, p * head_dim + k + 16 * v, kv_f16);
+            const bl_f32x16 value = BL_FN(load_kv)(values, p * head_dim + k + 16 * v, kind);
             for (int h = 0; h < heads; h++)
                 sum[h][v] = BL_FN(add)(sum[h][v], BL_FN(mul)(BL_FN(set1)(weights[h * stride + p]), value));
         }
@@ -159,18 +161,19 @@ BL_INLINE void BL_FN(mix_block)(float *out, const float *weights, int64_t stride
 /* Blocks of positions stay in the nearest cache while their columns are taken in turn, and the next block is fetched in
  * the order of its addresses. */
 BL_INLINE void BL_FN(mix_blocks)(float *out, const float *weights, int64_t stride, const float *total,
-                                 const void *values, const int kv_f16, int64_t head_dim, int64_t length, int64_t lo,
-                                 int64_t hi, const int heads)
+                                 const void *values, const bl_kv_kind kind, int64_t head_dim, int64_t length,
+                                 int64_t lo, int64_t hi, const int heads)
 {
     enum { BLOCK = 32 };
-    const int64_t size = kv_f16 ? 2 : 4;
+    const int64_t row_bytes = bl_kv_bytes(kind, head_dim);
     for (int h = 0; h < heads; h++) memset(out + h * head_dim + lo, 0, (size_t)(hi - lo) * sizeof *out);
     for (int64_t p = 0; p < length; p += BLOCK) {
         const int64_t end = length - p < BLOCK ? length : p + BLOCK;
-        const uint8_t *ahead = (const uint8_t *)values + (p + BLOCK) * head_dim * size;
+        const uint8_t *ahead = (const uint8_t *)values + (p + BLOCK) * row_bytes;
         int64_t k = lo;
 #define BL_MIX(vectors)                                                                                                \
-    BL_FN(mix_block)(out, weights, stride, values, kv_f16, head_dim, p, end, k, ahead + BLOCK * k * size, vectors, heads)
+    BL_FN(mix_block)(out, weights, stride, values, kind, head_dim, p, end, k, ahead + bl_kv_bytes(kind, BLOCK * k),    \
+                     vectors, heads)
         for (; k + 64 <= hi; k += 64) BL_MIX(4); /* whole lines */
         for (; k + 32 <= hi; k += 32) BL_MIX(2);
         for (; k < hi; k += 16) BL_MIX(1);
@@ -182,20 +185,21 @@ BL_INLINE void BL_FN(mix_blocks)(float *out, const float *weights, int64_t strid
 
 /* Call one of the above for a number of heads known to the compiler; caches of floats head by head. */
 #define BL_EACH_HEADS(call)                                                                                            \
-    if (kv_f16) switch (heads) {                                                                                       \
-        case 1: call(0, 1, 1); return;                                                                                 \
-        case 2: call(0, 1, 2); return;                                                                                 \
-        case 3: call(0, 1, 3); return;                                                                                 \
-        default: call(0, 1, 4); return;                                                                                \
+    if (kind == BL_KV_F16) switch (heads) {                                                                            \
+        case 1: call(0, BL_KV_F16, 1); return;                                                                         \
+        case 2: call(0, BL_KV_F16, 2); return;                                                                         \
+        case 3: call(0, BL_KV_F16, 3); return;                                                                         \
+        default: call(0, BL_KV_F16, 4); return;                                                                        \
         }                                                                                                              \
-    for (int h = 0; h < heads; h++) call(h, 0, 1)
+    for (int h = 0; h < heads; h++) call(h, BL_KV_F32, 1)
 
 /* scores (heads, stride), at positions lo <= p < hi, = q (heads, head_dim) . keys (., head_dim) * scale. */
-static void BL_FN(score_keys)(float *scores, int64_t stride, const float *q, const void *keys, int kv_f16,
+static void BL_FN(score_keys)(float *scores, int64_t stride, const float *q, const void *keys, bl_kv_kind kind,
                               int64_t head_dim, int64_t lo, int64_t hi, float scale, int heads)
 {
-#define BL_SCORE(first, f16, count)                                                                                    \
-    BL_FN(score_block)(scores + first * stride, stride, q + first * head_dim, keys, f16, head_dim, lo, hi, scale, count)
+#define BL_SCORE(first, kind, count)                                                                                   \
+    BL_FN(score_block)(scores + first * stride, stride, q + first * head_dim, keys, kind, head_dim, lo, hi, scale,    \
+                       count)
     BL_EACH_HEADS(BL_SCORE);
 #undef BL_SCORE
 }
@@ -203,10 +207,10 @@ static void BL_FN(score_keys)(float *scores, int64_t stride, const float *q, con
 /* Columns lo <= k < hi, multiples of 16, of out (heads, head_dim) = weights (heads, stride) . values (length, head_dim)
  * / total (heads). */
 static void BL_FN(mix_values)(float *out, const float *weights, int64_t stride, const float *total, const void *values,
-                              int kv_f16, int64_t head_dim, int64_t length, int64_t lo, int64_t hi, int heads)
+                              bl_kv_kind kind, int64_t head_dim, int64_t length, int64_t lo, int64_t hi, int heads)
 {
-#define BL_MIX(first, f16, count)                                                                                      \
-    BL_FN(mix_blocks)(out + first * head_dim, weights + first * stride, stride, total + first, values, f16, head_dim,  \
+#define BL_MIX(first, kind, count)                                                                                     \
+    BL_FN(mix_blocks)(out + first * head_dim, weights + first * stride, stride, total + first, values, kind, head_dim, \
                       length, lo, hi, count)
     BL_EACH_HEADS(BL_MIX);
 #undef BL_MIX
