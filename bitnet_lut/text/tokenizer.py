@@ -127,6 +127,11 @@ class Tokenizer:
         """Whether *id* is a control token or an end."""
         return id in self._special
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """All control tokens and ends, the ids for which `is_special` is true."""
+        return self._special
+
     @staticmethod
     def _need(id: int | None, what: str) -> int:
         if id is None:
