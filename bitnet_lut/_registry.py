@@ -1,4 +1,4 @@
-"""Kernels from outside: their functions, for `_native.Kernel`, and what these raised.
+"""Kernels from outside: their functions, for `_native.Cell`, and what these raised.
 
 `bitnet_lut.kernels.register` fills it.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["Failures", "failures", "functions"]
 
-# By the kernel's name, what the argument `functions` of `_native.Kernel` takes.
+# By the kernel's name, what the argument `functions` of `_native.Cell` takes.
 functions: dict[str, Mapping[str, Any]] = {}
 
 

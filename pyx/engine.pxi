@@ -228,10 +228,10 @@ cdef class Weights:
         to.data, to.in_strips = &strips[0], True
         return 0
 
-    def _kernel(self, str name not None) -> Kernel:
+    def _kernel(self, str name not None) -> Cell:
         """The kernel of that name on this tier, made once."""
         if name not in self._kernels:
-            self._kernels[name] = Kernel(name, isa=self.isa)
+            self._kernels[name] = Cell(name, isa=self.isa)
         return self._kernels[name]
 
     cdef int _set_tensors(self, config, tensors) except -1:

@@ -160,7 +160,7 @@ def aligned(int64_t nbytes):
     return room[skip:skip + nbytes]
 
 
-cdef class Kernel:
+cdef class Cell:
     """A ternary kernel on a tier: its packed layout, and its functions on plain arrays.
 
     name: one of `kernel_names`, or of a kernel from outside. isa: one of `tier_names`.

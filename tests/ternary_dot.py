@@ -11,6 +11,6 @@ def ternary_dot(
     name: str, isa: str, ternary: NDArray[np.int8], q: NDArray[np.int8], **rows: int
 ) -> NDArray[np.int32]:
     """What a kernel makes of int8 weights (M, K) and activations (n, K): int32 (n, M)."""
-    kernel = _native.Kernel(name, isa=isa)
+    kernel = _native.Cell(name, isa=isa)
     packed = kernel.pack(i2_s.pack_rows(ternary), ternary.shape[1])
     return kernel.gemm(packed, kernel.prepare(q), *ternary.shape, **rows)

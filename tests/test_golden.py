@@ -220,7 +220,7 @@ def test_linears_of_layer_0(linear: str, isa: str) -> None:
     np.testing.assert_allclose(seen[0, name], y, rtol=0, atol=2e-5)
     matrix = models.load(B158)[1][f"blk.0.{name}.weight"]
     q, act_max = _native.quantize(x, isa=isa)
-    kernel = _native.Kernel("i2_s", isa=isa)
+    kernel = _native.Cell("i2_s", isa=isa)
     packed = matrix.packed.reshape(-1)
     dot = kernel.gemm(packed, kernel.prepare(q), matrix.rows, matrix.cols)
     factors = np.array([_native.rescale(matrix.scale[0], m) for m in act_max], np.float32)

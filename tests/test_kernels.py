@@ -109,7 +109,7 @@ def test_saturated(kernel: str, isa: str, rng: np.random.Generator, cols: int) -
 
 
 def test_row_ranges(kernel: str, isa: str, rng: np.random.Generator) -> None:
-    panel = _native.Kernel(kernel, isa=isa).panel
+    panel = _native.Cell(kernel, isa=isa).panel
     rows = 5 * panel + (panel + 1) // 2
     ternary = random_ternary(rng, rows, 300)
     ends = [*range(0, rows, panel), rows]
@@ -134,7 +134,7 @@ def test_every_group_of_weights(kernel: str, isa: str, rng: np.random.Generator)
 
 
 def test_pack_and_unpack(kernel: str, rng: np.random.Generator) -> None:
-    layout = _native.Kernel(kernel, isa="scalar")
+    layout = _native.Cell(kernel, isa="scalar")
     for rows, cols in ((0, 5), (1, 1), (63, 127), (64, 128), (65, 129), (257, 642), (450, 333)):
         canonical = i2_s.pack_rows(random_ternary(rng, rows, cols))
         packed = layout.pack(canonical, cols)
@@ -144,7 +144,7 @@ def test_pack_and_unpack(kernel: str, rng: np.random.Generator) -> None:
 
 def test_i2_s_never_reads_beyond_its_rows(isa: str, rng: np.random.Generator) -> None:
     """Code 3, which no file should hold, counts as +2 and touches no other row."""
-    kernel = _native.Kernel("i2_s", isa=isa)
+    kernel = _native.Cell("i2_s", isa=isa)
     packed = i2_s.pack_rows(random_ternary(rng, 3, 200))
     q = random_q(rng, 2, 200)
     before = kernel.gemm(packed.reshape(-1), kernel.prepare(q), 3, 200)
@@ -157,7 +157,7 @@ def test_i2_s_never_reads_beyond_its_rows(isa: str, rng: np.random.Generator) ->
 @pytest.mark.parametrize("name", [name for name in _native.kernel_names() if name != "i2_s"])
 def test_code_3_is_refused_by_other_kernels(name: str) -> None:
     with pytest.raises(ValueError, match=f"code 3 is no ternary weight: {name} cannot hold it"):
-        _native.Kernel(name, isa="scalar").pack(np.full((1, 32), 0xFF, np.uint8), 100)
+        _native.Cell(name, isa="scalar").pack(np.full((1, 32), 0xFF, np.uint8), 100)
 
 
 def test_matmul_golden(golden: Path, kernel: str, isa: str) -> None:

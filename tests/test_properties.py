@@ -38,7 +38,7 @@ def test_ternary_gemm(
     rng = np.random.default_rng(seed)
     ternary = rng.integers(-1, 2, (rows, cols), dtype=np.int8)
     q = rng.integers(-128, 128, (n, cols), dtype=np.int8)
-    panel = _native.Kernel(name, isa=isa).panel
+    panel = _native.Cell(name, isa=isa).panel
     lo = data.draw(st.integers(0, rows // panel)) * panel
     hi = min(rows, data.draw(st.integers(lo // panel, rows // panel + 1)) * panel)
     expected = np.zeros((n, rows), np.int32)
@@ -117,7 +117,7 @@ BYTES = np.zeros(128, np.uint8)
 U8, I8, F32 = (np.zeros((4, 32), dtype) for dtype in (np.uint8, np.int8, np.float32))
 ROW, BITS, FIVE = F32[0], np.zeros((4, 32), np.uint16), np.zeros((5, 32), np.float32)
 CODES, PACKED = U8, U8.reshape(-1)
-KERNEL = _native.Kernel("i2_s", isa=BEST)
+KERNEL = _native.Cell("i2_s", isa=BEST)
 pack, prepare = KERNEL.pack, KERNEL.prepare
 gemm = partial(KERNEL.gemm, PACKED, prepare(I8), 4, 32)
 dense = partial(_native.dense_gemm, isa=BEST)
@@ -167,8 +167,8 @@ attention = partial(_native.attention, isa=BEST)
         (lambda: gemm(lo=3, hi=2), ValueError, "rows [3, 2) are not within the 4 rows"),
         (lambda: gemm(lo=-1), ValueError, "rows [-1, 4) are not within the 4 rows"),
         (lambda: gemm(hi=5), ValueError, "rows [0, 5) are not within the 4 rows"),
-        (lambda: _native.Kernel("tl9", isa=BEST), ValueError, "kernel 'tl9' is not one of i2_s"),
-        (lambda: _native.Kernel("i2_s", isa="mmx"), ValueError, "isa 'mmx' is not one of"),
+        (lambda: _native.Cell("tl9", isa=BEST), ValueError, "kernel 'tl9' is not one of i2_s"),
+        (lambda: _native.Cell("i2_s", isa="mmx"), ValueError, "isa 'mmx' is not one of"),
         (lambda: quantize(F32.astype(np.float64)), ValueError, "Buffer dtype mismatch"),
         (lambda: quantize(ROW), ValueError, "wrong number of dimensions"),
         (lambda: quantize(None), TypeError, "Argument 'x' must not be None"),
@@ -223,7 +223,7 @@ def test_kernels_take_empty_and_read_only_arrays(isa: str) -> None:
     for array in (packed, q):
         array.flags.writeable = False
     for name in _native.kernel_names():
-        kernel = _native.Kernel(name, isa=isa)
+        kernel = _native.Cell(name, isa=isa)
         for codes, inputs in (
             (packed, q),
             (packed[:0], q[:0]),

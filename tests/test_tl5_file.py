@@ -61,7 +61,7 @@ def test_what_is_packed_is_read(rng, rows, cols, per_row):
     weights = rng.integers(-1, 2, (rows, cols), np.int8)
     scale = rng.uniform(0.5, 2, rows if per_row else 1).astype(np.float32)
     data = tl5.pack(weights, scale)
-    kernel = _native.Kernel("tl5", isa="scalar")
+    kernel = _native.Cell("tl5", isa="scalar")
     assert data.size == tl5.nbytes(rows, cols) == kernel.packed_bytes(rows, cols) + 4 * rows
     canonical, found = tl5.read_rows(data, rows, cols)
     np.testing.assert_array_equal(canonical, i2_s.pack_rows(weights))
@@ -118,14 +118,14 @@ def test_what_cannot_be_packed_is_refused():
 def test_any_byte_is_safe_to_compute_with(seed, rows, cols):
     """And no code but 0, 1, 2 comes of it, so that it never counts as more than a wrong weight."""
     rng = np.random.default_rng(seed)
-    data = rng.integers(0, 256, _native.Kernel("tl5", isa="scalar").packed_bytes(rows, cols))
+    data = rng.integers(0, 256, _native.Cell("tl5", isa="scalar").packed_bytes(rows, cols))
     packed = data.astype(np.uint8)
     negatives = packed[: -(-rows // 64) * 256].view("<i4")
     negatives[:] = rng.integers(0, -(-cols // 5) + 1, negatives.shape)
     for isa in _native.tier_names():
         if _native.missing_features(isa):
             continue
-        kernel = _native.Kernel("tl5", isa=isa)
+        kernel = _native.Cell("tl5", isa=isa)
         for n in (1, 3):
             q = rng.integers(-128, 128, (n, cols), np.int8)
             assert kernel.gemm(packed, kernel.prepare(q), rows, cols).shape == (n, rows)

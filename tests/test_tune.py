@@ -70,7 +70,7 @@ def test_a_fixed_order_before_any_measurement(other, monkeypatch):
 
 def test_the_fixed_order_prefers_kernels_of_the_tier_itself(isa):
     for name in choose_kernels(CONFIG, "auto", isa, 1).values():
-        assert _native.Kernel(name, isa=isa).own
+        assert _native.Cell(name, isa=isa).own
 
 
 def test_what_is_asked_for_comes_before_what_was_measured(other, monkeypatch):
@@ -194,7 +194,7 @@ def test_measure_times_every_kernel_for_every_group(isa, monkeypatch):
         tiny_config(), isa, 2, nbytes=0, progress=lambda done, total: steps.append((done, total))
     )
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    own = [name for name in _native.kernel_names() if _native.Kernel(name, isa=isa).own]
+    own = [name for name in _native.kernel_names() if _native.Cell(name, isa=isa).own]
     assert [(one.group, one.kernel) for one in found.timings] == [
         (group, name) for group in INPUT_GROUPS for name in own
     ]

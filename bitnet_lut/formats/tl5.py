@@ -9,7 +9,7 @@ be moved before the kernel can compute with it.
 
 import numpy as np
 
-from bitnet_lut._native import MAX_COLS, Kernel
+from bitnet_lut._native import MAX_COLS, Cell
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.ternary import Bytes, Scale, Weights, check_scales, need_bytes
@@ -67,8 +67,8 @@ def read_rows(data: Bytes, rows: int, cols: int) -> tuple[Bytes, Scale]:
     return canonical, scale
 
 
-def _kernel() -> Kernel:
-    return Kernel(KERNEL, isa="scalar")
+def _kernel() -> Cell:
+    return Cell(KERNEL, isa="scalar")
 
 
 def _groups(cols: int) -> int:

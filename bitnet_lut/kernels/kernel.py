@@ -71,7 +71,7 @@ class Kernel:
 
     def __init__(self, name: str, isa: str) -> None:
         """Find the functions; `get` checks the tier first."""
-        self._cell = _native.Kernel(name, isa=isa)
+        self._cell = _native.Cell(name, isa=isa)
         self.name, self.isa = name, isa
         self.outside = name in _registry.functions
         self.own = self._cell.own

@@ -145,7 +145,7 @@ def _check(kernel: Kernel, weights: NDArray[np.int8], q: NDArray[np.int8]) -> in
     """Fault unless pack, unpack, prepare and gemm are right; returns the number of products."""
     rows, cols = weights.shape
     n = len(q)
-    cell = _native.Kernel(kernel.name, isa=kernel.isa)
+    cell = _native.Cell(kernel.name, isa=kernel.isa)
     canonical = i2_s.pack_rows(weights)
     room = np.full(cell.packed_bytes(rows, cols) + 64, _CANARY, np.uint8)
     packed = cell.pack(canonical, cols, out=room[:-64])

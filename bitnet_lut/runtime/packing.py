@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut._native import Kernel, has_code_3
+from bitnet_lut._native import Cell, has_code_3
 from bitnet_lut.formats.tensors import PackedMatrix, Tensor, TernaryMatrix
 
 __all__ = ["INPUT_GROUPS", "pack_matrix", "pack_tensors", "suited", "unpack_matrix"]
@@ -24,7 +24,7 @@ _LINE = 64  # every matrix starts at a cache line
 
 
 def pack_matrix(
-    matrix: TernaryMatrix, kernel: Kernel, *, out: NDArray[np.uint8] | None = None
+    matrix: TernaryMatrix, kernel: Cell, *, out: NDArray[np.uint8] | None = None
 ) -> PackedMatrix:
     """Bring a matrix into the layout of *kernel*, in *out* if given, uint8 (packed bytes,).
 
@@ -36,7 +36,7 @@ def pack_matrix(
 
 def unpack_matrix(matrix: PackedMatrix) -> TernaryMatrix:
     """Bring a matrix back from the layout of its kernel."""
-    kernel = Kernel(matrix.kernel, isa="scalar")
+    kernel = Cell(matrix.kernel, isa="scalar")
     canonical = kernel.unpack(matrix.packed, matrix.rows, matrix.cols)
     return TernaryMatrix(matrix.rows, matrix.cols, canonical, matrix.scale)
 
@@ -69,7 +69,7 @@ def pack_tensors(
     the file that have been read.
     """
     wanted = _wanted(tensors, kernels)
-    made = {name: Kernel(name, isa=isa) for name in set(wanted.values())}
+    made = {name: Cell(name, isa=isa) for name in set(wanted.values())}
     room = _arena(tensors, {name: made[kernel] for name, kernel in wanted.items()})
     done: dict[str, Tensor] = {}
 
@@ -112,7 +112,7 @@ def _holds_code_3(tensor: Tensor) -> bool:
 
 
 def _arena(
-    tensors: Mapping[str, Tensor], kernels: Mapping[str, Kernel]
+    tensors: Mapping[str, Tensor], kernels: Mapping[str, Cell]
 ) -> dict[str, NDArray[np.uint8]]:
     """Room for each packed matrix, in one piece of memory."""
     sizes: dict[str, int] = {}
