@@ -7,3 +7,7 @@ class FormatError(ValueError):
 
 class NumericsError(ArithmeticError):
     """A forward pass gave NaN or Inf; the text names the first layer and op where it appeared."""
+
+
+class GrammarError(ValueError):
+    """A response format is malformed or cannot be followed; the text says why."""
