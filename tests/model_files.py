@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from bitnet_lut.checkpoint.base import is_linear
-from bitnet_lut.families import tensor_shapes
+from bitnet_lut.families import is_linear, tensor_shapes
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.gguf import ARRAY, GGUFFile
 from bitnet_lut.formats.gguf_writer import GGUFWriter

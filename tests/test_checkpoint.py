@@ -7,9 +7,8 @@ from golden_data import GOLDEN
 from model_files import QUERY, TILES, linears
 
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import tensor_shapes
+from bitnet_lut.families import is_linear, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.tensors import TernaryMatrix
 

@@ -8,11 +8,11 @@ from compare import assert_same_bits
 from model_files import QUERY, TILES, linears, rewritten
 
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint.base import is_linear, ternarize
+from bitnet_lut.checkpoint.base import ternarize
 from bitnet_lut.checkpoint.ternary_hash import TERNARY_HASH_KEY, TernaryHash, ternary_sha256
 from bitnet_lut.convert import TARGETS, convert
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import tensor_shapes
+from bitnet_lut.families import is_linear, tensor_shapes
 from bitnet_lut.formats import i2_s, iq2_bn
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.safetensors import SafetensorsFile

@@ -10,11 +10,10 @@ from tiny_model import tiny_config, tiny_tensors
 from tiny_models import load_model
 
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.checkpoint.ternary_hash import TERNARY_HASH_KEY, permutation
 from bitnet_lut.convert import TARGETS, convert
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import tensor_shapes
+from bitnet_lut.families import is_linear, tensor_shapes
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 from bitnet_lut.formats.ternary import scale_bytes

@@ -8,15 +8,14 @@ from hf_folder import HFFolder
 from model_files import QUERY, linears
 
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint.base import is_linear
-from bitnet_lut.checkpoint.hf import hf_name
 from bitnet_lut.convert import TARGETS, convert
 from bitnet_lut.convert.report import report
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import tensor_shapes
+from bitnet_lut.families import FAMILIES, is_linear, tensor_shapes
 from bitnet_lut.formats import ternary
 
 MASTERS = "bitnet-b1.58/hf-master-bf16"
+hf_name = FAMILIES["bitnet-b1.58"].hf_name  # and those of linear layers in every family
 TERNARY_TARGETS = [type for type in TARGETS if type != "f16"]
 
 

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from bitnet_lut import Model
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.convert.synth import HEADS, SHAPES, TYPES, synthesize
-from bitnet_lut.families import tensor_shapes
+from bitnet_lut.families import is_linear, tensor_shapes
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.tensors import TernaryMatrix

@@ -13,17 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import ModelConfig, tensor_shapes
+from bitnet_lut.families import ModelConfig, is_linear, scale_name, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.gguf import MetadataValue
 from bitnet_lut.formats.tensors import DenseMatrix, PackedMatrix, StripMatrix, Tensor, TernaryMatrix
 from bitnet_lut.formats.ternary import Bytes, Rows, Ternary, absmean, from_scaled
-
-# The matrices of a block that BitNet makes ternary: blk.N.<linear>.weight.
-LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-
-# Architectures whose linear layers are ternary even where a file holds them as plain floats.
-TERNARY_ARCHITECTURES = ("bitnet-b1.58", "bitnet")
 
 # Metadata of a file that this package converted: the hash of its ternary weights, see
 # ``ternary_hash``. Linear layers of such a file are ternary wherever their floats can be.
@@ -185,17 +179,6 @@ class Checkpoint(ABC):
             yield
         except FormatError as error:
             raise FormatError(f"{self.name}: tensor {name!r}: {error}") from None
-
-
-def is_linear(name: str) -> bool:
-    """Whether a tensor is a matrix that BitNet makes ternary: "blk.N.<linear>.weight"."""
-    parts = name.split(".")
-    return len(parts) == 4 and parts[0] == "blk" and parts[2] in LINEARS and parts[3] == "weight"
-
-
-def scale_name(name: str) -> str:
-    """Name the separate scale of a linear layer: "blk.N.<linear>.scale"."""
-    return f"{name.removesuffix('weight')}scale"
 
 
 def ternary_matrix(ternary: Ternary) -> TernaryMatrix:

@@ -9,18 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut.checkpoint.base import (
-    TERNARY_ARCHITECTURES,
     TERNARY_HASH_KEY,
     Checkpoint,
     StoredMatrix,
     dense_matrix,
-    is_linear,
-    scale_name,
     ternarize,
     ternary_matrix,
 )
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import config_from_gguf, tensor_shapes
+from bitnet_lut.families import config_from_gguf, family_of, is_linear, scale_name, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s, iq1_bn, iq2_bn, strips, tl1, tl2, tl5, tq1_0, tq2_0
 from bitnet_lut.formats.gguf import GGUFFile, TensorInfo
 from bitnet_lut.formats.tensors import DenseMatrix, PackedMatrix, StripMatrix, TernaryMatrix
@@ -77,7 +74,7 @@ class GGUFCheckpoint(Checkpoint):
         for name in tensor_shapes(self.config):
             with self._naming(name):
                 types[name], nbytes[name] = self._resolve(self._file.tensors[name])
-        self.ternary_masters = self.config.architecture in TERNARY_ARCHITECTURES
+        self.ternary_masters = family_of(self.config).ternary
         self.types = MappingProxyType(types)
         self.nbytes = MappingProxyType(nbytes)
         self.layouts = MappingProxyType(

@@ -1,7 +1,6 @@
 """Hugging Face folders as checkpoints: config.json and safetensors files."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -11,17 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut.checkpoint.base import (
-    TERNARY_ARCHITECTURES,
     Checkpoint,
     StoredMatrix,
     dense_matrix,
-    is_linear,
-    scale_name,
     ternarize,
     ternary_matrix,
 )
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import config_from_hf, tensor_shapes
+from bitnet_lut.families import config_from_hf, family_of, is_linear, scale_name, tensor_shapes
 from bitnet_lut.formats import hf
 from bitnet_lut.formats.safetensors import (
     SafetensorsFile,
@@ -33,38 +29,6 @@ from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 from bitnet_lut.formats.ternary import Scale, check_scales
 
 _FLOATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
-
-# GGUF names of tensors, by their Hugging Face names outside and inside model.layers.N.
-_MODEL_NAMES = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-}
-_LAYER_NAMES = {
-    "input_layernorm.weight": "attn_norm.weight",
-    "self_attn.attn_sub_norm.weight": "attn_sub_norm.weight",
-    "self_attn.inner_attn_ln.weight": "attn_sub_norm.weight",
-    "post_attention_layernorm.weight": "ffn_norm.weight",
-    "mlp.ffn_sub_norm.weight": "ffn_sub_norm.weight",
-    "mlp.ffn_layernorm.weight": "ffn_sub_norm.weight",
-}
-_LINEAR_NAMES = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-_LINEAR_PARTS = {"weight": "weight", "weight_scale": "scale", "bias": "bias"}
-_IGNORED = "self_attn.rotary_emb.inv_freq"  # computed from the config
-_HF_NAMES = {
-    **{name: hf_name for hf_name, name in _MODEL_NAMES.items()},
-    **{name: hf_name for hf_name, name in reversed(_LAYER_NAMES.items())},
-    **{name: hf_name for hf_name, name in _LINEAR_NAMES.items()},
-}
-_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
 
 class HFCheckpoint(Checkpoint):
@@ -90,11 +54,10 @@ class HFCheckpoint(Checkpoint):
         settings = parse_json(path.read_bytes(), str(path))
         self.config = config_from_hf(settings, str(path))
         self._quantization = _quantization(settings, str(path))
-        self.ternary_masters = (
-            self._quantization is not None or self.config.architecture in TERNARY_ARCHITECTURES
-        )
+        family = family_of(self.config)
+        self.ternary_masters = self._quantization is not None or family.ternary
         files = dict.fromkeys(file.tensors, file) if file else open_folder(folder)
-        self._places = {_gguf_name(name): (file, name) for name, file in files.items()}
+        self._places = {family.gguf_name(name): (file, name) for name, file in files.items()}
         self._check_shapes({name: self._shape(name) for name in self._places})
         for name, shape in tensor_shapes(self.config).items():
             with self._naming(name):
@@ -180,28 +143,13 @@ class HFCheckpoint(Checkpoint):
         return check_scales(scale)
 
 
-def hf_name(name: str) -> str:
-    """Hugging Face name of a tensor of the graph, by its GGUF name: "blk.0.attn_q.weight"."""
-    if not name.startswith("blk."):
-        return _HF_NAMES[name]
-    _, layer, part, kind = name.split(".")
-    if part in _HF_NAMES:  # a linear layer
-        return f"model.layers.{layer}.{_HF_NAMES[part]}.{kind}"
-    return f"model.layers.{layer}.{_HF_NAMES[f'{part}.{kind}']}"
-
-
-def _gguf_name(name: str) -> str:
-    """GGUF name of a tensor; unknown ones keep their name, below "blk.N." if of a layer."""
-    match = _LAYER.fullmatch(name)
-    if match is None:
-        return _MODEL_NAMES.get(name, name)
-    layer, part = match.groups()
-    linear, _, kind = part.rpartition(".")
-    if part == _IGNORED:
-        return name
-    if linear in _LINEAR_NAMES and kind in _LINEAR_PARTS:
-        return f"blk.{layer}.{_LINEAR_NAMES[linear]}.{_LINEAR_PARTS[kind]}"
-    return f"blk.{layer}.{_LAYER_NAMES.get(part, part)}"
+def quantization_settings(linear_class: str) -> dict[str, str]:
+    """The quantization_config of packed weights; linear_class is that of the `Family`."""
+    return {
+        "quant_method": "bitnet",
+        "linear_class": linear_class,
+        "quantization_mode": "offline",
+    }
 
 
 def _quantization(settings: Mapping[str, Any], source: str) -> str | None:

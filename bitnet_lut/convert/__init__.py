@@ -18,14 +18,13 @@ from typing import Literal, get_args
 import numpy as np
 
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.checkpoint.ternary_hash import TernaryHash
 from bitnet_lut.convert.gguf import HEADS, TYPES, GGUFTarget
 from bitnet_lut.convert.hf import HFTarget
 from bitnet_lut.convert.vocabulary import NAMED_PRE_TOKENIZERS
 from bitnet_lut.convert.weights import Options, Rounded, TensorReader, Ternarized
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import Activation, ModelConfig, tensor_shapes
+from bitnet_lut.families import FAMILIES, Activation, ModelConfig, is_linear, tensor_shapes
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.ternary import Scale
@@ -34,7 +33,12 @@ from bitnet_lut.formats.tiles import Shape, Tile
 __all__ = ["ARCHITECTURES", "HEADS", "TARGETS", "Conversion", "convert"]
 
 TARGETS = (*TYPES, "hf")
-ARCHITECTURES = ("bitnet-b1.58", "bitnet")
+# Families that share a graph, so that a file may be given the name of another one.
+ARCHITECTURES = tuple(
+    name
+    for name, family in FAMILIES.items()
+    if sum(other.graph == family.graph for other in FAMILIES.values()) > 1
+)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Factors of RoPE, which are checked to be those of the config, and copies of tied embeddings.

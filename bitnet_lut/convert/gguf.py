@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from bitnet_lut.checkpoint.base import (
-    TERNARY_ARCHITECTURES,
     TERNARY_HASH_KEY,
     Checkpoint,
     StoredMatrix,
-    is_linear,
 )
 from bitnet_lut.checkpoint.gguf import GGUFCheckpoint
 from bitnet_lut.convert.vocabulary import from_folder
@@ -27,7 +25,7 @@ from bitnet_lut.convert.weights import (
     may_be_ternary,
 )
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import ModelConfig, tensor_shapes
+from bitnet_lut.families import FAMILIES, ModelConfig, family_of, is_linear, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s, iq2_bn, strips, tl5, tq1_0, tq2_0
 from bitnet_lut.formats.gguf import ALIGNMENT, ARRAY
 from bitnet_lut.formats.gguf_writer import GGUFWriter
@@ -40,8 +38,6 @@ HEADS = ("f16", "q8_0", "q6_k", "q4_0")
 _NO_HASH = "0" * 64  # of the same length as a hash, in whose place it stands until that is known
 _STRIPS = {block: kind for kind, block in strips.TYPES.items()}
 _TYPE_IDS = {entry.name: type_id for type_id, entry in ggml.GGML_TYPES.items()}
-_FAMILY = set(TERNARY_ARCHITECTURES)  # names of one graph, but for the activation
-_PAIRED_ROPE = ("llama",)  # architectures whose q and k rows GGUF holds for RoPE "norm"
 # Keys that describe the file that was read, not the model.
 _DROPPED = ("general.alignment", "split.", TERNARY_HASH_KEY)
 
@@ -143,7 +139,7 @@ class GGUFTarget:
         if isinstance(checkpoint, GGUFCheckpoint):
             found = self._copy(checkpoint, options)
         else:
-            found = _graph(self.config, checkpoint)
+            found = _describe(self.config, checkpoint)
             found |= self._vocabulary(checkpoint, options.pre_tokenizer)
         if options.chat_template is not None:
             found["tokenizer.chat_template"] = options.chat_template
@@ -164,7 +160,7 @@ class GGUFTarget:
             found[renamed] = value if value_type == ARRAY else (value_type, value)
         found["general.architecture"] = new
         if options.activation or new != old:  # the name says what the activation is by default
-            found[f"{new}.hidden_activation"] = self.config.activation
+            found[family_of(self.config).gguf_key("activation", new)] = self.config.activation
         byte_level = checkpoint.metadata.get("tokenizer.ggml.model") == "gpt2"
         if options.pre_tokenizer is not None:
             if not byte_level:
@@ -192,38 +188,23 @@ def _config(checkpoint: Checkpoint, options: Options) -> ModelConfig:
     """The config of the file to be: names, RoPE and precision as in GGUF."""
     old = checkpoint.config
     architecture = options.architecture or old.architecture
-    if architecture != old.architecture and not {architecture, old.architecture} <= _FAMILY:
+    family = FAMILIES[architecture]
+    if family.graph != family_of(old).graph:
         raise ValueError(f"a model of architecture {old.architecture} cannot be a {architecture}")
     return dataclasses.replace(
         old,
         architecture=architecture,
         activation=options.activation or old.activation,
-        rope_kind="norm" if architecture in _PAIRED_ROPE else "neox",
+        rope_kind=family.gguf_rope,
         rope_theta=float(np.float32(old.rope_theta)),
         rms_eps=float(np.float32(old.rms_eps)),
     )
 
 
-def _graph(config: ModelConfig, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Metadata that says what a config says."""
-    graph: dict[str, Any] = {
-        "vocab_size": config.vocab_size,
-        "context_length": config.context_length,
-        "embedding_length": config.embedding_length,
-        "block_count": config.block_count,
-        "feed_forward_length": config.feed_forward_length,
-        "rope.dimension_count": config.rope_dim,
-        "rope.freq_base": config.rope_theta,
-        "attention.head_count": config.head_count,
-        "attention.head_count_kv": config.head_count_kv,
-        "attention.layer_norm_rms_epsilon": config.rms_eps,
-        "hidden_activation": config.activation,
-    }
-    if config.head_dim * config.head_count != config.embedding_length:
-        graph |= {f"attention.{part}_length": config.head_dim for part in ("key", "value")}
+def _describe(config: ModelConfig, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Metadata that say what a config says; a model without a name is called by its folder."""
     name = config.name or Path(checkpoint.folder or checkpoint.name).resolve().name
-    found = {"general.architecture": config.architecture, "general.name": name}
-    return found | {f"{config.architecture}.{key}": value for key, value in graph.items()}
+    return family_of(config).gguf_metadata(dataclasses.replace(config, name=name))
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut.checkpoint.base import (
-    TERNARY_ARCHITECTURES,
     TERNARY_HASH_KEY,
     Checkpoint,
     StoredMatrix,
-    is_linear,
 )
-from bitnet_lut.checkpoint.hf import hf_name
+from bitnet_lut.checkpoint.hf import quantization_settings
 from bitnet_lut.convert.vocabulary import (
     copy_folder,
     replace_chat_template,
@@ -29,7 +27,7 @@ from bitnet_lut.convert.vocabulary import (
 )
 from bitnet_lut.convert.weights import Options, Rounded, TensorReader, dense_pieces
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import ModelConfig, tensor_shapes
+from bitnet_lut.families import FAMILIES, ModelConfig, family_of, is_linear, tensor_shapes
 from bitnet_lut.formats import ggml, hf, i2_s
 from bitnet_lut.formats.safetensors import DTYPES, parse_json
 from bitnet_lut.formats.safetensors_writer import SafetensorsWriter
@@ -38,11 +36,6 @@ from bitnet_lut.formats.ternary import Bytes, Scale
 
 __all__ = ["HFTarget"]
 
-_CLASSES = {
-    "bitnet-b1.58": ("BitNetForCausalLM", "bitnet"),
-    "llama": ("LlamaForCausalLM", "llama"),
-    "qwen2": ("Qwen2ForCausalLM", "qwen2"),
-}
 _WEIGHTS_AT_ONCE = 2**22
 
 
@@ -82,8 +75,11 @@ class HFTarget:
             for name, data in self._pieces(reader, rounded):
                 writer.write(name, data)
                 wrote(data.nbytes)
+        family = family_of(self.config)
         stated = {
-            **_settings(self.config),
+            **family.hf_settings(self.config),
+            "use_cache": True,
+            "quantization_config": quantization_settings(family.hf_linear_class),
             **special,
             "torch_dtype": "float32",
             TERNARY_HASH_KEY: reader.hash.hexdigest(),
@@ -94,8 +90,9 @@ class HFTarget:
         self, reader: TensorReader, rounded: Callable[[Rounded], None]
     ) -> Iterator[tuple[str, NDArray[Any]]]:
         """The data of all tensors, by Hugging Face names."""
+        family = family_of(self.config)
         for name, shape in tensor_shapes(self.config).items():
-            target = hf_name(name)
+            target = family.hf_name(name)
             if len(shape) == 1:
                 yield target, reader.vector(name).astype("<f4")
                 continue
@@ -137,7 +134,8 @@ def _config(checkpoint: Checkpoint, options: Options) -> ModelConfig:
     if options.pre_tokenizer is not None and checkpoint.folder is not None:
         raise ValueError("pre_tokenizer is for GGUF files; a folder's tokenizer.json is copied")
     reason = None
-    if config.qkv_bias and config.architecture != "qwen2":
+    family = FAMILIES[family_of(config).graph]
+    if config.qkv_bias and not family.qkv_bias:
         reason = "biases of q, k and v"
     elif config.rope_dim != config.head_dim:
         reason = f"RoPE over {config.rope_dim} of the {config.head_dim} elements of a head"
@@ -145,71 +143,30 @@ def _config(checkpoint: Checkpoint, options: Options) -> ModelConfig:
         raise FormatError(
             f"{checkpoint.name}: a folder for transformers cannot have {reason}; convert to GGUF"
         )
-    # Microsoft's class computes the graph of 1bitLLM's too, with another activation.
-    bitnet = config.architecture in TERNARY_ARCHITECTURES
     return dataclasses.replace(
         config,
-        architecture="bitnet-b1.58" if bitnet else config.architecture,
+        architecture=family.name,
         activation=options.activation or config.activation,
         rope_kind="neox",
     )
 
 
-def _settings(config: ModelConfig) -> dict[str, Any]:
-    """The config.json of a config, but for dtype, special tokens and hash."""
-    class_name, model_type = _CLASSES[config.architecture]
-    settings: dict[str, Any] = {
-        "architectures": [class_name],
-        "model_type": model_type,
-        "hidden_act": config.activation,
-        "hidden_size": config.embedding_length,
-        "intermediate_size": config.feed_forward_length,
-        "max_position_embeddings": config.context_length,
-        "num_attention_heads": config.head_count,
-        "num_hidden_layers": config.block_count,
-        "num_key_value_heads": config.head_count_kv,
-        "rms_norm_eps": _shortest(config.rms_eps),
-        "rope_theta": _shortest(config.rope_theta),
-        "tie_word_embeddings": config.tied_head,
-        "use_cache": True,
-        "vocab_size": config.vocab_size,
-    }
-    if config.head_dim * config.head_count != config.embedding_length:
-        settings["head_dim"] = config.head_dim
-    settings["quantization_config"] = {
-        "quant_method": "bitnet",
-        "linear_class": "autobitlinear" if _multiplies(config) else "bitlinear",
-        "quantization_mode": "offline",
-    }
-    return settings
-
-
 def _plan(checkpoint: Checkpoint, config: ModelConfig) -> list[tuple[str, str, tuple[int, ...]]]:
     """What model.safetensors will hold: (Hugging Face name, dtype, shape)."""
+    family = family_of(config)
     found: list[tuple[str, str, tuple[int, ...]]] = []
     for name, shape in tensor_shapes(config).items():
         if not is_linear(name):
-            found.append((hf_name(name), "F32", shape))
+            found.append((family.hf_name(name), "F32", shape))
             continue
         if shape[0] % 4:
             raise FormatError(
                 f"{checkpoint.name}: tensor {name!r} has {shape[0]} rows: packed weights of "
                 "transformers need a multiple of 4"
             )
-        found.append((hf_name(name), "U8", (shape[0] // 4, shape[1])))
-        found.append((f"{hf_name(name)}_scale", "F32", (1,)))
+        found.append((family.hf_name(name), "U8", (shape[0] // 4, shape[1])))
+        found.append((f"{family.hf_name(name)}_scale", "F32", (1,)))
     return found
-
-
-def _multiplies(config: ModelConfig) -> bool:
-    """Whether layers multiply by weight_scale, as Microsoft's do; those of others divide by it."""
-    return config.architecture in TERNARY_ARCHITECTURES
-
-
-def _shortest(value: float) -> float:
-    """A float32 of a GGUF file by the fewest digits that tell it, as 1e-05; others as they are."""
-    narrow = np.float32(value)
-    return float(str(narrow)) if float(narrow) == value else value
 
 
 def _weight_scale(name: str, matrix: TernaryMatrix, config: ModelConfig) -> Scale:
@@ -217,7 +174,8 @@ def _weight_scale(name: str, matrix: TernaryMatrix, config: ModelConfig) -> Scal
         raise FormatError(
             f"tensor {name!r}: its rows have scales of their own, which transformers cannot hold"
         )
-    return matrix.scale if _multiplies(config) else _inverse(matrix.scale)
+    multiplies = family_of(config).hf_linear_class == "autobitlinear"
+    return matrix.scale if multiplies else _inverse(matrix.scale)
 
 
 def _inverse(scale: Scale) -> Scale:

@@ -11,16 +11,15 @@ own stream, so that weights do not depend on the type they or others are stored 
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import ModelConfig, tensor_shapes
+from bitnet_lut.families import FAMILIES, ModelConfig, family_of, is_linear, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s, tq1_0, tq2_0
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.formats.ternary import Bytes, scale_bytes
@@ -173,22 +172,10 @@ def _dense(bits: _Bits, rows: int, cols: int, kind: str) -> Iterator[Bytes]:
 
 
 def _metadata(shape: Shape, type: str) -> dict[str, Any]:
-    config = shape.config
+    config = replace(shape.config, name=f"{shape.config.name} with random weights")
     tokens, merges = _vocabulary(config.vocab_size, shape.special)
     types = np.ones(len(tokens), np.int32)
     types[[*shape.special]] = 3  # control
-    graph = {
-        "vocab_size": config.vocab_size,
-        "context_length": config.context_length,
-        "embedding_length": config.embedding_length,
-        "block_count": config.block_count,
-        "feed_forward_length": config.feed_forward_length,
-        "rope.dimension_count": config.rope_dim,
-        "rope.freq_base": config.rope_theta,
-        "attention.layer_norm_rms_epsilon": config.rms_eps,
-        "attention.head_count": config.head_count,
-        "attention.head_count_kv": config.head_count_kv,
-    }
     tokenizer = {
         "model": "gpt2",
         "pre": shape.pre,
@@ -201,11 +188,9 @@ def _metadata(shape: Shape, type: str) -> dict[str, Any]:
         "add_bos_token": shape.add_bos,
     }
     return {
-        "general.architecture": config.architecture,
-        "general.name": f"{config.name} with random weights",
+        **family_of(config).gguf_metadata(config),
         "general.file_type": TYPES[type],
         "general.quantization_version": 2,
-        **{f"{config.architecture}.{key}": value for key, value in graph.items()},
         **{f"tokenizer.ggml.{key}": value for key, value in tokenizer.items()},
     }
 
@@ -298,7 +283,7 @@ def _shape(
     theta: float,
     epsilon: float,
 ) -> Shape:
-    bitnet = architecture.startswith("bitnet")
+    family = FAMILIES[architecture]
     config = ModelConfig(
         architecture=architecture,
         vocab_size=tokens,
@@ -311,12 +296,12 @@ def _shape(
         head_dim=embedding // heads,
         rope_dim=embedding // heads,
         rope_theta=theta,
-        rope_kind="neox" if bitnet else "norm",
+        rope_kind=family.gguf_rope,
         rms_eps=epsilon,
         activation="relu2" if architecture == "bitnet-b1.58" else "silu",
-        sub_norms=bitnet,
-        qkv_bias=False,
-        tied_head=bitnet,
+        sub_norms=family.sub_norms,
+        qkv_bias=family.qkv_bias,
+        tied_head=family.ternary,  # as in all published models
         name=name,
     )
     return Shape(config, *vocabulary)

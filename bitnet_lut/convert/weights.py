@@ -15,12 +15,11 @@ from bitnet_lut.checkpoint.base import (
     TERNARY_HASH_KEY,
     Checkpoint,
     StoredMatrix,
-    is_linear,
     ternary_matrix,
 )
 from bitnet_lut.checkpoint.ternary_hash import TernaryHash, permutation, without_dead_rows
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import ModelConfig
+from bitnet_lut.families import ModelConfig, is_linear
 from bitnet_lut.formats import ggml, i2_s, strips
 from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.ternary import (

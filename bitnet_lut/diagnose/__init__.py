@@ -12,10 +12,9 @@ from typing import TypeVar
 import numpy as np
 
 from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
-from bitnet_lut.checkpoint.base import scale_name
 from bitnet_lut.checkpoint.ternary_hash import TERNARY_HASH_KEY, TernaryHash
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import ModelConfig, tensor_shapes
+from bitnet_lut.families import FAMILIES, ModelConfig, family_of, scale_name, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.safetensors import open_folder, parse_json
@@ -237,8 +236,10 @@ def _count(name: str, matrix: TernaryMatrix) -> TernaryStatistics:
 def _oddities_of_gguf(
     file: GGUFFile, tensors: Iterable[StoredTensor], checkpoint: Checkpoint | None
 ) -> Iterator[str]:
-    if file.metadata.get("general.architecture") == "bitnet-25":
-        yield "its architecture has the old name bitnet-25, now bitnet-b1.58"
+    old_names = {old: name for name, family in FAMILIES.items() for old in family.old_names}
+    architecture = str(file.metadata.get("general.architecture"))
+    if architecture in old_names:
+        yield f"its architecture has the old name {architecture}, now {old_names[architecture]}"
     clashing = [info for info in file.tensors.values() if info.type_id == 39]
     if clashing:
         kinds = {tensor.type for tensor in tensors if tensor.name == clashing[0].name}
@@ -250,14 +251,15 @@ def _oddities_of_gguf(
     if unknown:
         yield f"unknown tensor types: {_some(unknown)}"
     if checkpoint is not None:
-        used = tensor_shapes(checkpoint.config)
+        config = checkpoint.config
+        used = tensor_shapes(config)
         scales = {scale_name(name) for name in used}
         unused = [name for name in file.tensors if name not in used and name not in scales]
         if unused:
             yield f"tensors that the model does not use: {_some(unused)}"
-        stated = file.metadata.get(f"{file.metadata['general.architecture']}.vocab_size")
-        if stated not in (None, checkpoint.config.vocab_size):
-            yield f"vocab_size is {stated}, but there are {checkpoint.config.vocab_size} tokens"
+        stated = file.metadata.get(family_of(config).gguf_key("vocab_size", architecture))
+        if stated not in (None, config.vocab_size):
+            yield f"vocab_size is {stated}, but there are {config.vocab_size} tokens"
 
 
 def _oddities_of_vocabulary(

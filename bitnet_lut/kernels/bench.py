@@ -10,9 +10,8 @@ import numpy as np
 from bitnet_lut import _native
 from bitnet_lut.bench.machine import ReadRoof, integer_gmac_s, machine
 from bitnet_lut.bench.plot import Axis, Series, plot
-from bitnet_lut.checkpoint.base import is_linear
 from bitnet_lut.convert.synth import SHAPES
-from bitnet_lut.families import tensor_shapes
+from bitnet_lut.families import is_linear, tensor_shapes
 from bitnet_lut.kernels.kernel import Kernel, Packed
 from bitnet_lut.kernels.timing import Timer, ring, ring_bytes, take_turns
 

@@ -20,25 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint.base import is_linear
-from bitnet_lut.checkpoint.hf import hf_name
-from bitnet_lut.families import tensor_shapes
+from bitnet_lut.families import family_of, input_op, is_linear, tensor_shapes
 from bitnet_lut.model import Model
 from bitnet_lut.reference import quantize
 
 __all__ = ["Comparison", "compare"]
 
 _MOST_TOKENS = 512  # of a text
-# The op whose result a linear layer takes: with sub-norms, and without.
-_INPUT_OPS = {
-    "attn_q": ("attn_norm", "attn_norm"),
-    "attn_k": ("attn_norm", "attn_norm"),
-    "attn_v": ("attn_norm", "attn_norm"),
-    "attn_output": ("attn_sub_norm", "attention"),
-    "ffn_gate": ("ffn_norm", "ffn_norm"),
-    "ffn_up": ("ffn_norm", "ffn_norm"),
-    "ffn_down": ("ffn_sub_norm", "ffn_activation"),
-}
 
 Floats = NDArray[np.float32]
 
@@ -94,19 +82,19 @@ def compare(model: nn.Module, path: str | os.PathLike[str], text: str) -> Compar
 
 def _inputs(model: Model, ids: list[int]) -> dict[str, Floats]:
     """What each ternary layer is given, by the name of its module: float32 (tokens, cols)."""
-    pieces: dict[tuple[int, str], list[Floats]] = {}
+    config, family = model.config, family_of(model.config)
+    linears = {name: input_op(name, config) for name in filter(is_linear, tensor_shapes(config))}
+    pieces: dict[tuple[int, str], list[Floats]] = {place: [] for place in linears.values()}
 
     def probe(layer: int, op: str, array: Floats) -> None:
-        if any(op in ops for ops in _INPUT_OPS.values()):
-            pieces.setdefault((layer, op), []).append(array)
+        if (layer, op) in pieces:
+            pieces[layer, op].append(array)
 
     model.session(context=len(ids)).trace(ids, probe)
-    found = {}
-    for name in filter(is_linear, tensor_shapes(model.config)):
-        _, layer, linear, _ = name.split(".")
-        op = _INPUT_OPS[linear][0 if model.config.sub_norms else 1]
-        found[hf_name(name).removesuffix(".weight")] = np.concatenate(pieces[int(layer), op])
-    return found
+    return {
+        family.hf_name(name).removesuffix(".weight"): np.concatenate(pieces[place])
+        for name, place in linears.items()
+    }
 
 
 def _tensors(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -119,7 +107,8 @@ def _tensors(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, Tensor
         for name in ("token_embd.weight", "output.weight"):
             stored = checkpoint.stored(name) if name in tensor_shapes(checkpoint.config) else None
             if stored is not None:
-                tensors[hf_name(name)] = torch.from_numpy(np.array(stored[:]))
+                hf_name = family_of(checkpoint.config).hf_name(name)
+                tensors[hf_name] = torch.from_numpy(np.array(stored[:]))
     return tensors
 
 

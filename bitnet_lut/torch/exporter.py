@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bitnet_lut.checkpoint import open_checkpoint
-from bitnet_lut.checkpoint.base import is_linear
-from bitnet_lut.checkpoint.hf import hf_name
+from bitnet_lut.checkpoint.hf import quantization_settings
 from bitnet_lut.convert import convert
 from bitnet_lut.convert import vocabulary as convert_vocabulary
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import ModelConfig, config_from_hf, tensor_shapes
+from bitnet_lut.families import ModelConfig, config_from_hf, family_of, is_linear, tensor_shapes
 from bitnet_lut.formats import hf
 from bitnet_lut.formats.safetensors_writer import SafetensorsWriter
 from bitnet_lut.formats.ternary import Scale, Weights
@@ -145,11 +144,7 @@ def _write_packed(model: nn.Module, folder: Path, name: str) -> None:
         **{key: value for key, value in model.config.to_dict().items() if "_token_id" not in key},
         "architectures": [type(model).__name__],
         "_name_or_path": name,
-        "quantization_config": {
-            "quant_method": "bitnet",
-            "linear_class": "autobitlinear",
-            "quantization_mode": "offline",
-        },
+        "quantization_config": quantization_settings("autobitlinear"),
     }
     (folder / "config.json").write_text(json.dumps(settings, default=str), encoding="utf-8")
     tensors = _packed(model, config_from_hf(settings, f"the config of {type(model).__name__}"))
@@ -161,7 +156,8 @@ def _write_packed(model: nn.Module, folder: Path, name: str) -> None:
 
 def _packed(model: nn.Module, config: ModelConfig) -> dict[str, tuple[str, NDArray[Any]]]:
     """All tensors of a model with their dtypes, linear layers packed."""
-    linears = {hf_name(tensor) for tensor in tensor_shapes(config) if is_linear(tensor)}
+    name_of = family_of(config).hf_name
+    linears = {name_of(tensor) for tensor in tensor_shapes(config) if is_linear(tensor)}
     tied = {"lm_head.weight"} if config.tied_head else set()
     tensors: dict[str, tuple[str, NDArray[Any]]] = {}
     for key, tensor in model.state_dict().items():

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.checkpoint.base import Checkpoint
-from bitnet_lut.checkpoint.hf import hf_name
 from bitnet_lut.convert import convert
-from bitnet_lut.families import tensor_shapes
+from bitnet_lut.families import family_of, tensor_shapes
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.torch.bitlinear import replace_linears
@@ -52,7 +51,8 @@ def load(source: str | os.PathLike[str]) -> nn.Module:
         with open_checkpoint(folder) as checkpoint:
             random = np.random.default_rng(0)
             shapes = tensor_shapes(checkpoint.config)
-            state = {hf_name(tensor): _master(checkpoint, tensor, random) for tensor in shapes}
+            name_of = family_of(checkpoint.config).hf_name
+            state = {name_of(tensor): _master(checkpoint, tensor, random) for tensor in shapes}
     return from_state(settings, state)
 
 

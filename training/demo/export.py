@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
-from bitnet_lut.families import ModelConfig, tensor_shapes
+from bitnet_lut.families import ModelConfig, family_of, tensor_shapes
 from bitnet_lut.formats import ggml
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.formats.tensors import TernaryMatrix
@@ -116,27 +117,11 @@ def _metadata(config: ModelConfig, tokenizer: Mapping[str, Any]) -> dict[str, An
     tokens = sorted(vocabulary, key=vocabulary.__getitem__)
     types = [_CONTROL if text in (BOS, EOS, EOT) else _NORMAL for text in tokens]
     merges = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
-    graph = {
-        "vocab_size": config.vocab_size,
-        "context_length": config.context_length,
-        "embedding_length": config.embedding_length,
-        "block_count": config.block_count,
-        "feed_forward_length": config.feed_forward_length,
-        "rope.dimension_count": config.rope_dim,
-        "rope.freq_base": config.rope_theta,
-        "attention.layer_norm_rms_epsilon": config.rms_eps,
-        "attention.head_count": config.head_count,
-        "attention.head_count_kv": config.head_count_kv,
-        # Without this, newer readers take SiLU.
-        "hidden_activation": config.activation,
-    }
     return {
-        "general.architecture": config.architecture,
-        "general.name": NAME,
+        **family_of(config).gguf_metadata(replace(config, name=NAME)),
         "general.license": "mit",
         "general.file_type": _FILE_TYPE_I2_S,
         "general.quantization_version": 2,
-        **{f"{config.architecture}.{key}": value for key, value in graph.items()},
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": PRE,
         "tokenizer.ggml.tokens": tokens,
