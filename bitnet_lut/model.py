@@ -40,8 +40,8 @@ class Model:
     """A language model, ready to run.
 
     source: a GGUF file, its bytes, a folder of a Hugging Face checkpoint, or a Hugging Face repo id
-        (owner/name, or owner/name/file.gguf; needs huggingface_hub). None: the small demonstration
-        model inside the package, with a warning that says so.
+        (owner/name, hf://owner/name or hf://owner/name/file.gguf; needs huggingface_hub). None: the
+        small demonstration model inside the package, with a warning that says so.
     threads: default: the cores this process may use.
     kernel, isa: which ternary kernel and which instruction-set tier compute; "auto" chooses.
     context: most positions of a session; default: the model's limit, at most 4096.

@@ -333,8 +333,8 @@ def test_version_and_help():
     [
         ([], "command"),
         (["fly"], "'fly'"),
-        (["run", "-m", "absent.gguf", "prompt"], "absent.gguf: No such file or directory"),
-        (["inspect", "absent.gguf"], "absent.gguf: No such file or directory"),
+        (["run", "-m", "absent.gguf", "prompt"], "absent.gguf: no such file or folder"),
+        (["inspect", "absent.gguf"], "absent.gguf: no such file or folder"),
         (["inspect", "."], "config.json"),
         (["tokenize", "absent.gguf", "text"], "absent.gguf: No such file or directory"),
         (["run", "-m", "TINY", "-n", "0", "prompt"], "'0' is not a positive whole number"),
