@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bitnet_lut import _native, kernels
+from bitnet_lut.bench.kernels import Roofs, cached_shape, figure_of, matrix_shapes
+from bitnet_lut.bench.timing import ring, ring_bytes
 from bitnet_lut.formats import ggml
-from bitnet_lut.kernels.bench import Roofs, cached_shape, figure_of, matrix_shapes
-from bitnet_lut.kernels.timing import ring, ring_bytes
 
 TIERS = [isa for isa in _native.tier_names() if not _native.missing_features(isa)]
 # The tiers that have functions of their own for a kernel.

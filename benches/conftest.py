@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bitnet_lut.bench.machine import machine, roof
+from bitnet_lut.bench.machine import machine
 from bitnet_lut.bench.report import table
+from bitnet_lut.bench.roofs import roof
 from bitnet_lut.convert.synth import synthesize
 
 BASELINES = Path(os.environ.get("BITNET_LUT_BASELINES", Path(__file__).with_name("baselines")))

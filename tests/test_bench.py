@@ -12,12 +12,13 @@ import pytest
 from test_baseline import BEYOND_BASELINE, TIER_FUNCTION, instructions
 
 from bitnet_lut import Model, _native
-from bitnet_lut.bench import engine, profile
+from bitnet_lut.bench import engine, profile, roofs
 from bitnet_lut.bench import machine as machines
-from bitnet_lut.bench.engine import AboveRoofError, Figure, believable, bench, bytes_per_token
-from bitnet_lut.bench.machine import EnergyMeter, ReadRoof
+from bitnet_lut.bench.energy import EnergyMeter
+from bitnet_lut.bench.engine import AboveRoofError, ModelFigure, believable, bench, bytes_per_token
 from bitnet_lut.bench.plot import Axis, Series, plot
-from bitnet_lut.bench.report import report, table
+from bitnet_lut.bench.report import report_model, table
+from bitnet_lut.bench.roofs import ReadRoof
 from bitnet_lut.cli import main
 from bitnet_lut.convert.synth import synthesize
 from bitnet_lut.demo import MODEL
@@ -39,9 +40,9 @@ def high_roofs(monkeypatch):
     monkeypatch.setattr(engine, "integer_gmac_s", lambda *_: 1e6)
 
 
-def figure(**changes) -> Figure:
+def figure(**changes) -> ModelFigure:
     """64 tokens of 1e6 bytes and 4e6 multiply-adds in 1, 2 or 4 seconds, roofs 1 and 1 G."""
-    given = Figure(
+    given = ModelFigure(
         what="generate",
         tokens=64,
         position=0,
@@ -95,10 +96,10 @@ class TestRoofs:
 
     def test_roof_is_the_median(self, monkeypatch):
         speeds = iter([0.0, 3.0, 1.0, 2.0, 0.0, 6.0, 4.0, 5.0])  # the first of each warms up
-        monkeypatch.setattr(machines, "READ_BYTES", 2**12)
+        monkeypatch.setattr(roofs, "READ_BYTES", 2**12)
         monkeypatch.setattr(ReadRoof, "gb_s", lambda *_: next(speeds))
-        monkeypatch.setattr(machines, "integer_gmac_s", lambda *_: next(speeds))
-        assert machines.roof("scalar", 2, runs=3) == machines.Roof("scalar", 2, 2.0, 5.0)
+        monkeypatch.setattr(roofs, "integer_gmac_s", lambda *_: next(speeds))
+        assert roofs.roof("scalar", 2, runs=3) == roofs.Roof("scalar", 2, 2.0, 5.0)
 
     def test_read_roof_of_any_size(self):
         assert ReadRoof(5000).gb_s(1) > 0
@@ -263,7 +264,7 @@ class TestBench:
         for one in found.profiles:
             assert min(one.parts.values()) > 0
             assert one.seconds == pytest.approx(sum(one.parts.values()))
-        text = "\n".join(report(found))
+        text = "\n".join(report_model(found))
         assert "ffn matrices" in text
         assert "wait for each other" in text
 

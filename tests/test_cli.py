@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import COMMAND, call
 from golden_data import GOLDEN
 
 from bitnet_lut import __version__, cpu_info
@@ -16,7 +17,6 @@ from bitnet_lut.convert.synth import SHAPES, synthesize
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 
-COMMAND = [sys.executable, "-m", "bitnet_lut"]
 MALFORMED = sorted((GOLDEN / "malformed").glob("*.gguf")) if GOLDEN else []
 TL2_TILES = ["512x256=256,96,32", "128x256=128,192,32", "256x512=128,96,32"]
 TL2_TILES += ["768x256=384,96,32", "256x768=256,192,32"]
@@ -27,25 +27,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cli") / "tiny.gguf"
     synthesize(path, "tiny")
     return path
-
-
-def call(*arguments: object) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, timeout=60)
-
-
-def refused(capsys, *arguments: object) -> str:
-    """The one line of an error."""
-    try:
-        code = main([*map(str, arguments)])
-    except SystemExit as stop:  # from argparse
-        code = stop.code
-    said = capsys.readouterr()
-    assert code == 2
-    assert said.out == ""
-    *before, last = said.err.splitlines()
-    assert all(line.startswith("weights ") for line in before)
-    assert last.startswith("bitnet-lut: error: ")
-    return last
 
 
 def oddities(capsys, *arguments: object) -> str:
@@ -141,6 +122,47 @@ def test_a_closed_pipe_ends_quietly(tiny):
     assert child.returncode == 141
     assert b"Traceback" not in err
     assert b"rror" not in err
+
+
+PROMPT = "The capital of France is"
+
+
+@pytest.mark.parametrize("arguments", [["-"], []], ids=["dash", "nothing"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"], ids=repr)
+def test_run_reads_the_prompt_from_standard_input(arguments, end):
+    done = call("run", "-n", 3, *arguments, given=(PROMPT + end).encode())
+    assert (done.returncode, done.stdout.split()) == (0, [b"Paris."])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(b"", b"no prompt: standard input is empty"), (b"a\xff", b"is not UTF-8 text at byte 1")],
+)
+def test_standard_input_without_a_prompt_is_refused(given, expected):
+    done = call("run", "-", given=given)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert expected in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locale")
+@pytest.mark.parametrize("utf8", ["0", "1"])
+def test_prompts_beyond_ascii_need_no_locale(tiny, utf8):
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": utf8, "PYTHONCOERCECLOCALE": "0"}
+    text = "naïve é 日"
+    expected = call("tokenize", tiny, text).stdout
+    assert call("tokenize", tiny, text, env=environment).stdout == expected
+    assert call("tokenize", tiny, "-", given=text.encode(), env=environment).stdout == expected
+    done = call("run", "-m", tiny, "-n", 2, text, env=environment)
+    assert (done.returncode, done.stderr.count(b"rror")) == (0, 0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="arguments are bytes on POSIX only")
+def test_an_argument_that_is_not_utf_8_is_refused(tiny):
+    done = subprocess.run([*COMMAND, "tokenize", str(tiny), b"a\xff"], capture_output=True)
+    assert done.returncode == 2
+    assert b"is not UTF-8 text" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 # inspect
@@ -298,8 +320,8 @@ def test_progress_shows_on_a_terminal_only_and_after_a_second():
     import termios
 
     script = (
-        "import time; from bitnet_lut.cli import _progress\n"
-        "with _progress('B') as progress:\n"
+        "import time; from bitnet_lut.cli.options import progress_bar\n"
+        "with progress_bar('B') as progress:\n"
         "    for i in range(4): progress(i, 4); time.sleep(0.4)"
     )
     ours, theirs = pty.openpty()
@@ -326,39 +348,6 @@ def test_version_and_help():
     assert call("--version").stdout.decode().split() == ["bitnet-lut", __version__]
     shown = call("synth", "--help").stdout.decode()
     assert all(shape in shown for shape in SHAPES)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ([], "command"),
-        (["fly"], "'fly'"),
-        (["run", "-m", "absent.gguf", "prompt"], "absent.gguf: no such file or folder"),
-        (["inspect", "absent.gguf"], "absent.gguf: no such file or folder"),
-        (["inspect", "."], "config.json"),
-        (["tokenize", "absent.gguf", "text"], "absent.gguf: No such file or directory"),
-        (["run", "-m", "TINY", "-n", "0", "prompt"], "'0' is not a positive whole number"),
-        (["run", "-m", "TINY", "--isa", "mmx", "prompt"], "'mmx'"),
-        (["run", "-m", "TINY", "--context", "10000", "prompt"], "10000"),
-        (["run", "-m", "TINY", "--context", "4", "a long prompt"], "the context holds 4"),
-        (["run", "-m", "TINY", "--temperature", "-1", "prompt"], "temperature is -1.0"),
-        (["run", "-m", "TINY", "--tiles", "1x1", "prompt"], "'1x1' is not of the form ROWSxCOLS"),
-        (["tokenize", "TINY", "--ids", "1 x"], "'x'"),
-        (["tokenize", "TINY", "--ids", "512"], "512"),
-        (["synth", "--shape", "huge", "-o", "x.gguf"], "'huge'"),
-        (["synth", "--shape", "3b", "-o", "x.gguf"], "token_embd.weight cannot be of type q6_k"),
-        (["synth", "-o", "absent/x.gguf"], "absent"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_an_error_is_one_line(tiny, tmp_path, monkeypatch, capsys, arguments, expected):
-    monkeypatch.chdir(tmp_path)
-    assert expected in refused(capsys, *(tiny if word == "TINY" else word for word in arguments))
-
-
-def test_a_damaged_file_is_an_error_of_run(golden, capsys):
-    path = golden / "malformed" / "truncated_data.gguf"
-    assert "blk.0.ffn_down.weight" in refused(capsys, "run", "-m", path, "prompt")
 
 
 def test_inspect_checks_the_hash_that_a_conversion_wrote(tiny, tmp_path, capsys):

@@ -57,9 +57,9 @@ def place(tmp_path, monkeypatch):
         shutil.copy(MODEL, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     # Measuring has its own tests: here it only has to run.
-    monkeypatch.setattr("bitnet_lut.kernels.bench.ring_bytes", lambda: 2**20)
-    monkeypatch.setattr("bitnet_lut.kernels.timing._LEAST_SECONDS", 1e-4)
-    monkeypatch.setattr("bitnet_lut.kernels.bench.TOLERANCE", math.inf)
+    monkeypatch.setattr("bitnet_lut.bench.kernels.ring_bytes", lambda: 2**20)
+    monkeypatch.setattr("bitnet_lut.bench.timing._LEAST_SECONDS", 1e-4)
+    monkeypatch.setattr("bitnet_lut.bench.kernels.TOLERANCE", math.inf)
     yield tmp_path
     for name in ("pairs", "dense"):
         if name in kernels.names():

@@ -10,11 +10,12 @@ import pytest
 from outside_kernels import PYTHON, gemm
 
 from bitnet_lut import _native, kernels
+from bitnet_lut.bench import kernels as bench
+from bitnet_lut.bench import timing
+from bitnet_lut.bench.kernels import KernelFigure, matrix_shapes, roofline
+from bitnet_lut.bench.timing import Timer, ring, take_turns
 from bitnet_lut.cli import main
-from bitnet_lut.kernels import bench, timing
-from bitnet_lut.kernels.bench import Figure, matrix_shapes, roofline
 from bitnet_lut.kernels.proof import Fault, prove
-from bitnet_lut.kernels.timing import Timer, ring, take_turns
 
 LOAD = ("--load", str(Path(__file__).with_name("broken_kernel.py")))
 
@@ -49,7 +50,7 @@ def figure(**changes):
         "read_gb_s": 20.0,
         "integer_gmac_s": 100.0,
     }
-    return Figure(**given | changes)
+    return KernelFigure(**given | changes)
 
 
 # proof

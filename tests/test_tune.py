@@ -9,12 +9,12 @@ import pytest
 from tiny_model import tiny_config
 
 from bitnet_lut import Model, _native
+from bitnet_lut.bench import timing, tune
+from bitnet_lut.bench.tune import Timing, Tuning, measure, remember
 from bitnet_lut.cli import main
 from bitnet_lut.convert.synth import SHAPES
 from bitnet_lut.demo import MODEL
 from bitnet_lut.families import tensor_shapes
-from bitnet_lut.kernels import timing, tune
-from bitnet_lut.kernels.tune import Timing, Tuning, measure, remember
 from bitnet_lut.runtime import choose
 from bitnet_lut.runtime.choose import choose_kernels, group_shapes
 from bitnet_lut.runtime.packing import INPUT_GROUPS

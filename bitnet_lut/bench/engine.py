@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from bitnet_lut.bench.machine import EnergyMeter, Machine, ReadRoof, integer_gmac_s, machine
+from bitnet_lut.bench.energy import EnergyMeter
+from bitnet_lut.bench.machine import Machine, machine
 from bitnet_lut.bench.profile import Clock, Profile
+from bitnet_lut.bench.roofs import ReadRoof, integer_gmac_s
 from bitnet_lut.model import Model
 
-__all__ = ["AboveRoofError", "Figure", "Report", "bench", "bytes_per_token"]
+__all__ = ["AboveRoofError", "ModelFigure", "Report", "bench", "bytes_per_token"]
 
 # How far a median may lie above the measured roof before it is called wrong.
 TOLERANCE = 1.05
@@ -27,7 +29,7 @@ class AboveRoofError(ValueError):
 
 
 @dataclass(frozen=True)
-class Figure:
+class ModelFigure:
     """One thing measured some times.
 
     what: "prompt" (all tokens at once) or "generate" (one after the other). position: of the
@@ -104,7 +106,7 @@ class Report:
     machine: Machine
     model: str
     weight_bytes: Mapping[str, int]
-    figures: tuple[Figure, ...]
+    figures: tuple[ModelFigure, ...]
     profiles: tuple[Profile, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -144,7 +146,7 @@ def bench(
     """
     if rounds < 1 or not threads or not (prompt or generate):
         raise ValueError("nothing to measure: ask for a prompt or a generation, and for rounds")
-    figures: list[Figure] = []
+    figures: list[ModelFigure] = []
     profiles: list[Profile] = []
     for index, count in enumerate(threads):
 
@@ -180,7 +182,7 @@ def bytes_per_token(model: Model, position: int) -> dict[str, int]:
     return {part: size for part, size in found.items() if size}
 
 
-def believable(figure: Figure) -> Figure:
+def believable(figure: ModelFigure) -> ModelFigure:
     """*figure* itself, or with its roof measured again where it is above it.
 
     Raises AboveRoofError if it is above that one too.
@@ -198,7 +200,7 @@ def believable(figure: Figure) -> Figure:
     )
 
 
-def _beside_a_new_roof(figure: Figure) -> Figure:
+def _beside_a_new_roof(figure: ModelFigure) -> ModelFigure:
     if figure.what == "prompt":
         runs = [integer_gmac_s(figure.isa, figure.threads) for _ in range(_ROOF_RUNS_AGAIN)]
         best = max(figure.integer_roof_gmac_s, statistics.median(runs))
@@ -209,7 +211,7 @@ def _beside_a_new_roof(figure: Figure) -> Figure:
     return replace(figure, read_roof_gb_s=best)
 
 
-def _within(figure: Figure) -> bool:
+def _within(figure: ModelFigure) -> bool:
     return figure.share_of_roof <= TOLERANCE
 
 
@@ -234,7 +236,7 @@ class _Workload:
         if self._position:
             self._session.step(self._ids[: self._position])
 
-    def measure(self, rounds: int, progress: Callable[[int], None]) -> list[Figure]:
+    def measure(self, rounds: int, progress: Callable[[int], None]) -> list[ModelFigure]:
         """Run everything once, then *rounds* times in turn, the roofs too."""
         isa, threads = self._model.info.isa, self._model.info.threads
         meter = EnergyMeter()
@@ -279,12 +281,12 @@ class _Workload:
         seconds: Sequence[float],
         joules: Sequence[float | None],
         roofs: tuple[float, float],
-    ) -> Figure:
+    ) -> ModelFigure:
         info = self._model.info
         known = tuple(energy for energy in joules if energy is not None)
         middle = self._position + tokens // 2
         ternary_bits = 8 * info.weight_bytes.get("ternary", 0)
-        return Figure(
+        return ModelFigure(
             what=what,
             tokens=tokens,
             position=self._position if what == "generate" else 0,
@@ -299,7 +301,7 @@ class _Workload:
             integer_roof_gmac_s=roofs[1],
         )
 
-    def profile(self, figure: Figure) -> Profile:
+    def profile(self, figure: ModelFigure) -> Profile:
         """Where the time of what *figure* measured goes."""
         tokens = figure.tokens
         if figure.what == "generate":

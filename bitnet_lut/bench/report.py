@@ -1,25 +1,28 @@
-"""The text of a report, for people."""
+"""What was measured, as text."""
 
 from collections.abc import Iterator, Sequence
 
-from bitnet_lut.bench.engine import Figure, Report
+from bitnet_lut.bench.engine import ModelFigure, Report
+from bitnet_lut.bench.kernels import KernelFigure
+from bitnet_lut.bench.machine import machine
 from bitnet_lut.bench.profile import Profile
+from bitnet_lut.bench.tune import TOKENS, Tuning
 
-__all__ = ["report", "table"]
+__all__ = ["report_kernels", "report_model", "report_tuning", "table"]
 
-_HEADER = (
+_MODEL_HEADER = (
     *("threads", "kernel", "isa", "what", "tokens/s", "slowest", "fastest"),
     *("GB/s", "GMAC/s", "of roof", "J/token"),
 )
 
 
-def report(found: Report) -> Iterator[str]:
+def report_model(found: Report) -> Iterator[str]:
     """Lines of text: the machine, the model, the figures and the profiles."""
     sizes = ", ".join(f"{kind} {size / 1e6:.1f} MB" for kind, size in found.weight_bytes.items())
     yield f"machine  {found.machine}"
     yield f"model    {found.model}: {sizes}"
     yield ""
-    yield from table([_HEADER, *map(_cells, found.figures)])
+    yield from table([_MODEL_HEADER, *map(_model_cells, found.figures)])
     yield ""
     yield from _roofs(found)
     if found.profiles:
@@ -36,7 +39,7 @@ def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join([f"{first[0]:<{first[1]}}", *(f"{cell:>{width}}" for cell, width in cells)])
 
 
-def _cells(figure: Figure) -> list[str]:
+def _model_cells(figure: ModelFigure) -> list[str]:
     joules = figure.joules_per_token
     return [
         str(figure.threads),
@@ -77,3 +80,47 @@ def _profiles(profiles: Sequence[Profile]) -> Iterator[list[str]]:
 
 def _milliseconds(profile: Profile, seconds: float) -> str:
     return f"{1e3 * seconds / profile.tokens:.3f}"
+
+
+def report_kernels(figures: Sequence[KernelFigure]) -> Iterator[str]:
+    """The machine, a table of figures, and the roofs."""
+    yield f"machine  {machine()}, threads {figures[0].threads}"
+    yield ""
+    header = ("kernel", "tier", "shape", "weights", "tokens", "GMAC/s", "GB/s", "of roof")
+    order = sorted(figures, key=lambda one: (not one.cached, one.rows, one.cols, one.tokens))
+    yield from table([header, *map(_kernel_cells, order)])
+    yield ""
+    for isa in dict.fromkeys(one.isa for one in figures):
+        read = max(one.read_gb_s for one in figures if one.isa == isa)
+        integer = max(one.integer_gmac_s for one in figures if one.isa == isa)
+        yield f"roof of {isa}: {read:.1f} GB/s read, {integer:.0f} G multiply-adds/s"
+
+
+def _kernel_cells(one: KernelFigure) -> tuple[str, ...]:
+    return (
+        one.kernel,
+        one.isa,
+        f"{one.rows}x{one.cols}",
+        "in cache" if one.cached else "from memory",
+        str(one.tokens),
+        f"{one.gmac_s:.1f}",
+        f"{one.gb_s:.1f}",
+        f"{one.share:.0%}",
+    )
+
+
+def report_tuning(tuning: Tuning) -> Iterator[str]:
+    """What each kernel takes for each group, by tokens at once, and which one is used."""
+    choice = tuning.choice
+    header = ("matrices", "shape", "kernel", *(f"ms, {n} tokens" for n in TOKENS), "")
+    rows = [
+        (
+            one.group,
+            f"{one.rows}x{one.cols}",
+            one.kernel,
+            *(f"{1e3 * one.seconds[n]:.3f}" for n in TOKENS),
+            "chosen" if choice[one.group] == one.kernel else "",
+        )
+        for one in tuning.timings
+    ]
+    return table([header, *rows])

@@ -1,12 +1,12 @@
 """Ternary matrices in the layout of a kernel, packed when a model is opened."""
 
-import mmap
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bitnet_lut import huge_pages
 from bitnet_lut._native import Cell, has_code_3
 from bitnet_lut.formats.tensors import PackedMatrix, Tensor, TernaryMatrix
 
@@ -123,12 +123,7 @@ def _arena(
     total = sum(-(-size // _LINE) * _LINE for size in sizes.values())
     if not total:
         return {}
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # which has no effect on shared memory, the default
-        memory = mmap.mmap(-1, total, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    else:
-        memory = mmap.mmap(-1, total)
-    arena = np.frombuffer(memory, np.uint8)
+    arena = huge_pages.allocate(total)
     room: dict[str, NDArray[np.uint8]] = {}
     start = 0
     for name, size in sizes.items():

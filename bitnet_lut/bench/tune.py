@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from bitnet_lut import _native
+from bitnet_lut.bench.timing import Timer, prepare_seconds, ring, ring_bytes, take_turns
 from bitnet_lut.families import ModelConfig
 from bitnet_lut.kernels.kernel import Kernel, get
-from bitnet_lut.kernels.timing import Timer, prepare_seconds, ring, ring_bytes, take_turns
 from bitnet_lut.runtime.choose import (
     group_shapes,
     machine_key,

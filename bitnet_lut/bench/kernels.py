@@ -8,21 +8,30 @@ from functools import partial
 import numpy as np
 
 from bitnet_lut import _native
-from bitnet_lut.bench.machine import ReadRoof, integer_gmac_s, machine
+from bitnet_lut.bench.machine import machine
 from bitnet_lut.bench.plot import Axis, Series, plot
+from bitnet_lut.bench.roofs import ReadRoof, integer_gmac_s
+from bitnet_lut.bench.timing import Timer, ring, ring_bytes, take_turns
 from bitnet_lut.convert.synth import SHAPES
 from bitnet_lut.families import is_linear, tensor_shapes
 from bitnet_lut.kernels.kernel import Kernel, Packed
-from bitnet_lut.kernels.timing import Timer, ring, ring_bytes, take_turns
 
-__all__ = ["Figure", "Roofs", "bench", "cached_shape", "figure_of", "matrix_shapes", "roofline"]
+__all__ = [
+    "KernelFigure",
+    "Roofs",
+    "bench",
+    "cached_shape",
+    "figure_of",
+    "matrix_shapes",
+    "roofline",
+]
 
 TOLERANCE = 1.05  # a figure this far above a roof was measured wrongly
 _ROOF_RUNS = 5
 
 
 @dataclass(frozen=True)
-class Figure:
+class KernelFigure:
     """What a kernel reached on a matrix (rows, cols) with some tokens at once.
 
     cached: whether the weights stayed in the cache, and did not stream from memory.
@@ -92,7 +101,7 @@ class Roofs:
         self._read = 0.0
         self._integer: dict[str, float] = {}
 
-    def above(self, figure: Figure) -> Figure:
+    def above(self, figure: KernelFigure) -> KernelFigure:
         """The same figure with its roofs."""
         if figure.isa not in self._integer:
             self.measure(figure.isa)
@@ -140,7 +149,7 @@ def bench(
     threads: int = 1,
     nbytes: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Figure]:
+) -> list[KernelFigure]:
     """Measure each kernel: on a small matrix in the cache, and on *shapes* streaming from memory.
 
     nbytes: of packed weights that are streamed; default: many times the caches.
@@ -150,7 +159,7 @@ def bench(
     """
     nbytes = ring_bytes() if nbytes is None else nbytes
     roofs = Roofs(threads, nbytes)
-    figures: list[Figure] = []
+    figures: list[KernelFigure] = []
     total = len(kernels) * len(tokens) * (1 + len(shapes))
     for shape, cached in ((cached_shape(), True), *((shape, False) for shape in shapes)):
         for figure in _measure(kernels, shape, tokens, threads, 0 if cached else nbytes, roofs):
@@ -166,7 +175,7 @@ def _measure(
     threads: int,
     nbytes: int,
     roofs: Roofs,
-) -> Iterator[Figure]:
+) -> Iterator[KernelFigure]:
     """Figures of one shape, for which the kernels take turns. A layout is the same on all tiers."""
     rng = np.random.default_rng(0)
     weights = rng.integers(-1, 2, shape, np.int8)
@@ -185,9 +194,9 @@ def _measure(
 
 def figure_of(
     kernel: Kernel, packed: Packed, n: int, threads: int, cached: bool, seconds: float
-) -> Figure:
+) -> KernelFigure:
     """What *n* tokens in so many seconds come to, without the roofs."""
-    return Figure(
+    return KernelFigure(
         kernel=kernel.name,
         isa=kernel.isa,
         rows=packed.rows,
@@ -202,8 +211,8 @@ def figure_of(
 
 
 def _believable(
-    figure: Callable[[float], Figure], seconds: float, timer: Timer, roofs: Roofs
-) -> Figure:
+    figure: Callable[[float], KernelFigure], seconds: float, timer: Timer, roofs: Roofs
+) -> KernelFigure:
     """The figure of those seconds, or of others, below its roofs; ValueError above them twice."""
     found = roofs.above(figure(seconds))
     if found.is_possible:
@@ -220,7 +229,7 @@ def _believable(
     return found
 
 
-def roofline(figures: Sequence[Figure], title: str) -> str:
+def roofline(figures: Sequence[KernelFigure], title: str) -> str:
     """Draw the roofs and every figure as a point: the text of an SVG file."""
     labels = {one: f"{one.kernel} {one.isa}{', in cache' if one.cached else ''}" for one in figures}
     series = []
@@ -239,7 +248,7 @@ def roofline(figures: Sequence[Figure], title: str) -> str:
     )
 
 
-def _roof(figures: Sequence[Figure]) -> Series:
+def _roof(figures: Sequence[KernelFigure]) -> Series:
     read = max(one.read_gb_s for one in figures)
     integer = max(one.integer_gmac_s for one in figures)
     ends = [min(one.intensity for one in figures) / 2, max(one.intensity for one in figures) * 2]

@@ -1,6 +1,5 @@
 """How long a kernel takes: with its weights in the cache, or streaming from memory."""
 
-import mmap
 import statistics
 import threading
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from bitnet_lut import huge_pages
 from bitnet_lut.bench.machine import machine
 from bitnet_lut.kernels.kernel import Kernel, Packed, Prepared
 
@@ -32,12 +32,7 @@ def ring(packed: Packed, nbytes: int) -> NDArray[np.uint8]:
     """Copies of a packed matrix side by side, *nbytes* of them or one: uint8 (copies, bytes)."""
     size = packed.packed.size
     copies = max(1, -(-nbytes // size))
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory = mmap.mmap(-1, copies * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    else:
-        memory = mmap.mmap(-1, copies * size)
-    matrices = np.frombuffer(memory, np.uint8).reshape(copies, size)
+    matrices = huge_pages.allocate(copies * size).reshape(copies, size)
     matrices[:] = packed.packed
     return matrices
 
