@@ -19,8 +19,6 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="bitnet_lut-tests-")
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of reference data."""
-    if GOLDEN is None:
-        pytest.skip("NO REFERENCE DATA: ../shared/golden is absent, so nothing is compared with it")
     return GOLDEN
 
 

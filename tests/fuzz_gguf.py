@@ -28,7 +28,7 @@ def main() -> None:
         from bitnet_lut.text.tokenizer import Tokenizer
 
     def seed(corpus: Path) -> None:
-        for path in GOLDEN.rglob("*.gguf") if GOLDEN else ():
+        for path in GOLDEN.rglob("*.gguf"):
             length = DAMAGED_HEADER
             with contextlib.suppress(FormatError):
                 length = GGUFFile(path).data_offset

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,22 +31,17 @@ REFERENCES = {
 }
 
 
-def root() -> Path:
-    assert GOLDEN is not None, "tests that come here ask for the fixture golden first"
-    return GOLDEN
-
-
 @functools.cache
 def facts(model: str) -> dict[str, Any]:
     """The json beside the reference results of *model*."""
-    path = root() / f"{REFERENCES[model]}.json"
+    path = GOLDEN / f"{REFERENCES[model]}.json"
     return json.loads(path.read_text())  # type: ignore[no-any-return]
 
 
 @functools.cache
 def results(model: str) -> dict[str, NDArray]:
     """The arrays of the reference results of *model*."""
-    return dict(np.load(root() / f"{REFERENCES[model]}.npz"))
+    return dict(np.load(GOLDEN / f"{REFERENCES[model]}.npz"))
 
 
 @functools.cache
@@ -56,7 +50,7 @@ def load(model: str) -> tuple[ModelConfig, dict[str, Any]]:
     tiles = {}
     if "tl2" in model:
         tiles = {(m, k): (bm, bk, b) for m, k, bm, bk, b in facts(model)["tl2_tiles_M_K_BM_BK_bm"]}
-    with open_checkpoint(root() / model, tiles=tiles) as checkpoint:
+    with open_checkpoint(GOLDEN / model, tiles=tiles) as checkpoint:
         return checkpoint.config, checkpoint.tensors()
 
 

@@ -15,11 +15,7 @@ from bitnet_lut.text.tokenizer import Tokenizer
 
 pytest.importorskip("jinja2")
 
-CHATS = (
-    []
-    if GOLDEN is None
-    else json.loads((GOLDEN / "bitnet-b1.58/chat.json").read_text(encoding="utf-8"))
-)
+CHATS = json.loads((GOLDEN / "bitnet-b1.58/chat.json").read_text(encoding="utf-8"))
 HELLO = [{"role": "user", "content": "Hello"}]
 SYSTEM = [{"role": "system", "content": "Be brief."}, *HELLO]
 LONG = [*SYSTEM, {"role": "assistant", "content": "Hi."}, {"role": "user", "content": " And?\n"}]

@@ -17,7 +17,7 @@ from bitnet_lut.convert.synth import SHAPES, synthesize
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 
-MALFORMED = sorted((GOLDEN / "malformed").glob("*.gguf")) if GOLDEN else []
+MALFORMED = sorted((GOLDEN / "malformed").glob("*.gguf"))
 TL2_TILES = ["512x256=256,96,32", "128x256=128,192,32", "256x512=128,96,32"]
 TL2_TILES += ["768x256=384,96,32", "256x768=256,192,32"]
 

@@ -42,7 +42,7 @@ print(json.dumps(found))
 
 def logits_of_tiers(emulator: list[str]) -> dict[str, dict[str, str]]:
     """What the program above prints."""
-    files = [] if GOLDEN is None else [GOLDEN / "bitnet-b1.58" / "model-i2_s.gguf"]
+    files = [GOLDEN / "bitnet-b1.58" / "model-i2_s.gguf"]
     command = [*emulator, sys.executable, "-W", "error", "-c", PROGRAM, *map(str, files)]
     here = {**os.environ, "PYTHONPATH": str(TESTS)}  # for tiny_models
     here.pop("OPENBLAS_CORETYPE", None)  # the emulated processor is another than this one
