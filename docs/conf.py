@@ -23,6 +23,7 @@ html_theme = "furo"
 html_title = f"bitnet_lut {release}"
 
 myst_heading_anchors = 3
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
@@ -32,29 +33,32 @@ default_role = "py:obj"
 _TRAILING = re.compile(r"(?<![`\w])([a-z]\w*)_(?![\w`])")
 # "name: text" or "name, other: text": how docstrings list arguments and attributes.
 _ITEM = re.compile(r"^([a-z_]\w*(?:, [a-z_]\w*)*): (?=\S)")
+_NEXT_ITEM = re.compile(r"(?<=\.) (?=[a-z_]\w*: )")
 
 
 def list_arguments(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]):
     """Make the lines that explain arguments a list, which is what reStructuredText calls them."""
     found: list[str] = []
-    item = False
-    for line in lines:
-        if match := _ITEM.match(line):
-            if found and found[-1] and not item:
-                found.append("")
-            found.append(f"* **{match[1]}**: {line[match.end() :]}")
-            item = True
-        elif item and line.startswith(" "):
-            found.append(f"  {line.strip()}")
-        elif item and line:
-            # A plain line after an item goes on with it, unless it starts a sentence of its own.
-            starts = found[-1].endswith(".") and line[0].isupper()
-            found += ["", line] if starts else [f"  {line}"]
-            item = not starts
+    for paragraph in "\n".join(lines).split("\n\n"):
+        found += [_arguments(paragraph) if _ITEM.match(paragraph) else paragraph, ""]
+    lines[:] = [_TRAILING.sub(r"\1\\_", line) for line in "\n".join(found).split("\n")]
+
+
+def _arguments(paragraph: str) -> str:
+    """A paragraph that begins with an argument, with a list item for each; sentences follow it."""
+    items: list[str] = []
+    sentences: list[str] = []
+    for line in paragraph.split("\n"):
+        starts_sentence = line[:1].isupper() and items[-1].endswith(".")
+        if sentences or starts_sentence:
+            sentences.append(line)
+        elif _ITEM.match(line):
+            items.append(line)
         else:
-            found.append(line)
-            item = False
-    lines[:] = [_TRAILING.sub(r"\1\\_", line) for line in found]
+            items[-1] += " " + line.strip()
+    split = [part for item in items for part in _NEXT_ITEM.split(item)]
+    listed = [_ITEM.sub(r"* **\1**: ", item) for item in split]
+    return "\n".join([*listed, *([""] if sentences else []), *sentences])
 
 
 class CommandHelp(SphinxDirective):
