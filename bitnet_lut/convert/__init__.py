@@ -17,7 +17,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from bitnet_lut.checkpoint import open_checkpoint
+from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
 from bitnet_lut.checkpoint.ternary_hash import TernaryHash
 from bitnet_lut.convert.gguf import HEADS, TYPES, GGUFTarget
 from bitnet_lut.convert.hf import HFTarget
@@ -30,7 +30,15 @@ from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.ternary import Scale
 from bitnet_lut.formats.tiles import Shape, Tile
 
-__all__ = ["ARCHITECTURES", "HEADS", "TARGETS", "Conversion", "convert"]
+__all__ = [
+    "ARCHITECTURES",
+    "HEADS",
+    "TARGETS",
+    "Conversion",
+    "Options",
+    "convert",
+    "write_checkpoint",
+]
 
 TARGETS = (*TYPES, "hf")
 # Families that share a graph, so that a file may be given the name of another one.
@@ -104,23 +112,34 @@ def convert(
     path = Path(output)
     _check_output(Path(source), path, folder=type == "hf")
     with open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles) as checkpoint:
-        target = (HFTarget if type == "hf" else GGUFTarget)(checkpoint, options)
-        reader = TensorReader(checkpoint, target.config, all_ternary=target.all_ternary)
-        rounded: list[Rounded] = []
-        shapes = tensor_shapes(target.config)
-        read_again = sum(_bytes_read(shapes[name]) for name in filter(is_linear, shapes))
-        advance = _Progress(progress, target.nbytes + read_again)
-        with _taking_name(path, target.nbytes, folder=type == "hf") as temporary:
-            target.write(temporary, reader, rounded.append, advance)
-            rounded += _verify(temporary, target.config, reader, advance)
-        advance.finish()
-        warnings = [
-            *target.warnings,
-            *_left_out(checkpoint.unused),
-            *_hardly_ternary(reader.ternarized, checkpoint.ternary_masters),
-        ]
+        return write_checkpoint(checkpoint, path, options, progress)
+
+
+def write_checkpoint(
+    checkpoint: Checkpoint,
+    output: Path,
+    options: Options,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Conversion:
+    """Write an open checkpoint and read it again; see `convert`, which checks the options."""
+    folder = options.type == "hf"
+    target = (HFTarget if folder else GGUFTarget)(checkpoint, options)
+    reader = TensorReader(checkpoint, target.config, all_ternary=target.all_ternary)
+    rounded: list[Rounded] = []
+    shapes = tensor_shapes(target.config)
+    read_again = sum(_bytes_read(shapes[name]) for name in filter(is_linear, shapes))
+    advance = _Progress(progress, target.nbytes + read_again)
+    with _taking_name(output, target.nbytes, folder=folder) as temporary:
+        target.write(temporary, reader, rounded.append, advance)
+        rounded += _verify(temporary, target.config, reader, advance)
+    advance.finish()
+    warnings = [
+        *target.warnings,
+        *_left_out(checkpoint.unused),
+        *_hardly_ternary(reader.ternarized, checkpoint.ternary_masters),
+    ]
     return Conversion(
-        output=path,
+        output=output,
         nbytes=target.nbytes,
         ternary_sha256=reader.hash.hexdigest(),
         ternarized=tuple(reader.ternarized),

@@ -34,7 +34,7 @@ from bitnet_lut.formats.safetensors_writer import SafetensorsWriter
 from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.ternary import Bytes, Scale
 
-__all__ = ["HFTarget"]
+__all__ = ["HFTarget", "transformers_config"]
 
 _WEIGHTS_AT_ONCE = 2**22
 
@@ -52,7 +52,7 @@ class HFTarget:
         """Plan it; FormatError where transformers has no place for the model."""
         self._checkpoint = checkpoint
         self._options = options
-        self.config = _config(checkpoint, options)
+        self.config = transformers_config(checkpoint, options)
         self.warnings: list[str] = []
         self._tensors = _plan(checkpoint, self.config)
         self.nbytes = sum(
@@ -126,8 +126,8 @@ class HFTarget:
         return found
 
 
-def _config(checkpoint: Checkpoint, options: Options) -> ModelConfig:
-    """The config of the folder to be; FormatError if transformers has no such graph."""
+def transformers_config(checkpoint: Checkpoint, options: Options) -> ModelConfig:
+    """The config of a model as transformers runs it; FormatError if it has no such graph."""
     config = checkpoint.config
     if options.architecture is not None:
         raise ValueError("architecture is for GGUF files; a folder has the class of its graph")

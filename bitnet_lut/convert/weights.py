@@ -52,11 +52,11 @@ class Options:
     """What was asked for; ``convert.convert`` says what the fields mean."""
 
     type: str
-    head: str | None
-    pre_tokenizer: str | None
-    chat_template: str | None
-    activation: Literal["silu", "relu2"] | None
-    architecture: str | None
+    head: str | None = None
+    pre_tokenizer: str | None = None
+    chat_template: str | None = None
+    activation: Literal["silu", "relu2"] | None = None
+    architecture: str | None = None
 
 
 @dataclass(frozen=True)
