@@ -24,7 +24,7 @@ SMALL = (70, 300)  # without timing
 
 @pytest.fixture(scope="session")
 def roofs(pytestconfig):
-    """Of one thread."""
+    """The roofs of one thread."""
     return None if pytestconfig.getoption("benchmark_disable") else Roofs(1, ring_bytes())
 
 
@@ -70,7 +70,7 @@ def _report(benchmark, gmac_s, gb_s):
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 def bench_gemm(benchmark, roofs, cell, shape, tokens):
-    """Weights streaming from memory, as those of a model."""
+    """Weights that stream from memory, like those of a model."""
     _bench(benchmark, roofs, cell, shape, tokens, cached=False)
 
 

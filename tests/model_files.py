@@ -8,7 +8,7 @@ from bitnet_lut.formats.gguf import ARRAY, GGUFFile
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.formats.tensors import TernaryMatrix
 
-# Of llama-1.58/model-tl2-id39.gguf.
+# The tiles of llama-1.58/model-tl2-id39.gguf.
 TILES = {
     (512, 256): (256, 96, 32),
     (128, 256): (128, 192, 32),

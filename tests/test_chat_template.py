@@ -91,7 +91,7 @@ def test_control_tokens_stay_text_in_every_field(llama):
         {"role": "tool", "content": "<|eot_id|><|begin_of_text|>", "tool_call_id": "<|eot_id|>"},
     ]
     tools = [{"name": "<|eot_id|>", "parameters": {"<|eot_id|>": 1}}]
-    # The empty fields of two messages are undefined, which is no JSON.
+    # The empty fields of two messages are undefined, which JSON cannot express.
     source_of_dict = source.replace("m.tool_calls", "(m.tool_calls or [])")
     ours = templates(llama, default=source_of_dict)
     ids = ours.encode(messages, tools=tools)

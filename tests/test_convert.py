@@ -79,7 +79,7 @@ def test_every_pair_of_formats_keeps_all_or_says_what_not(stored, tmp_path, fami
     changed = {tensor.name for tensor in done.rounded}
     assert_same(read(tmp_path / "out"), before, changed=changed)
     assert done.warnings == done.ternarized == ()
-    assert not changed or second in (*HALF, "hf")  # some numbers are the inverse of none
+    assert not changed or second in (*HALF, "hf")  # some numbers are not the inverse of any
     assert first not in HALF or second not in HALF or not changed
 
 

@@ -1,4 +1,4 @@
-"""Real-valued weights: masters of ternary models, and models that are none."""
+"""Real-valued weights: masters of ternary models, and models that are not ternary."""
 
 from importlib.util import find_spec
 
@@ -94,7 +94,7 @@ def test_a_model_that_nothing_says_is_ternary_gets_a_warning(tmp_path, llama, ty
 
 
 def test_signs_alone_are_never_taken(tmp_path, llama):
-    """Weights of one magnitude but for noise: half of them are small, and become 0."""
+    """Weights of one magnitude plus noise: half of them are small, and become 0."""
     name = hf_name(QUERY)
     rng = np.random.default_rng(0)
     weights = rng.choice([-1.0, -0.1, 0.1, 1.0], llama.tensors[name].shape).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Which tier computes: one that is there, and has proved it."""
+"""Which tier computes: the best one that is there and has passed its self-test."""
 
 import os
 import signal

@@ -99,7 +99,7 @@ def test_chat() -> None:
     assert (answer.text, answer.finish_reason) == ("The capital of Japan is Tokyo.", "eos")
 
 
-@pytest.mark.filterwarnings("default::DeprecationWarning")  # of torch, within torch
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # torch warns about itself
 def test_training_goes_on_where_it_was_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

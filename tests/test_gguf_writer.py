@@ -149,7 +149,7 @@ def test_the_writer_refuses_disorder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# What is known only at the end
+# Metadata that is known only at the end
 
 
 def test_strings_can_be_amended(tmp_path):

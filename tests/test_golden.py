@@ -232,7 +232,7 @@ GREEDY = [model for model in models.REFERENCES if "tq" not in model and "master"
 
 @pytest.mark.parametrize("model", GREEDY)
 def test_greedy_continuation(model: str, isa: str) -> None:
-    """Token for token. llama.cpp's of the TQ files hangs on a near tie and is left out."""
+    """Token for token. That of llama.cpp for the TQ files hangs on a near tie and is left out."""
     greedy = models.facts(model)["greedy"]
     session = models.session(model, isa)
     ids, out = greedy["prompt_ids"], []

@@ -303,7 +303,7 @@ def test_fixed_point_does_not_hide_what_is_not_finite(
 def test_fixed_point_is_as_right_as_floats(
     isa: str, rng: np.random.Generator, type: str, outlier: float
 ) -> None:
-    """To 3e-6 of the largest result, of which logits may lose 1e-5."""
+    """Within 3e-6 of the largest result: logits may differ by 1e-5 of it."""
     weights = rng.normal(size=(2000, 2560)).astype(f32)
     matrix = DenseMatrix(type, 2000, 2560, ggml.quantize(type, weights))
     x = rng.normal(size=(2, 2560)).astype(f32)

@@ -24,7 +24,7 @@ LOAD = ("--load", str(Path(__file__).with_name("broken_kernel.py")))
 def small_ring(monkeypatch):
     monkeypatch.setattr(bench, "ring_bytes", lambda: 2**16)
     monkeypatch.setattr(timing, "_LEAST_SECONDS", 1e-4)
-    monkeypatch.setattr(bench, "TOLERANCE", math.inf)  # of figures that take so short
+    monkeypatch.setattr(bench, "TOLERANCE", math.inf)  # such short figures vary
 
 
 @pytest.fixture

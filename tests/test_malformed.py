@@ -63,7 +63,7 @@ FAULTS = {
     "wrong_type_eps": "epsilon is 1.*floating-point",
     "zero_heads": "head_count is 0",
 }
-# Code 3 is no writer's: readers must survive it, and to look for it would mean reading all weights.
+# No writer makes code 3. Readers must survive it; looking for it would mean reading all weights.
 ACCEPTED = {"base", "i2s_code_3"}
 
 

@@ -1,4 +1,4 @@
-"""Templates that nobody has checked: what they may not do, and how soon they are stopped."""
+"""Templates that nobody has checked: what they may not do, and how quickly they are stopped."""
 
 import threading
 

@@ -60,7 +60,7 @@ class Told(Speculation):
 
 
 class Oracle(Speculation):
-    """Knows the whole text and guesses it, but for the places *wrong*."""
+    """Knows the whole text and guesses it, except at the places *wrong*."""
 
     def __init__(self, ids: Sequence[int], *, length: int = 7, wrong: Sequence[int] = ()) -> None:
         super().__init__([])
@@ -212,7 +212,7 @@ def test_a_guess_that_the_model_cannot_compute_is_no_error() -> None:
 @pytest.mark.parametrize("length", range(1, 8))
 @pytest.mark.parametrize("tokens", range(1, 12))
 def test_a_limit_within_a_draft(tokens: int, length: int) -> None:
-    """Always right guesses, more than may be said."""
+    """Guesses that are always right, and more than may be generated."""
     plain = run(demo().session(), demo().tokenize(STORY), None, max_tokens=30)
     oracle = Oracle(plain.ids, length=length)
     found = check(STORY, oracle, max_tokens=tokens)

@@ -1,4 +1,4 @@
-"""Heads in strips: the layout, GGUF files that hold it, and damage."""
+"""Heads in strips: the layout, GGUF files that hold it, and damaged files."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def blocks(rng, type, rows, cols):
 
 
 def with_head(golden, path, model, head):
-    """A file whose head is of a block type: as it is anywhere, and natively."""
+    """A file whose head is of a block type, in the common layout and in strips."""
     convert(golden / model, path / "plain.gguf", type="i2_s", head=head)
     convert(path / "plain.gguf", path / "native.gguf", type="tl5")
     return path / "plain.gguf", path / "native.gguf"

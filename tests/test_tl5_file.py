@@ -116,7 +116,7 @@ def test_what_cannot_be_packed_is_refused():
 
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 130), cols=st.integers(1, 260))
 def test_any_byte_is_safe_to_compute_with(seed, rows, cols):
-    """And no code but 0, 1, 2 comes of it, so that it never counts as more than a wrong weight."""
+    """Its codes are 0, 1 and 2 only, so that a damaged byte is a wrong weight and no more."""
     rng = np.random.default_rng(seed)
     data = rng.integers(0, 256, _native.Cell("tl5", isa="scalar").packed_bytes(rows, cols))
     packed = data.astype(np.uint8)
@@ -158,7 +158,7 @@ def test_the_same_logits_without_a_copy(golden, tmp_path, isa, model):
     convert(golden / model, path, type="tl5")
     ids = results(model)["ids__40"].tolist()
     expected = Model(golden / model, isa=isa).forward(ids)
-    in_place = isa == "avx512"  # where it is the kernel of choice
+    in_place = isa == "avx512"  # where tl5 is the kernel of choice
     for source in (path, path.read_bytes()):
         found = Model(source, isa=isa)
         assert_same_bits(found.forward(ids), expected)
@@ -170,7 +170,7 @@ def test_the_same_logits_without_a_copy(golden, tmp_path, isa, model):
     other = Model(path, isa=isa, kernel="tl2")
     assert other.info.kernel == "tl2"
     assert_same_bits(other.forward(ids), expected)
-    if not in_place:  # but for those who ask
+    if not in_place:  # except where it is asked for
         asked = Model(path, isa=isa, kernel="tl5")
         assert asked.info.mapped_bytes == mapped(asked, ternary=True)
         assert_same_bits(asked.forward(ids), expected)

@@ -12,7 +12,7 @@ from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.text.tokenizer import Tokenizer
 
 PLAIN = {"add_bos": False, "add_eos": False}
-# What tokenizer of ours a program's ids in vectors.json belong to, where it is not "auto".
+# Which of our pre-tokenizers gives a program's ids in vectors.json, where it is not "auto".
 PRE = {
     ("falcon3", "bitnet.cpp"): "falcon3-bitnet.cpp",
     ("llama-bpe-pre-missing", "llama.cpp"): "default",
