@@ -18,7 +18,8 @@ from bitnet_lut.checkpoint.base import (
 )
 from bitnet_lut.errors import FormatError
 from bitnet_lut.families import config_from_gguf, family_of, is_linear, scale_name, tensor_shapes
-from bitnet_lut.formats import ggml, i2_s, iq1_bn, iq2_bn, strips, tl1, tl2, tl5, tq1_0, tq2_0
+from bitnet_lut.formats import ggml, i2_s, strips, tl5
+from bitnet_lut.formats.codecs import TERNARY, Hints, tensor_nbytes
 from bitnet_lut.formats.gguf import GGUFFile, TensorInfo
 from bitnet_lut.formats.tensors import DenseMatrix, PackedMatrix, StripMatrix, TernaryMatrix
 from bitnet_lut.formats.ternary import Bytes, Scale, check_scales, from_scaled
@@ -27,23 +28,6 @@ from bitnet_lut.formats.tiles import Shape, Tile
 _FLOATS = ("f32", "f16", "bf16")
 _KEPT = (*_FLOATS, "q8_0", "q4_0", "q6_k")  # what the engine computes with
 _WIDENED = ("q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k")  # read as f32
-_TILED = {"tl1": tl1.unpack, "tl2": tl2.unpack}
-_BLOCKED = {
-    "tq1_0": tq1_0.unpack,
-    "tq2_0": tq2_0.unpack,
-    "iq1_bn": iq1_bn.unpack,
-    "iq2_bn": iq2_bn.unpack,
-}
-_TERNARY_BYTES = {
-    "i2_s": i2_s.nbytes,
-    "tl1": tl1.nbytes,
-    "tl2": tl2.nbytes,
-    "tq1_0": tq1_0.nbytes,
-    "tq2_0": tq2_0.nbytes,
-    "iq1_bn": iq1_bn.nbytes,
-    "iq2_bn": iq2_bn.nbytes,
-    "tl5": tl5.nbytes,
-}
 # What a type id may mean that bitnet.cpp and llama.cpp use for different types; the size decides.
 _CLASHES = {36: ("i2_s",), 38: ("tl1",), 39: ("tl2", "mxfp4"), 42: ("tl2",)}
 
@@ -110,7 +94,7 @@ class GGUFCheckpoint(Checkpoint):
     def stored(self, name: str) -> StoredMatrix | None:
         """The numbers of a matrix as the file holds them; None where it holds ternary codes."""
         kind = self.types[name]
-        if kind in _TERNARY_BYTES:
+        if kind in TERNARY:
             return None
         rows, cols = self._file.tensors[name].shape
         data = self._file.data(name, self.nbytes[name])
@@ -144,17 +128,9 @@ class GGUFCheckpoint(Checkpoint):
         self, kind: str, data: Bytes, rows: int, cols: int, linear: bool
     ) -> TernaryMatrix | DenseMatrix:
         """Bring a matrix of any type into a form that the engine computes with."""
-        if kind == "i2_s":
-            packed, scale = i2_s.read_rows(data, rows, cols, layout=self._layout)
-            return TernaryMatrix(rows, cols, packed, scale)
-        if kind == "tl5":
-            packed, scale = tl5.read_rows(data, rows, cols)
-            return TernaryMatrix(rows, cols, packed, scale)
-        if kind in _TILED:
-            tile = self._tiles.get((rows, cols))
-            return ternary_matrix(_TILED[kind](data, rows, cols, tile=tile))
-        if kind in _BLOCKED:
-            return ternary_matrix(_BLOCKED[kind](data, rows, cols))
+        if kind in TERNARY:
+            hints = Hints(self._layout, self._tiles.get((rows, cols)))
+            return TernaryMatrix(rows, cols, *TERNARY[kind].read(data, rows, cols, hints))
         if kind in strips.TYPES:
             blocks = strips.unpack(kind, data, rows, cols)
             return DenseMatrix(strips.TYPES[kind], rows, cols, blocks)
@@ -172,7 +148,7 @@ class GGUFCheckpoint(Checkpoint):
     def _resolve(self, info: TensorInfo) -> tuple[str, int]:
         """Type and bytes of a tensor of the graph; FormatError where they do not suit it."""
         kind = self._type(info)
-        if kind in _TERNARY_BYTES:
+        if kind in TERNARY:
             allowed = is_linear(info.name)
         elif kind in strips.TYPES:
             allowed = len(info.shape) == 2 and not is_linear(info.name)
@@ -180,7 +156,7 @@ class GGUFCheckpoint(Checkpoint):
             allowed = kind in (_FLOATS if len(info.shape) == 1 else (*_KEPT, *_WIDENED))
         if not allowed:
             raise FormatError(f"type {info.type_id} ({kind}) is not supported for this tensor")
-        nbytes = _nbytes(kind, info.shape)
+        nbytes = tensor_nbytes(kind, info.shape)
         if nbytes > info.span:
             raise FormatError(
                 f"type {kind} of shape {info.shape} takes {nbytes} bytes, "
@@ -198,8 +174,8 @@ class GGUFCheckpoint(Checkpoint):
             raise FormatError(f"type {info.type_id} holds matrices, not shape {info.shape}")
         sizes: dict[str, int] = {}
         for kind in _CLASHES[info.type_id]:
-            if kind in _TERNARY_BYTES or info.shape[1] % 32 == 0:
-                sizes[kind] = _nbytes(kind, info.shape)
+            if kind in TERNARY or info.shape[1] % 32 == 0:
+                sizes[kind] = tensor_nbytes(kind, info.shape)
         fitting = [k for k, size in sizes.items() if 0 <= info.span - size < self._file.alignment]
         if len(fitting) == 1:
             return fitting[0]
@@ -232,12 +208,3 @@ class GGUFCheckpoint(Checkpoint):
                 f"{name!r} has shape {info.shape} and type {info.type_id}, not {shape} and 0 (f32)"
             )
         return self._file.data(name, 4 * shape[0]).view("<f4").astype(np.float32)
-
-
-def _nbytes(kind: str, shape: tuple[int, ...]) -> int:
-    if kind in _TERNARY_BYTES:
-        return _TERNARY_BYTES[kind](*shape)
-    if kind in strips.TYPES and len(shape) == 2:
-        return strips.nbytes(kind, *shape)
-    rows = shape[0] if len(shape) == 2 else 1
-    return rows * ggml.row_bytes(kind, shape[-1])

@@ -26,10 +26,11 @@ from bitnet_lut.convert.weights import (
 )
 from bitnet_lut.errors import FormatError
 from bitnet_lut.families import FAMILIES, ModelConfig, family_of, is_linear, tensor_shapes
-from bitnet_lut.formats import ggml, i2_s, iq2_bn, strips, tl5, tq1_0, tq2_0
-from bitnet_lut.formats.gguf import ALIGNMENT, ARRAY
+from bitnet_lut.formats import ggml, strips
+from bitnet_lut.formats.codecs import TERNARY, Writer, tensor_nbytes
+from bitnet_lut.formats.gguf import ARRAY
 from bitnet_lut.formats.gguf_writer import GGUFWriter
-from bitnet_lut.formats.ternary import Bytes, Scale, Weights, need_multiple, scale_bytes
+from bitnet_lut.formats.ternary import Bytes, Scale, Weights, need_multiple
 
 __all__ = ["HEADS", "TYPES", "GGUFTarget"]
 
@@ -42,35 +43,6 @@ _TYPE_IDS = {entry.name: type_id for type_id, entry in ggml.GGML_TYPES.items()}
 _DROPPED = ("general.alignment", "split.", TERNARY_HASH_KEY)
 
 
-@dataclass(frozen=True)
-class _LinearType:
-    """A type of linear layers.
-
-    file_type: the general.file_type that goes with it.
-    pack: rows int8 (n, cols) and their scale, (1,) or (n,), to bytes.
-    scale_per_row: whether rows may have scales of their own.
-    whole: whether pack must have all rows at once. alignment: of the tensors in the file.
-    strips: whether an output head of a block type is written as it is multiplied.
-    """
-
-    file_type: int
-    nbytes: Callable[[int, int], int]
-    pack: Callable[[Weights, Scale], Bytes]
-    scale_per_row: bool = True
-    whole: bool = False
-    alignment: int = ALIGNMENT
-    strips: bool = False
-
-
-def _nbytes_i2_s(rows: int, cols: int) -> int:
-    need_multiple(rows * cols, 128, "weights of an I2_S tensor")
-    return i2_s.nbytes(rows, cols)
-
-
-def _pack_i2_s(ternary: Weights, scale: Scale) -> Bytes:
-    return i2_s.pack(ternary, float(scale[0]))[: ternary.size // 4]
-
-
 def _pack_f16(ternary: Weights, scale: Scale) -> Bytes:
     with np.errstate(over="ignore", under="ignore"):
         narrow = scale.astype(np.float16)
@@ -80,13 +52,9 @@ def _pack_f16(ternary: Weights, scale: Scale) -> Bytes:
 
 
 # Types of linear layers, by their names in ``formats.ggml``.
-TYPES: Mapping[str, _LinearType] = {
-    "i2_s": _LinearType(40, _nbytes_i2_s, _pack_i2_s, scale_per_row=False),
-    "tq1_0": _LinearType(36, tq1_0.nbytes, tq1_0.pack),
-    "tq2_0": _LinearType(37, tq2_0.nbytes, tq2_0.pack),
-    "iq2_bn": _LinearType(137, iq2_bn.nbytes, iq2_bn.pack),
-    "tl5": _LinearType(1505, tl5.nbytes, tl5.pack, whole=True, alignment=64, strips=True),
-    "f16": _LinearType(1, lambda rows, cols: 2 * rows * cols, _pack_f16, scale_per_row=False),
+TYPES: Mapping[str, Writer] = {
+    **{name: codec.writer for name, codec in TERNARY.items() if codec.writer is not None},
+    "f16": Writer(1, _pack_f16, scale_per_row=False),
 }
 
 
@@ -228,18 +196,14 @@ def _plan(checkpoint: Checkpoint, options: Options) -> dict[str, _Tensor]:
             if TYPES[options.type].strips and name == checkpoint.config.head_name:
                 kind = _STRIPS.get(kind, kind)
         try:
-            planned[name] = _Tensor(shape, kind, _nbytes(kind, shape))
+            nbytes = tensor_nbytes(kind, shape)
+            if is_linear(name):
+                group = TYPES[kind].group
+                need_multiple(math.prod(shape), group, f"weights of a tensor of type {kind}")
+            planned[name] = _Tensor(shape, kind, nbytes)
         except FormatError as error:
             raise FormatError(f"{checkpoint.name}: tensor {name!r}: {error}") from None
     return planned
-
-
-def _nbytes(kind: str, shape: tuple[int, ...]) -> int:
-    if kind in TYPES and len(shape) == 2:
-        return TYPES[kind].nbytes(*shape)
-    if kind in strips.TYPES and len(shape) == 2:
-        return strips.nbytes(kind, *shape)
-    return math.prod(shape[:-1]) * ggml.row_bytes(kind, shape[-1])
 
 
 def _pieces(
@@ -268,5 +232,5 @@ def _pieces(
             yield kind.pack(ternary, scale if scale.size == 1 else scale[rows])
     except ValueError as error:
         raise FormatError(f"tensor {name!r} as {tensor.type}: {error}") from None
-    if tensor.type == "i2_s":
-        yield scale_bytes(float(scale[0]))
+    if kind.tail is not None:
+        yield kind.tail(scale)

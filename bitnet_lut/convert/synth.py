@@ -20,18 +20,23 @@ from numpy.typing import NDArray
 
 from bitnet_lut.errors import FormatError
 from bitnet_lut.families import FAMILIES, ModelConfig, family_of, is_linear, tensor_shapes
-from bitnet_lut.formats import ggml, i2_s, tq1_0, tq2_0
+from bitnet_lut.formats import ggml, i2_s
+from bitnet_lut.formats.codecs import TERNARY, tensor_nbytes
 from bitnet_lut.formats.gguf_writer import GGUFWriter
-from bitnet_lut.formats.ternary import Bytes, scale_bytes
+from bitnet_lut.formats.ternary import Bytes
 
 __all__ = ["HEADS", "SHAPES", "TYPES", "Shape", "synthesize"]
 
 # Types of linear layers, and the general.file_type that goes with them.
-TYPES = {"i2_s": 40, "tq1_0": 36, "tq2_0": 37, "f16": 1, "q8_0": 7, "q4_0": 2}
+_FLOATS = {"f16": 1, "q8_0": 7, "q4_0": 2}
+_WRITERS = {
+    name: codec.writer
+    for name, codec in TERNARY.items()
+    if codec.writer is not None and not codec.writer.whole
+}
+TYPES = {**{name: writer.file_type for name, writer in _WRITERS.items()}, **_FLOATS}
 HEADS = ("f16", "q8_0", "q6_k", "q4_0")
 
-_NBYTES = {"i2_s": i2_s.nbytes, "tq1_0": tq1_0.nbytes, "tq2_0": tq2_0.nbytes}
-_PACK = {"tq1_0": tq1_0.pack, "tq2_0": tq2_0.pack}
 _TYPE_IDS = {entry.name: type_id for type_id, entry in ggml.GGML_TYPES.items()}
 _WEIGHTS_AT_ONCE = 2**22
 _LOGIT_DEVIATION = 3.0
@@ -85,7 +90,7 @@ def synthesize(
     for name, dims in tensor_shapes(shape.config).items():
         kind = "f32" if len(dims) == 1 else type if is_linear(name) else head
         try:
-            table.append((name, dims, kind, _nbytes(kind, dims)))
+            table.append((name, dims, kind, tensor_nbytes(kind, dims)))
         except FormatError as error:
             raise ValueError(f"{name} cannot be of type {kind}: {error}") from None
     total = sum(nbytes for *_, nbytes in table)
@@ -103,13 +108,6 @@ def _choose(name: str, known: Mapping[str, Any], what: str) -> Any:
     if name not in known:
         raise ValueError(f"{what} is {name!r}: it must be one of {', '.join(known)}")
     return known[name]
-
-
-def _nbytes(kind: str, dims: tuple[int, ...]) -> int:
-    rows, cols = dims if len(dims) == 2 else (1, *dims)
-    if kind in _NBYTES:
-        return _NBYTES[kind](rows, cols)
-    return rows * ggml.row_bytes(kind, cols)
 
 
 class _Bits:
@@ -141,22 +139,22 @@ def _tensor(bits: _Bits, name: str, dims: tuple[int, ...], kind: str) -> Iterato
 
 def _linear(bits: _Bits, rows: int, cols: int, kind: str) -> Iterator[Bytes]:
     """Ternary weights whose products with activations of deviation 1 have deviation 1."""
-    scale = np.float32(math.sqrt(2 / cols))
+    scale = np.array([math.sqrt(2 / cols)], np.float32)
     step = max(8, _WEIGHTS_AT_ONCE // cols // 8 * 8)  # of rows: whole groups of 128 weights
     for start in range(0, rows, step):
         height = min(step, rows - start)
         codes = bits.bytes(height * cols // 4)
         codes ^= (codes & (codes >> np.uint8(1)) & np.uint8(0x55)) << np.uint8(1)  # 3 becomes 1
-        if kind == "i2_s":
+        if kind == "i2_s":  # random codes are already in its layout
             yield codes
             continue
         ternary = i2_s.unpack_rows(codes.reshape(height, -1), cols)
-        if kind in _PACK:
-            yield _PACK[kind](ternary, float(scale))
+        if kind in _WRITERS:
+            yield _WRITERS[kind].pack(ternary, scale)
         else:
             yield ggml.quantize(kind, ternary * scale)
-    if kind == "i2_s":
-        yield scale_bytes(float(scale))
+    if kind in _WRITERS and (tail := _WRITERS[kind].tail) is not None:
+        yield tail(scale)
 
 
 def _dense(bits: _Bits, rows: int, cols: int, kind: str) -> Iterator[Bytes]:

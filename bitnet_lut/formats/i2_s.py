@@ -55,6 +55,16 @@ def pack(ternary: Weights, scale: float, *, layout: Layout = "128x32") -> Bytes:
     return np.concatenate([codes.reshape(-1), scale_bytes(scale)])
 
 
+def pack_part(ternary: Weights, scale: Scale) -> Bytes:
+    """Pack some rows of a larger tensor in whole groups of 128 weights, without the scale."""
+    return pack_codes(to_codes(ternary).reshape(-1, 4, 32), MSB_FIRST).reshape(-1)
+
+
+def tail(scale: Scale) -> Bytes:
+    """What follows the last of `pack_part`: the scale (1,), and the unused bytes."""
+    return scale_bytes(float(scale[0]))
+
+
 def unpack(data: Bytes, rows: int, cols: int, *, layout: Layout = "128x32") -> Ternary:
     """Unpack the uint8 (nbytes,) of a file to int8 (rows, cols) and a scale (1,).
 

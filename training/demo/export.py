@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
+from bitnet_lut.convert.gguf import TYPES
 from bitnet_lut.families import ModelConfig, family_of, tensor_shapes
-from bitnet_lut.formats import ggml
+from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.formats.tensors import TernaryMatrix
-from bitnet_lut.formats.ternary import scale_bytes
 from training.demo.corpus import BOS, EOS, EOT
 from training.demo.network import EPSILON, BitNet
 from training.demo.vocabulary import PRE
@@ -33,7 +33,6 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
 )
 
-_FILE_TYPE_I2_S = 40
 _TYPE_IDS = {entry.name: type_id for type_id, entry in ggml.GGML_TYPES.items()}
 _NORMAL, _CONTROL = 1, 3
 
@@ -105,9 +104,8 @@ def _tensor(checkpoint: Checkpoint, name: str) -> tuple[str, NDArray[Any]]:
         return "f32", checkpoint.vector(name)
     matrix = checkpoint.matrix(name)
     if isinstance(matrix, TernaryMatrix):
-        # In whole groups of 128 columns the rows in memory are the bytes of a file.
-        scale = scale_bytes(float(matrix.scale[0]))
-        return "i2_s", np.concatenate([matrix.packed.reshape(-1), scale])
+        weights = i2_s.unpack_rows(matrix.packed, matrix.cols)
+        return "i2_s", i2_s.pack(weights, float(matrix.scale[0]))
     embedding = matrix.data.reshape(-1).view(np.float32).reshape(matrix.rows, matrix.cols)
     return "f16", ggml.quantize("f16", embedding)
 
@@ -120,7 +118,7 @@ def _metadata(config: ModelConfig, tokenizer: Mapping[str, Any]) -> dict[str, An
     return {
         **family_of(config).gguf_metadata(replace(config, name=NAME)),
         "general.license": "mit",
-        "general.file_type": _FILE_TYPE_I2_S,
+        "general.file_type": TYPES["i2_s"].file_type,
         "general.quantization_version": 2,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": PRE,

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
-__all__ = ["BitNet", "Shape", "absmean"]
+from bitnet_lut.torch import absmean
+
+__all__ = ["BitNet", "Shape"]
 
 EPSILON = 1e-5  # of the norms, and the least scale of weights and activations
 
@@ -37,13 +39,6 @@ class Shape:
     def head_dim(self) -> int:
         """Elements of one head."""
         return self.hidden_size // self.num_attention_heads
-
-
-def absmean(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The ternary values, in float, and the scale of a weight matrix."""
-    weight = weight.float()
-    inverse = 1 / weight.abs().mean().clamp(min=EPSILON)
-    return (weight * inverse).round().clamp(-1, 1), 1 / inverse
 
 
 class _BitLinear(torch.autograd.Function):
