@@ -5,5 +5,6 @@ modules, which abi3 would make slower and free-threading harder to get right.
 """
 
 include "kernels.pxi"
+include "ops.pxi"
 include "roofs.pxi"
 include "engine.pxi"

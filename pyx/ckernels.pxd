@@ -3,7 +3,7 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 cdef extern from "kernels.h" nogil:
     enum: BL_CPU_COUNT
-    enum: BL_TIER_COUNT
+    const int BL_TIER_COUNT "bl_tier_count"
     enum: BL_MAX_HEADS
     enum: BL_MAX_COLS
     enum: BL_LANES
@@ -39,17 +39,29 @@ cdef extern from "kernels.h" nogil:
     ctypedef void (*bl_gemm)(int32_t *, int64_t, const uint8_t *, const uint8_t *, int64_t, int64_t, int64_t, int64_t,
                              int64_t) noexcept nogil
 
+    ctypedef struct bl_narrow_sum:
+        int32_t bits
+        int32_t step
+        int32_t steps
+
+    ctypedef struct bl_sums:
+        int32_t column
+        int32_t weights_per_lookup
+        bl_narrow_sum narrow[3]
+
+    ctypedef struct bl_cell:
+        bl_token_bytes token_bytes
+        bl_prepare prepare
+        bl_gemm gemm
+        bl_sums sums
+
     ctypedef struct bl_kernel:
         const char *name
         int64_t panel
         bl_packed_bytes packed_bytes
         bl_pack pack
         bl_pack unpack
-
-    ctypedef struct bl_cell:
-        bl_token_bytes token_bytes
-        bl_prepare prepare
-        bl_gemm gemm
+        bl_cell plain
 
     const bl_kernel *bl_kernels[]
     const bl_cell *bl_cell_of(const bl_tier *tier, int kernel)
@@ -57,6 +69,8 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct bl_tier:
         const char *name
         uint32_t needs
+        const char *dot
+        const bl_cell *cells[]
         int64_t (*dense_bytes)(int64_t) noexcept nogil
         void (*dense_prepare)(uint8_t *, const float *, int64_t) noexcept nogil
         void (*dense_gemm)(float *, int64_t, bl_type, const uint8_t *, const uint8_t *, int64_t, int64_t, int64_t,
@@ -69,6 +83,7 @@ cdef extern from "kernels.h" nogil:
         void (*relu2_mul)(float *, const float *, int64_t) noexcept nogil
         void (*rope)(float *, const float *, const float *, int64_t, int) noexcept nogil
         void (*store_f16)(uint16_t *, const float *, int64_t) noexcept nogil
+        int64_t roof_macs
 
     void bl_attention(const bl_tier *, float *, const float *, const void *, const void *, bl_kv_kind, int64_t, int64_t,
                       float, float *, int) noexcept nogil

@@ -6,20 +6,15 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from cengine cimport bl_pool, bl_pool_free, bl_pool_init, bl_pool_run
+from ckernels cimport bl_tier
 
 
 cdef extern from "roof.h" nogil:
-    enum: BL_ROOF_COUNT
     enum: BL_ROOF_UNIT
     enum: BL_MAX_WORKERS
 
-    ctypedef struct bl_roof:
-        const char *name
-        int64_t macs
-    const bl_roof *bl_roofs[]
-
     ctypedef struct bl_roof_job:
-        const bl_roof *roof
+        const bl_tier *tier
         const uint8_t *data
         int64_t bytes
         int64_t passes
@@ -27,24 +22,7 @@ cdef extern from "roof.h" nogil:
     void bl_roof_task(void *, int, int)
 
 
-
 READ_UNIT = BL_ROOF_UNIT
-
-
-def roof_names() -> list[str]:
-    """The tiers whose roofs can be measured, best first."""
-    return [bl_roofs[i].name.decode() for i in range(BL_ROOF_COUNT)]
-
-
-cdef const bl_roof *_find_roof(str isa) except NULL:
-    cdef int i
-    for i in range(BL_ROOF_COUNT):
-        if bl_roofs[i].name.decode() == isa:
-            missing = missing_features(isa)
-            if missing:
-                raise ValueError(f"isa {isa!r} needs {', '.join(missing)}, which this machine lacks")
-            return bl_roofs[i]
-    raise ValueError(f"isa {isa!r} is not one of {', '.join(roof_names())}")
 
 
 cdef class _Team:
@@ -81,14 +59,14 @@ def read_roof(const uint8_t[::1] data not None, *, str isa not None, int threads
 
     Returns ``(seconds, digest)``; the digest is the XOR of the 64-bit words, or 0 after an even number of passes.
     """
-    cdef const bl_roof *roof = _find_roof(isa)
+    cdef const bl_tier *tier = _find(isa)
     if data.shape[0] == 0 or data.shape[0] % BL_ROOF_UNIT or passes < 1:
         raise ValueError(f"data has {data.shape[0]} bytes and passes is {passes}: there must be some, and a multiple "
                          f"of {BL_ROOF_UNIT} bytes")
     cdef _Team team = _Team(threads)
     cdef uint64_t digest = 0
     cdef int i
-    team.job.roof, team.job.passes = roof, passes
+    team.job.tier, team.job.passes = tier, passes
     team.job.data, team.job.bytes = &data[0], data.shape[0]
     seconds = team.seconds()
     for i in range(team.pool.workers):
@@ -98,10 +76,10 @@ def read_roof(const uint8_t[::1] data not None, *, str isa not None, int threads
 
 def multiply_roof(int64_t macs, *, str isa not None, int threads=1):
     """Do at least *macs* multiply-adds on each thread; returns ``(seconds, multiply-adds done by all)``."""
-    cdef const bl_roof *roof = _find_roof(isa)
+    cdef const bl_tier *tier = _find(isa)
     if macs < 1:
         raise ValueError(f"macs is {macs}, it must be at least 1")
     cdef _Team team = _Team(threads)
-    team.job.roof, team.job.passes = roof, (macs + roof.macs - 1) // roof.macs
+    team.job.tier, team.job.passes = tier, (macs + tier.roof_macs - 1) // tier.roof_macs
     seconds = team.seconds()
-    return seconds, team.job.passes * roof.macs * team.pool.workers
+    return seconds, team.job.passes * tier.roof_macs * team.pool.workers

@@ -3,6 +3,8 @@
 #ifndef BL_TARGET_H
 #define BL_TARGET_H
 
+#include "bitnet_lut/ternary.h" /* BL_INLINE */
+
 #if defined(__x86_64__) || defined(_M_X64)
 #define BL_X86 1
 #include <immintrin.h>
@@ -68,17 +70,7 @@
 #endif
 
 #if defined(_MSC_VER) && !defined(__clang__)
-#define BL_INLINE static __forceinline
-#define BL_UNUSED
 #pragma fp_contract(off)
-#else
-#define BL_INLINE static inline __attribute__((always_inline))
-#define BL_UNUSED __attribute__((unused))
 #endif
-
-/* BL_FN(dot) is bl_dot_avx2 inside the header that defines BL_TIER as avx2. */
-#define BL_PASTE2(name, tier) bl_##name##_##tier
-#define BL_PASTE(name, tier) BL_PASTE2(name, tier)
-#define BL_FN(name) BL_PASTE(name, BL_TIER)
 
 #endif

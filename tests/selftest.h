@@ -2,10 +2,11 @@
 #ifndef BL_SELFTEST_H
 #define BL_SELFTEST_H
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define BL_FAR 3 /* so that short texts reach it */
+#include "apart.h"
 #include "check.h"
 #include "bitnet_lut/engine.h"
 

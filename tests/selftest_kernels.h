@@ -20,7 +20,7 @@ static int8_t pick_activation(pattern kind)
     }
 }
 
-/* Ternary weights (rows, cols) as layout.h draws them. */
+/* Ternary weights (rows, cols) as ternary.h draws them. */
 static uint8_t *pack_ternary(const int8_t *weights, int64_t rows, int64_t cols)
 {
     const int64_t row_bytes = bl_i2_s_row_bytes(cols);
@@ -85,7 +85,7 @@ static void check_kernel(int index, const uint8_t *canonical, const int8_t *q, c
     kernel->unpack(again, packed, rows, cols, middle, rows);
     if (memcmp(again, canonical, (size_t)bytes))
         FAIL("%s %lld x %lld: unpacked it is another matrix", kernel->name, (long long)rows, (long long)cols);
-    for (int i = 0; i < BL_TIER_COUNT; i++)
+    for (int i = 0; i < bl_tier_count; i++)
         if (runs_here(bl_tiers[i])) check_cell(bl_tiers[i], index, packed, q, products, rows, cols, n);
     free(packed);
     free(again);
@@ -105,8 +105,22 @@ static void check_ternary_shape(int64_t rows, int64_t cols, int64_t n, pattern k
     free(products);
 }
 
+/* What a cell says of its sums must allow the longest row there is. */
+static void check_sums(const bl_tier *tier, int kernel)
+{
+    const bl_sums *sums = &bl_cell_of(tier, kernel)->sums;
+    int fits = sums->column > 0 && sums->column <= INT32_MAX / BL_MAX_COLS;
+    for (size_t i = 0; i < sizeof sums->narrow / sizeof *sums->narrow; i++) {
+        const bl_narrow_sum narrow = sums->narrow[i];
+        if (narrow.bits) fits &= narrow.step > 0 && narrow.steps > 0 && narrow.step * narrow.steps < 1 << (narrow.bits - 1);
+    }
+    if (!fits) FAIL("%s %s: its sums overflow", tier->name, bl_kernels[kernel]->name);
+}
+
 static void check_ternary(void)
 {
+    for (int i = 0; i < bl_tier_count; i++)
+        for (int kernel = 0; kernel < BL_KERNEL_COUNT; kernel++) check_sums(bl_tiers[i], kernel);
     static const int cols[] = {1, 5, 127, 128, 129, 255, 256, 257, 384, 640, 1000};
     for (size_t c = 0; c < sizeof cols / sizeof *cols; c++)
         for (int rows = 1; rows <= 9; rows++)
@@ -194,7 +208,7 @@ static void check_dense_shape(bl_type type, int64_t rows, int64_t cols, int64_t 
         free(data);
         data = strips;
     }
-    for (int i = 0; i < BL_TIER_COUNT; i++)
+    for (int i = 0; i < bl_tier_count; i++)
         if (runs_here(bl_tiers[i])) check_dense_tier(bl_tiers[i], type, data, x, products, rows, cols, n);
     free(data);
     free(weights);

@@ -266,7 +266,7 @@ static void check_model(const char *path)
             bl_pool *pool = room(sizeof *pool);
             bl_pool_init(pool, threads);
             if (!expected) expected = forward(&d, (way){&bl_tier_scalar, BL_I2_S, pool, d.n, kv_f16, d.n, 0});
-            for (int i = 0; i < BL_TIER_COUNT * BL_KERNEL_COUNT; i++) {
+            for (int i = 0; i < bl_tier_count * BL_KERNEL_COUNT; i++) {
                 const bl_tier *tier = bl_tiers[i / BL_KERNEL_COUNT];
                 const int kernel = i % BL_KERNEL_COUNT;
                 if (!runs_here(tier)) continue;

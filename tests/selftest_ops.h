@@ -155,7 +155,7 @@ static void check_half(const bl_tier *tier)
 static void check_ops(void)
 {
     static const int head_dims[] = {16, 32, 48, 64, 80, 128, 144}, lengths[] = {1, 2, 3, 4, 5, 15, 16, 17, 33};
-    for (int i = 0; i < BL_TIER_COUNT; i++) {
+    for (int i = 0; i < bl_tier_count; i++) {
         const bl_tier *tier = bl_tiers[i];
         if (!runs_here(tier)) continue;
         check_half(tier);

@@ -1,17 +1,18 @@
-"""No instruction above the x86-64 baseline outside the functions of the tier that needs it."""
+"""No instruction above the x86-64 baseline outside the object files of the tiers that need it."""
 
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import bitnet_lut
 from bitnet_lut import _native
 
-# Compilers split functions: bl_dense_gemm_avx2.cold and the like.
-TIER_FUNCTION = re.compile(r"\w+_(avx2|avxvnni|avx512)(\.\w+)*")
-FUNCTION = re.compile(r"[0-9a-f]+ <(.+)>:")
+FUNCTION = re.compile(r"\w+_(avx2|avxvnni|avx512)(\.\w+)*")
+FUNCTION = re.compile(r"([0-9a-f]+) <(.+)>:")
 INSTRUCTION = re.compile(
     r" +[0-9a-f]+:\t(?:(?:lock|rep\w*|bnd|notrack|data16|[c-g]s|\{\w+\}) +)*(\S+)"
 )
@@ -31,43 +32,83 @@ BEYOND_BASELINE = re.compile(
 )
 
 
-def instructions(path: str) -> dict[str, set[str]]:
-    """Mnemonics of each function of a library, by its name."""
-    if shutil.which("objdump") is None:
+def output(*command: str) -> str:
+    """What a tool of binutils prints."""
+    if shutil.which(command[0]) is None:
         pytest.skip("NO DISASSEMBLER: install binutils, else nothing shows that the wheel is safe")
-    command = ["objdump", "-d", "--no-show-raw-insn", path]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found: dict[str, set[str]] = {}
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def sources(path: str) -> tuple[list[str], dict[int, str]]:
+    """The source files of a library, as its symbols name them, and that of each local function.
+
+    A source file stands before its local symbols; those of functions that several files know come
+    last, behind a file without a name.
+    """
+    files, source_of, current = [], {}, ""
+    for line in output("readelf", "-sW", path).splitlines():
+        fields = line.split()
+        if len(fields) >= 7 and fields[3] == "FILE":
+            current = fields[7] if len(fields) > 7 else ""
+            files.append(current)
+        elif len(fields) >= 8 and fields[3] == "FUNC":
+            source_of[int(fields[1], 16)] = current
+    return files, source_of
+
+
+def instructions(path: str) -> dict[tuple[str, str], set[str]]:
+    """Mnemonics of each function of a library, by its source file and name."""
+    _, source_of = sources(path)
+    found: dict[tuple[str, str], set[str]] = {}
     mnemonics: set[str] = set()
-    for line in text.splitlines():
+    for line in output("objdump", "-d", "--no-show-raw-insn", path).splitlines():
         if function := FUNCTION.fullmatch(line):
-            mnemonics = found.setdefault(function[1], set())
+            source = source_of.get(int(function[1], 16), "")
+            mnemonics = found.setdefault((source, function[2]), set())
         elif instruction := INSTRUCTION.match(line):
             mnemonics.add(instruction[1])
     return found
 
 
-@pytest.mark.parametrize("module", [_native], ids=lambda module: module.__name__)
-def test_only_tiers_exceed_the_baseline(module):
+@pytest.fixture(scope="module")
+def module():
+    """Path of the module, if this machine can tell what is in it."""
     if "avx2" not in _native.tier_names() or sys.platform != "linux":
         pytest.skip("NOT x86-64 LINUX: this test reads no other disassembly")
-    found = instructions(module.__file__)
-    if "bl_i2_s_gemm_scalar" not in found:
+    if "tables.c" not in sources(_native.__file__)[0]:
         pytest.skip("STRIPPED: without its symbols no function of the module has a name")
-    # The test sees what it is meant to see: the start of the module, and what the tiers are for.
-    name = module.__name__.rpartition(".")[2]
-    assert {f"PyInit_{name}", f"__pyx_pymod_exec_{name}"} <= found.keys()
-    assert "vpmaddubsw" in found["bl_i2_s_gemm_avx2"]
-    assert "vpdpbusd" in found["bl_i2_s_gemm_avx512"]
-    if "avxvnni" in _native.tier_names():
-        assert "vpdpbusd" in found["bl_i2_s_gemm_avxvnni"]
+    return _native.__file__
 
+
+def test_only_tiers_exceed_the_baseline(module):
+    found = instructions(module)
+    tiers = {f"{isa}.c": isa for isa in _native.tier_names() if isa != "scalar"}
+    # The test sees what it is meant to see: the start of the module, and what the tiers are for.
+    assert {"PyInit__native", "__pyx_pymod_exec__native"} <= {name for _, name in found}
+    for source, isa in tiers.items():
+        assert _native.dot_instruction(isa) in found[source, "i2_s_gemm"]
+        assert _native.dot_instruction(isa) in found[source, "roof_multiply"]
     beyond = {
-        function: sorted(filter(BEYOND_BASELINE.fullmatch, mnemonics))
-        for function, mnemonics in found.items()
-        if not TIER_FUNCTION.fullmatch(function)
+        (source, function): sorted(filter(BEYOND_BASELINE.fullmatch, mnemonics))
+        for (source, function), mnemonics in found.items()
+        if source not in tiers
     }
     assert {function: found for function, found in beyond.items() if found} == {}
+
+
+def test_each_tier_is_compiled_once(module):
+    compiled = [
+        source
+        for path in Path(bitnet_lut.__file__).parent.rglob("*.so")
+        for source in sources(str(path))[0]
+    ]
+    for isa in _native.tier_names():
+        assert compiled.count(f"{isa}.c") == 1
+
+
+def test_only_the_start_of_the_module_is_exported(module):
+    lines = output("nm", "-D", "--defined-only", module).splitlines()
+    assert [line.split()[-1] for line in lines] == ["PyInit__native"]
 
 
 @pytest.mark.parametrize(

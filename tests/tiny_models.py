@@ -14,7 +14,7 @@ from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 
-_TYPES = ("ternary", "f32", "f16", "bf16", "q8_0", "q4_0", "q6_k")  # bl_type of layout.h
+_TYPES = ("ternary", "f32", "f16", "bf16", "q8_0", "q4_0", "q6_k")  # bl_type of bitnet_lut.h
 _VECTORS = ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm")
 _MATRICES = (
     "attn_q",

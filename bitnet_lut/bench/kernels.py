@@ -117,7 +117,7 @@ class Roofs:
 
 def _roof_tier(isa: str) -> str:
     """The tier whose instructions *isa* is compared with: itself, or the best that is known."""
-    known = _native.roof_names()
+    known = _native.tier_names()
     if isa in known:
         return isa
     return next(tier for tier in known if not _native.missing_features(tier))

@@ -43,7 +43,7 @@ class ReadRoof:
         """Fill a buffer of *nbytes*, rounded up to whole pages and at most READ_BYTES."""
         nbytes = min(max(nbytes, 1), READ_BYTES)
         self._data = _buffer(-(-nbytes // _native.READ_UNIT) * _native.READ_UNIT)
-        self._isas = [isa for isa in _native.roof_names() if not _native.missing_features(isa)]
+        self._isas = [isa for isa in _native.tier_names() if not _native.missing_features(isa)]
 
     def gb_s(self, threads: int) -> float:
         """One run: 1e9 bytes per second."""

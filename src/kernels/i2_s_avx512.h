@@ -1,6 +1,6 @@
 /* Kernel i2_s by vpdpbusd, two blocks a register. Included by avx512.h inside its target region. */
 
-static void BL_FN(i2_s_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
+static void i2_s_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {
     (void)n;
     const int64_t values = bl_i2_s_values(cols);
@@ -28,16 +28,16 @@ static void BL_FN(i2_s_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols
 }
 
 /* 64 bytes of each of some rows, zero (which meets zero activations) where they have only 32 left. */
-BL_INLINE void BL_FN(load_codes)(__m512i *codes, const uint8_t *packed, int64_t b, int64_t row_bytes, const int rows)
+BL_INLINE void load_codes(__m512i *codes, const uint8_t *packed, int64_t b, int64_t row_bytes, const int rows)
 {
     for (int r = 0; r < rows; r++) {
         const uint8_t *from = packed + r * row_bytes + b;
-        BL_FN(prefetch)(packed + rows * b + 64 * r + BL_AHEAD);
+        prefetch(packed + rows * b + 64 * r + BL_AHEAD);
         codes[r] = row_bytes - b >= 64 ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi8(0xffffffffu, from);
     }
 }
 
-BL_INLINE int32_t BL_FN(token_sum)(const uint8_t *values)
+BL_INLINE int32_t token_sum(const uint8_t *values)
 {
     bl_prepared head;
     memcpy(&head, values - sizeof head, sizeof head);
@@ -46,7 +46,7 @@ BL_INLINE int32_t BL_FN(token_sum)(const uint8_t *values)
 
 /* One token. The codes stay where they are in their byte: masked, they are 64, 16, 4 and 1 times the code, summed
  * apart and shifted down at the end, exactly. */
-BL_INLINE void BL_FN(i2_s_rows)(int32_t *dot, const uint8_t *packed, const uint8_t *values, int64_t row_bytes,
+BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *values, int64_t row_bytes,
                                 const int rows)
 {
     const __m512i mask[4] = {_mm512_set1_epi8((char)0xc0), _mm512_set1_epi8(0x30), _mm512_set1_epi8(0x0c),
@@ -56,22 +56,22 @@ BL_INLINE void BL_FN(i2_s_rows)(int32_t *dot, const uint8_t *packed, const uint8
         for (int f = 0; f < 4; f++) sum[r][f] = _mm512_setzero_si512();
     for (int64_t b = 0; b < row_bytes; b += 64) {
         __m512i codes[4];
-        BL_FN(load_codes)(codes, packed, b, row_bytes, rows);
+        load_codes(codes, packed, b, row_bytes, rows);
         for (int f = 0; f < 4; f++) {
-            const __m512i q = BL_FN(load_i8x64)(values + 4 * b + 64 * f);
+            const __m512i q = load_i8x64(values + 4 * b + 64 * f);
             for (int r = 0; r < rows; r++)
-                sum[r][f] = BL_FN(dpbusd)(sum[r][f], _mm512_and_si512(codes[r], mask[f]), q);
+                sum[r][f] = dpbusd(sum[r][f], _mm512_and_si512(codes[r], mask[f]), q);
         }
     }
     for (int r = 0; r < rows; r++) {
         const __m512i high = _mm512_add_epi32(_mm512_srai_epi32(sum[r][0], 6), _mm512_srai_epi32(sum[r][1], 4));
         const __m512i low = _mm512_add_epi32(_mm512_srai_epi32(sum[r][2], 2), sum[r][3]);
-        dot[r] = _mm512_reduce_add_epi32(_mm512_add_epi32(high, low)) - BL_FN(token_sum)(values);
+        dot[r] = _mm512_reduce_add_epi32(_mm512_add_epi32(high, low)) - token_sum(values);
     }
 }
 
 /* A tile of rows x tokens: codes are decoded once and meet every token. */
-BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
+BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
                                 int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
 {
     const __m512i mask = _mm512_set1_epi8(3);
@@ -80,23 +80,23 @@ BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t 
         for (int t = 0; t < tokens; t++) sum[r][t] = _mm512_setzero_si512();
     for (int64_t b = 0; b < row_bytes; b += 64) {
         __m512i bytes[4], codes[4];
-        BL_FN(load_codes)(bytes, packed, b, row_bytes, rows);
+        load_codes(bytes, packed, b, row_bytes, rows);
         for (int f = 0; f < 4; f++) {
             for (int r = 0; r < rows; r++)
                 codes[r] = _mm512_and_si512(_mm512_srli_epi16(bytes[r], (unsigned)(6 - 2 * f)), mask);
             for (int t = 0; t < tokens; t++) {
-                const __m512i q = BL_FN(load_i8x64)(values + t * token_bytes + 4 * b + 64 * f);
-                for (int r = 0; r < rows; r++) sum[r][t] = BL_FN(dpbusd)(sum[r][t], codes[r], q);
+                const __m512i q = load_i8x64(values + t * token_bytes + 4 * b + 64 * f);
+                for (int r = 0; r < rows; r++) sum[r][t] = dpbusd(sum[r][t], codes[r], q);
             }
         }
     }
     for (int t = 0; t < tokens; t++)
         for (int r = 0; r < rows; r++)
             dot[t * dot_stride + r] =
-                _mm512_reduce_add_epi32(sum[r][t]) - BL_FN(token_sum)(values + t * token_bytes);
+                _mm512_reduce_add_epi32(sum[r][t]) - token_sum(values + t * token_bytes);
 }
 
-static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
                              int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     (void)rows;
@@ -104,10 +104,10 @@ static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *pa
     const uint8_t *values = prepared + sizeof(bl_prepared);
     int64_t row = lo;
 #define BL_TILE(rows, tokens)                                                                                          \
-    BL_FN(i2_s_tile)(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
+    i2_s_tile(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
                      row_bytes, token_bytes, rows, tokens)
 #define BL_ROWS(rows)                                                                                                  \
-    BL_FN(i2_s_rows)(dot + t * dot_stride + row, packed + row * row_bytes, values + t * token_bytes, row_bytes, rows)
+    i2_s_rows(dot + t * dot_stride + row, packed + row * row_bytes, values + t * token_bytes, row_bytes, rows)
     for (; row + 4 <= hi; row += 4) {
         int64_t t = 0;
         for (; t + 4 <= n; t += 4) BL_TILE(4, 4);
@@ -121,4 +121,4 @@ static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *pa
 #undef BL_ROWS
 }
 
-static const bl_cell BL_FN(i2_s) = {bl_i2_s_token_bytes, BL_FN(i2_s_prepare), BL_FN(i2_s_gemm)};
+static const bl_cell i2_s_cell = {bl_i2_s_token_bytes, i2_s_prepare, i2_s_gemm, {BL_CODE_3_MOST, 0, {{0}}}};

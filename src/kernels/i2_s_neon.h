@@ -1,35 +1,13 @@
 /* Kernel i2_s by smlal. Included by neon.h; the tiers above share the first three functions. */
 
-/* Of 16 bytes of a canonical block, the codes at columns 32 f and on. */
-BL_INLINE uint8x16_t BL_FN(i2_s_codes)(uint8x16_t bytes, const int f)
-{
-    switch (f) {
-    case 0: return vshrq_n_u8(bytes, 6);
-    case 1: return vandq_u8(vshrq_n_u8(bytes, 4), vdupq_n_u8(3));
-    case 2: return vandq_u8(vshrq_n_u8(bytes, 2), vdupq_n_u8(3));
-    default: return vandq_u8(bytes, vdupq_n_u8(3));
-    }
-}
+/* Blocks whose products, 16 of each in a lane, add up in an int16. */
+enum { I2_S_BLOCKS = 4 };
 
-/* 16 activations that meet field f of the 16 bytes at b of a row. */
-BL_INLINE int8x16_t BL_FN(i2_s_values)(const uint8_t *values, int64_t b, int f)
-{
-    return vreinterpretq_s8_u8(vld1q_u8(values + 4 * (b & -BL_BLOCK_BYTES) + (b & 16) + 32 * f));
-}
-
-BL_INLINE int32_t BL_FN(i2_s_sum)(const uint8_t *values)
-{
-    bl_prepared head;
-    memcpy(&head, values - sizeof head, sizeof head);
-    return head.sum;
-}
-
-/* A tile of rows x tokens: codes are decoded once and meet every token. int16 sums take 4 blocks, 64 products a lane
- * (64 * 2 * 128), and are then widened. */
-BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
+/* A tile of rows x tokens: codes are decoded once and multiplied with every token. */
+BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
                                 int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
 {
-    enum { STEP = 4 * BL_BLOCK_BYTES };
+    enum { STEP = I2_S_BLOCKS * BL_BLOCK_BYTES };
     int32x4_t sum[4][2];
     for (int r = 0; r < rows; r++)
         for (int t = 0; t < tokens; t++) sum[r][t] = vdupq_n_s32(0);
@@ -37,8 +15,8 @@ BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t 
         const int64_t end = row_bytes - step < STEP ? row_bytes : step + STEP;
         int16x8_t part[4][2];
         for (int r = 0; r < rows; r++) {
-            BL_FN(prefetch)(packed + r * row_bytes + step + BL_AHEAD);
-            BL_FN(prefetch)(packed + r * row_bytes + step + BL_AHEAD + 64);
+            prefetch(packed + r * row_bytes + step + BL_AHEAD);
+            prefetch(packed + r * row_bytes + step + BL_AHEAD + 64);
             for (int t = 0; t < tokens; t++) part[r][t] = vdupq_n_s16(0);
         }
         for (int64_t b = step; b < end; b += 16) {
@@ -46,9 +24,9 @@ BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t 
             for (int r = 0; r < rows; r++) bytes[r] = vld1q_u8(packed + r * row_bytes + b);
             for (int f = 0; f < 4; f++) {
                 int8x16_t codes[4];
-                for (int r = 0; r < rows; r++) codes[r] = vreinterpretq_s8_u8(BL_FN(i2_s_codes)(bytes[r], f));
+                for (int r = 0; r < rows; r++) codes[r] = vreinterpretq_s8_u8(i2_s_codes(bytes[r], f));
                 for (int t = 0; t < tokens; t++) {
-                    const int8x16_t q = BL_FN(i2_s_values)(values + t * token_bytes, b, f);
+                    const int8x16_t q = i2_s_values(values + t * token_bytes, b, f);
                     for (int r = 0; r < rows; r++) {
                         part[r][t] = vmlal_s8(part[r][t], vget_low_s8(codes[r]), vget_low_s8(q));
                         part[r][t] = vmlal_high_s8(part[r][t], codes[r], q);
@@ -61,10 +39,10 @@ BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t 
     }
     for (int t = 0; t < tokens; t++)
         for (int r = 0; r < rows; r++)
-            dot[t * dot_stride + r] = vaddvq_s32(sum[r][t]) - BL_FN(i2_s_sum)(values + t * token_bytes);
+            dot[t * dot_stride + r] = vaddvq_s32(sum[r][t]) - token_sum(values + t * token_bytes);
 }
 
-static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
                              int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     (void)rows;
@@ -72,7 +50,7 @@ static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *pa
     const uint8_t *values = prepared + sizeof(bl_prepared);
     int64_t row = lo;
 #define BL_TILE(rows, tokens)                                                                                          \
-    BL_FN(i2_s_tile)(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
+    i2_s_tile(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
                      row_bytes, token_bytes, rows, tokens)
     for (; row + 4 <= hi; row += 4) {
         int64_t t = 0;
@@ -84,4 +62,5 @@ static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *pa
 #undef BL_TILE
 }
 
-static const bl_cell BL_FN(i2_s) = {bl_i2_s_token_bytes, bl_i2_s_prepare_scalar, BL_FN(i2_s_gemm)};
+static const bl_cell i2_s_cell = {bl_i2_s_token_bytes, i2_s_prepare, i2_s_gemm,
+                                    {BL_CODE_3_MOST, 0, {{16, BL_CODE_3_MOST, 16 * I2_S_BLOCKS}}}};

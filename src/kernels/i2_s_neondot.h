@@ -1,36 +1,7 @@
 /* Kernel i2_s by sdot. Included by neondot.h inside its target region. */
 
-/* One token. All codes but the highest stay where they are in their byte: masked, they are 16, 4 and 1 times the code,
- * summed apart and shifted down at the end, exactly. */
-BL_INLINE void BL_FN(i2_s_rows)(int32_t *dot, const uint8_t *packed, const uint8_t *values, int64_t row_bytes,
-                                const int rows)
-{
-    const uint8x16_t mask[3] = {vdupq_n_u8(0x30), vdupq_n_u8(0x0c), vdupq_n_u8(0x03)};
-    int32x4_t sum[4][3];
-    for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = sum[r][2] = vdupq_n_s32(0);
-    for (int64_t b = 0; b < row_bytes; b += 16) {
-        uint8x16_t bytes[4];
-        for (int r = 0; r < rows; r++) {
-            if (b % BL_BLOCK_BYTES == 0) BL_FN(prefetch)(packed + r * row_bytes + b + BL_AHEAD);
-            bytes[r] = vld1q_u8(packed + r * row_bytes + b);
-        }
-        const int8x16_t first = bl_i2_s_values_neon(values, b, 0);
-        for (int r = 0; r < rows; r++)
-            sum[r][2] = vdotq_s32(sum[r][2], vreinterpretq_s8_u8(vshrq_n_u8(bytes[r], 6)), first);
-        for (int f = 0; f < 3; f++) {
-            const int8x16_t q = bl_i2_s_values_neon(values, b, f + 1);
-            for (int r = 0; r < rows; r++)
-                sum[r][f] = vdotq_s32(sum[r][f], vreinterpretq_s8_u8(vandq_u8(bytes[r], mask[f])), q);
-        }
-    }
-    for (int r = 0; r < rows; r++) {
-        const int32x4_t high = vaddq_s32(vshrq_n_s32(sum[r][0], 4), vshrq_n_s32(sum[r][1], 2));
-        dot[r] = vaddvq_s32(vaddq_s32(high, sum[r][2])) - bl_i2_s_sum_neon(values);
-    }
-}
-
 /* A tile of rows x tokens: codes are decoded once and meet every token. */
-BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
+BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
                                 int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
 {
     int32x4_t sum[4][4];
@@ -39,24 +10,24 @@ BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t 
     for (int64_t b = 0; b < row_bytes; b += 16) {
         uint8x16_t bytes[4];
         for (int r = 0; r < rows; r++) {
-            if (b % BL_BLOCK_BYTES == 0) BL_FN(prefetch)(packed + r * row_bytes + b + BL_AHEAD);
+            if (b % BL_BLOCK_BYTES == 0) prefetch(packed + r * row_bytes + b + BL_AHEAD);
             bytes[r] = vld1q_u8(packed + r * row_bytes + b);
         }
         for (int f = 0; f < 4; f++) {
             int8x16_t codes[4];
-            for (int r = 0; r < rows; r++) codes[r] = vreinterpretq_s8_u8(bl_i2_s_codes_neon(bytes[r], f));
+            for (int r = 0; r < rows; r++) codes[r] = vreinterpretq_s8_u8(i2_s_codes(bytes[r], f));
             for (int t = 0; t < tokens; t++) {
-                const int8x16_t q = bl_i2_s_values_neon(values + t * token_bytes, b, f);
+                const int8x16_t q = i2_s_values(values + t * token_bytes, b, f);
                 for (int r = 0; r < rows; r++) sum[r][t] = vdotq_s32(sum[r][t], codes[r], q);
             }
         }
     }
     for (int t = 0; t < tokens; t++)
         for (int r = 0; r < rows; r++)
-            dot[t * dot_stride + r] = vaddvq_s32(sum[r][t]) - bl_i2_s_sum_neon(values + t * token_bytes);
+            dot[t * dot_stride + r] = vaddvq_s32(sum[r][t]) - token_sum(values + t * token_bytes);
 }
 
-static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
                              int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     (void)rows;
@@ -64,10 +35,10 @@ static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *pa
     const uint8_t *values = prepared + sizeof(bl_prepared);
     int64_t row = lo;
 #define BL_TILE(rows, tokens)                                                                                          \
-    BL_FN(i2_s_tile)(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
+    i2_s_tile(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
                      row_bytes, token_bytes, rows, tokens)
 #define BL_ROWS(rows)                                                                                                  \
-    BL_FN(i2_s_rows)(dot + t * dot_stride + row, packed + row * row_bytes, values + t * token_bytes, row_bytes, rows)
+    i2_s_rows(dot + t * dot_stride + row, packed + row * row_bytes, values + t * token_bytes, row_bytes, rows)
     for (; row + 4 <= hi; row += 4) {
         int64_t t = 0;
         for (; t + 4 <= n; t += 4) BL_TILE(4, 4);
@@ -81,4 +52,4 @@ static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *pa
 #undef BL_ROWS
 }
 
-static const bl_cell BL_FN(i2_s) = {bl_i2_s_token_bytes, bl_i2_s_prepare_scalar, BL_FN(i2_s_gemm)};
+static const bl_cell i2_s_cell = {bl_i2_s_token_bytes, i2_s_prepare, i2_s_gemm, {BL_CODE_3_MOST, 0, {{0}}}};

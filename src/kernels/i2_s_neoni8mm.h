@@ -1,18 +1,18 @@
 /* Kernel i2_s by usmmla, for one token by sdot. Included by neoni8mm.h inside its target region. */
 
 /* Two halves of registers: the operands of a product of 2 x 8 by 8 x 2. */
-BL_INLINE uint8x16_t BL_FN(low_halves)(uint8x16_t a, uint8x16_t b)
+BL_INLINE uint8x16_t low_halves(uint8x16_t a, uint8x16_t b)
 {
     return vreinterpretq_u8_u64(vzip1q_u64(vreinterpretq_u64_u8(a), vreinterpretq_u64_u8(b)));
 }
-BL_INLINE uint8x16_t BL_FN(high_halves)(uint8x16_t a, uint8x16_t b)
+BL_INLINE uint8x16_t high_halves(uint8x16_t a, uint8x16_t b)
 {
     return vreinterpretq_u8_u64(vzip2q_u64(vreinterpretq_u64_u8(a), vreinterpretq_u64_u8(b)));
 }
 
 /* 4 rows and all tokens of `pairs` pairs, two rows and two tokens a product; the last of an odd number of tokens is its
  * own partner. */
-BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
+BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
                                 int64_t row_bytes, int64_t token_bytes, const int pairs, int64_t tokens)
 {
     const uint8_t *token[8];
@@ -25,21 +25,21 @@ BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t 
             const uint8_t *row0 = packed + 2 * r * row_bytes + b, *row1 = row0 + row_bytes;
             const uint8x16_t bytes0 = vld1q_u8(row0), bytes1 = vld1q_u8(row1);
             if (b % BL_BLOCK_BYTES == 0) {
-                BL_FN(prefetch)(row0 + BL_AHEAD);
-                BL_FN(prefetch)(row1 + BL_AHEAD);
+                prefetch(row0 + BL_AHEAD);
+                prefetch(row1 + BL_AHEAD);
             }
-            low[r] = BL_FN(low_halves)(bytes0, bytes1);
-            high[r] = BL_FN(high_halves)(bytes0, bytes1);
+            low[r] = low_halves(bytes0, bytes1);
+            high[r] = high_halves(bytes0, bytes1);
         }
         for (int f = 0; f < 4; f++)
             for (int p = 0; p < pairs; p++) {
-                const uint8x16_t q0 = vreinterpretq_u8_s8(bl_i2_s_values_neon(token[2 * p], b, f));
-                const uint8x16_t q1 = vreinterpretq_u8_s8(bl_i2_s_values_neon(token[2 * p + 1], b, f));
-                const int8x16_t q_low = vreinterpretq_s8_u8(BL_FN(low_halves)(q0, q1));
-                const int8x16_t q_high = vreinterpretq_s8_u8(BL_FN(high_halves)(q0, q1));
+                const uint8x16_t q0 = vreinterpretq_u8_s8(i2_s_values(token[2 * p], b, f));
+                const uint8x16_t q1 = vreinterpretq_u8_s8(i2_s_values(token[2 * p + 1], b, f));
+                const int8x16_t q_low = vreinterpretq_s8_u8(low_halves(q0, q1));
+                const int8x16_t q_high = vreinterpretq_s8_u8(high_halves(q0, q1));
                 for (int r = 0; r < 2; r++) {
-                    sum[r][p] = vusmmlaq_s32(sum[r][p], bl_i2_s_codes_neon(low[r], f), q_low);
-                    sum[r][p] = vusmmlaq_s32(sum[r][p], bl_i2_s_codes_neon(high[r], f), q_high);
+                    sum[r][p] = vusmmlaq_s32(sum[r][p], i2_s_codes(low[r], f), q_low);
+                    sum[r][p] = vusmmlaq_s32(sum[r][p], i2_s_codes(high[r], f), q_high);
                 }
             }
     }
@@ -47,11 +47,11 @@ BL_INLINE void BL_FN(i2_s_tile)(int32_t *dot, int64_t dot_stride, const uint8_t 
         for (int r = 0; r < 4; r++) {
             int32_t product[4];
             vst1q_s32(product, sum[r / 2][t / 2]);
-            dot[t * dot_stride + r] = product[r % 2 * 2 + t % 2] - bl_i2_s_sum_neon(token[t]);
+            dot[t * dot_stride + r] = product[r % 2 * 2 + t % 2] - token_sum(token[t]);
         }
 }
 
-static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
                              int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     (void)rows;
@@ -59,10 +59,10 @@ static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *pa
     const uint8_t *values = prepared + sizeof(bl_prepared);
     int64_t row = lo;
 #define BL_TILE(pairs)                                                                                                 \
-    BL_FN(i2_s_tile)(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
+    i2_s_tile(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
                      row_bytes, token_bytes, pairs, n - t < 8 ? n - t : 8)
 #define BL_ROWS(rows)                                                                                                  \
-    bl_i2_s_rows_neondot(dot + t * dot_stride + row, packed + row * row_bytes, values + t * token_bytes, row_bytes,    \
+    i2_s_rows(dot + t * dot_stride + row, packed + row * row_bytes, values + t * token_bytes, row_bytes,    \
                          rows)
     for (; row + 4 <= hi; row += 4)
         for (int64_t t = 0; t < n; t += 8) switch (n - t) {
@@ -80,4 +80,4 @@ static void BL_FN(i2_s_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *pa
 #undef BL_ROWS
 }
 
-static const bl_cell BL_FN(i2_s) = {bl_i2_s_token_bytes, bl_i2_s_prepare_scalar, BL_FN(i2_s_gemm)};
+static const bl_cell i2_s_cell = {bl_i2_s_token_bytes, i2_s_prepare, i2_s_gemm, {BL_CODE_3_MOST, 0, {{0}}}};

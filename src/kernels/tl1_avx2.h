@@ -1,49 +1,28 @@
 /* Kernel tl1 by vpshufb. Included by avx2.h inside its target region. */
 
-static void BL_FN(tl1_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
-{
-    const int64_t steps = bl_tl1_layout(cols).steps;
-    if (n > BL_LUT_TOKENS) {
-        bl_lut_values(prepared, q, cols, steps, BL_FN(lut_sum)(q, cols));
-        return;
-    }
-    /* excess: what the 128 added to each activation comes to */
-    const __m256i weights = BL_FN(load_u8x32)(bl_tl1_weights);
-    const __m256i excess = _mm256_maddubs_epi16(_mm256_set1_epi8((char)0x80), weights);
-    uint8_t from[BL_LUT_CHUNK + 32];
-    for (int64_t step = 0; step < steps; step++, prepared += BL_TL1_TABLE_BYTES) {
-        const int at = (int)(step % BL_LUT_CHUNK_BYTES);
-        if (at == 0) BL_FN(lut_load)(from, q, cols, 4 * step);
-        for (int pair = 0; pair < 2; pair++) {
-            const __m256i sums = _mm256_maddubs_epi16(BL_FN(lut_pair)(from + 4 * at + 2 * pair), weights);
-            BL_FN(lut_planes)(prepared + 32 * pair, _mm256_sub_epi16(sums, excess), BL_TL1_BASE);
-        }
-    }
-}
-
 /* A few steps of one panel, ten digits at most. */
-BL_INLINE void BL_FN(tl1_block)(__m256i v_i16x16[2][2], const uint8_t *packed, int64_t stride, const uint8_t *tables,
+BL_INLINE void tl1_block(__m256i v_i16x16[2][2], const uint8_t *packed, int64_t stride, const uint8_t *tables,
                                 const int steps)
 {
     const __m256i mask = _mm256_set1_epi8(15);
     __m256i low[2], high[2];
     low[0] = low[1] = high[0] = high[1] = _mm256_setzero_si256();
     for (int s = 0; s < steps; s++, packed += stride, tables += BL_TL1_TABLE_BYTES) {
-        BL_FN(prefetch)(packed + BL_LUT_AHEAD);
+        prefetch(packed + BL_LUT_AHEAD);
         for (int h = 0; h < 2; h++) {
-            const __m256i bytes = BL_FN(lut_load_kept)(packed + 32 * h);
+            const __m256i bytes = lut_load_kept(packed + 32 * h);
             const __m256i first = _mm256_and_si256(bytes, mask);
             const __m256i second = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
-            low[h] = BL_FN(lut_add_i8)(low[h], _mm256_shuffle_epi8(BL_FN(lut_table)(tables), first));
-            high[h] = BL_FN(lut_add_i8)(high[h], _mm256_shuffle_epi8(BL_FN(lut_table)(tables + 16), first));
-            low[h] = BL_FN(lut_add_i8)(low[h], _mm256_shuffle_epi8(BL_FN(lut_table)(tables + 32), second));
-            high[h] = BL_FN(lut_add_i8)(high[h], _mm256_shuffle_epi8(BL_FN(lut_table)(tables + 48), second));
+            low[h] = lut_add_i8(low[h], _mm256_shuffle_epi8(lut_table(tables), first));
+            high[h] = lut_add_i8(high[h], _mm256_shuffle_epi8(lut_table(tables + 16), first));
+            low[h] = lut_add_i8(low[h], _mm256_shuffle_epi8(lut_table(tables + 32), second));
+            high[h] = lut_add_i8(high[h], _mm256_shuffle_epi8(lut_table(tables + 48), second));
         }
     }
-    for (int h = 0; h < 2; h++) BL_FN(lut_join)(v_i16x16[h], low[h], high[h], BL_TL1_BASE);
+    for (int h = 0; h < 2; h++) lut_join(v_i16x16[h], low[h], high[h], BL_TL1_BASE);
 }
 
-BL_INLINE void BL_FN(tl1_span)(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
+BL_INLINE void tl1_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
                                int64_t steps, int64_t panels)
 {
     for (int64_t p = 0; p < panels; p++) {
@@ -52,36 +31,37 @@ BL_INLINE void BL_FN(tl1_span)(int32_t *sum, const uint8_t *packed, int64_t stri
         v_i16x16[0][0] = v_i16x16[0][1] = v_i16x16[1][0] = v_i16x16[1][1] = _mm256_setzero_si256();
         int64_t s = 0;
         for (; s + BL_TL1_BLOCK <= steps; s += BL_TL1_BLOCK)
-            BL_FN(tl1_block)(v_i16x16, from + s * stride, stride, tables + s * BL_TL1_TABLE_BYTES, BL_TL1_BLOCK);
+            tl1_block(v_i16x16, from + s * stride, stride, tables + s * BL_TL1_TABLE_BYTES, BL_TL1_BLOCK);
         for (; s < steps; s++)
-            BL_FN(tl1_block)(v_i16x16, from + s * stride, stride, tables + s * BL_TL1_TABLE_BYTES, 1);
-        for (int h = 0; h < 2; h++) BL_FN(lut_add)(sum + BL_PANEL * p + 8 * h, v_i16x16[h]);
+            tl1_block(v_i16x16, from + s * stride, stride, tables + s * BL_TL1_TABLE_BYTES, 1);
+        for (int h = 0; h < 2; h++) lut_add(sum + BL_PANEL * p + 8 * h, v_i16x16[h]);
     }
 }
 
-BL_INLINE void BL_FN(tl1_decode)(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
+BL_INLINE void tl1_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
                                  int64_t quad, int64_t quads)
 {
     const bl_lut_layout of = bl_tl1_layout(cols);
     const int64_t stride = bl_lut_stride(of, rows, panel);
     const uint8_t *from = packed + bl_lut_first(of, panel) + quad * stride;
     for (int64_t step = 0; step < quads; step++, from += stride, codes += BL_QUAD_BYTES) {
-        BL_FN(prefetch)(from + BL_LUT_AHEAD);
-        const __m256i halves[2] = {BL_FN(load_u8x32)(from), BL_FN(load_u8x32)(from + 32)};
-        BL_FN(lut_expand)(codes, halves);
+        prefetch(from + BL_LUT_AHEAD);
+        const __m256i halves[2] = {load_u8x32(from), load_u8x32(from + 32)};
+        lut_expand(codes, halves);
     }
 }
 
-static void BL_FN(tl1_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+static void tl1_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const bl_lut_layout of = bl_tl1_layout(cols);
     if (n <= BL_LUT_TOKENS)
         bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL1_SPAN, BL_TL1_TABLE_BYTES,
-                    BL_FN(tl1_span));
+                    tl1_span);
     else
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, of.steps,
-                      bl_tl1_token_bytes(cols, n), BL_FN(tl1_decode), BL_FN(panel_dot));
+                      bl_tl1_token_bytes(cols, n), tl1_decode, panel_dot);
 }
 
-static const bl_cell BL_FN(tl1) = {bl_tl1_token_bytes, BL_FN(tl1_prepare), BL_FN(tl1_gemm)};
+static const bl_cell tl1_cell = {bl_tl1_token_bytes, tl1_prepare, tl1_gemm,
+                                    {BL_CODE_MOST, 2, {BL_TL1_NARROW, DOT_NARROW(PANEL_STEPS)}}};

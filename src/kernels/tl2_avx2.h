@@ -1,37 +1,27 @@
 /* Kernel tl2 by vpshufb, and vpsignb, which negates both digits of a sum. Included by avx2.h inside its target
  * region. */
 
-/* Activations of a step from column order to triples, four bytes each, of which the last is not used. */
-BL_INLINE void BL_FN(tl2_arrange)(uint8_t to[32], const uint8_t *from)
-{
-    const __m128i order = _mm_setr_epi8(0, 1, 2, 2, 4, 5, 6, 6, 8, 9, 10, 10, 3, 7, 11, 11);
-    for (int half = 0; half < 2; half++) {
-        const __m128i columns = _mm_loadu_si128((const __m128i *)(const void *)(from + 12 * half));
-        _mm_storeu_si128((__m128i *)(void *)(to + 16 * half), _mm_shuffle_epi8(columns, order));
-    }
-}
-
-static void BL_FN(tl2_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
+static void tl2_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {
     const int64_t steps = bl_tl2_layout(cols).steps;
     if (n > BL_LUT_TOKENS) {
-        bl_lut_values(prepared, q, cols, bl_tl2_quads(cols), BL_FN(lut_sum)(q, cols));
+        bl_lut_values(prepared, q, cols, bl_tl2_quads(cols), lut_sum(q, cols));
         return;
     }
     /* excess: what the 128 added to each activation comes to */
-    const __m256i weights01 = BL_FN(load_u8x32)(bl_tl2_weights01), weights2 = BL_FN(load_u8x32)(bl_tl2_weights2);
+    const __m256i weights01 = load_u8x32(bl_tl2_weights01), weights2 = load_u8x32(bl_tl2_weights2);
     const __m256i added = _mm256_set1_epi8((char)0x80);
     const __m256i excess =
         _mm256_add_epi16(_mm256_maddubs_epi16(added, weights01), _mm256_maddubs_epi16(added, weights2));
     uint8_t from[BL_LUT_CHUNK + 32], triples[4 * BL_TL2_TRIPLES];
     for (int64_t step = 0; step < steps; step++) {
         const int64_t k = step * BL_TL2_COLS;
-        if (k % BL_LUT_CHUNK == 0) BL_FN(lut_load)(from, q, cols, k);
-        BL_FN(tl2_arrange)(triples, from + k % BL_LUT_CHUNK);
+        if (k % BL_LUT_CHUNK == 0) lut_load(from, q, cols, k);
+        tl2_arrange(triples, from + k % BL_LUT_CHUNK);
         for (int j = 0; j < BL_TL2_TRIPLES; j++, prepared += 32) {
-            const __m256i sums01 = _mm256_maddubs_epi16(BL_FN(lut_pair)(triples + 4 * j), weights01);
-            const __m256i sums2 = _mm256_maddubs_epi16(BL_FN(lut_pair)(triples + 4 * j + 2), weights2);
-            BL_FN(lut_planes)(prepared, _mm256_sub_epi16(_mm256_add_epi16(sums01, sums2), excess), BL_TL2_BASE);
+            const __m256i sums01 = _mm256_maddubs_epi16(lut_pair(triples + 4 * j), weights01);
+            const __m256i sums2 = _mm256_maddubs_epi16(lut_pair(triples + 4 * j + 2), weights2);
+            lut_planes(prepared, _mm256_sub_epi16(_mm256_add_epi16(sums01, sums2), excess), BL_TL2_BASE);
         }
     }
 }
@@ -40,46 +30,46 @@ static void BL_FN(tl2_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols,
  * of the low nibbles, of the high ones. Each doubling brings the next bit to the top. */
 typedef struct {
     __m256i low, high;
-} BL_FN(tl2_signs);
+} tl2_signs;
 
-BL_INLINE BL_FN(tl2_signs) BL_FN(tl2_load_signs)(const uint8_t *from)
+BL_INLINE tl2_signs tl2_load_signs(const uint8_t *from)
 {
-    const __m256i mask = _mm256_set1_epi8((char)0xf0), one = _mm256_set1_epi8(1), signs = BL_FN(load_u8x32)(from);
-    const BL_FN(tl2_signs) both = {_mm256_or_si256(_mm256_and_si256(signs, mask), one),
+    const __m256i mask = _mm256_set1_epi8((char)0xf0), one = _mm256_set1_epi8(1), signs = load_u8x32(from);
+    const tl2_signs both = {_mm256_or_si256(_mm256_and_si256(signs, mask), one),
                                    _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi16(signs, 4), mask), one)};
     return both;
 }
 
-BL_INLINE void BL_FN(tl2_next_signs)(BL_FN(tl2_signs) *signs)
+BL_INLINE void tl2_next_signs(tl2_signs *signs)
 {
     signs->low = _mm256_add_epi8(signs->low, signs->low);
     signs->high = _mm256_add_epi8(signs->high, signs->high);
 }
 
 /* One step of 32 rows. */
-BL_INLINE void BL_FN(tl2_step)(__m256i v_i16x16[2], const uint8_t *packed, const uint8_t *tables)
+BL_INLINE void tl2_step(__m256i v_i16x16[2], const uint8_t *packed, const uint8_t *tables)
 {
     const __m256i mask = _mm256_set1_epi8(15);
-    BL_FN(tl2_signs) signs = BL_FN(tl2_load_signs)(packed);
+    tl2_signs signs = tl2_load_signs(packed);
     __m256i low = _mm256_setzero_si256(), high = low;
     for (int i = 0; i < 4; i++, tables += 64) {
-        const __m256i bytes = BL_FN(lut_load_kept)(packed + BL_PANEL * (1 + i));
+        const __m256i bytes = lut_load_kept(packed + BL_PANEL * (1 + i));
         const __m256i first = _mm256_and_si256(bytes, mask);
         const __m256i second = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
-        const __m256i low0 = _mm256_shuffle_epi8(BL_FN(lut_table)(tables), first);
-        const __m256i high0 = _mm256_shuffle_epi8(BL_FN(lut_table)(tables + 16), first);
-        const __m256i low1 = _mm256_shuffle_epi8(BL_FN(lut_table)(tables + 32), second);
-        const __m256i high1 = _mm256_shuffle_epi8(BL_FN(lut_table)(tables + 48), second);
-        low = BL_FN(lut_add_i8)(low, _mm256_sign_epi8(low0, signs.low));
-        high = BL_FN(lut_add_i8)(high, _mm256_sign_epi8(high0, signs.low));
-        low = BL_FN(lut_add_i8)(low, _mm256_sign_epi8(low1, signs.high));
-        high = BL_FN(lut_add_i8)(high, _mm256_sign_epi8(high1, signs.high));
-        BL_FN(tl2_next_signs)(&signs);
+        const __m256i low0 = _mm256_shuffle_epi8(lut_table(tables), first);
+        const __m256i high0 = _mm256_shuffle_epi8(lut_table(tables + 16), first);
+        const __m256i low1 = _mm256_shuffle_epi8(lut_table(tables + 32), second);
+        const __m256i high1 = _mm256_shuffle_epi8(lut_table(tables + 48), second);
+        low = lut_add_i8(low, _mm256_sign_epi8(low0, signs.low));
+        high = lut_add_i8(high, _mm256_sign_epi8(high0, signs.low));
+        low = lut_add_i8(low, _mm256_sign_epi8(low1, signs.high));
+        high = lut_add_i8(high, _mm256_sign_epi8(high1, signs.high));
+        tl2_next_signs(&signs);
     }
-    BL_FN(lut_join)(v_i16x16, low, high, BL_TL2_BASE);
+    lut_join(v_i16x16, low, high, BL_TL2_BASE);
 }
 
-BL_INLINE void BL_FN(tl2_span)(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
+BL_INLINE void tl2_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
                                int64_t steps, int64_t panels)
 {
     for (int64_t p = 0; p < panels; p++) {
@@ -87,31 +77,31 @@ BL_INLINE void BL_FN(tl2_span)(int32_t *sum, const uint8_t *packed, int64_t stri
         v_i16x16[0][0] = v_i16x16[0][1] = v_i16x16[1][0] = v_i16x16[1][1] = _mm256_setzero_si256();
         for (int64_t s = 0; s < steps; s++) {
             const uint8_t *from = packed + s * stride + BL_TL2_STEP_BYTES * p;
-            for (int line = 0; line < 5; line++) BL_FN(prefetch)(from + BL_PANEL * line + BL_LUT_AHEAD);
+            for (int line = 0; line < 5; line++) prefetch(from + BL_PANEL * line + BL_LUT_AHEAD);
             for (int h = 0; h < 2; h++)
-                BL_FN(tl2_step)(v_i16x16[h], from + 32 * h, tables + s * BL_TL2_TABLE_BYTES);
+                tl2_step(v_i16x16[h], from + 32 * h, tables + s * BL_TL2_TABLE_BYTES);
         }
-        for (int h = 0; h < 2; h++) BL_FN(lut_add)(sum + BL_PANEL * p + 8 * h, v_i16x16[h]);
+        for (int h = 0; h < 2; h++) lut_add(sum + BL_PANEL * p + 8 * h, v_i16x16[h]);
     }
 }
 
 /* quads (6) of one step of 32 rows: the codes of triples in two bits each, as digits of base 4 looked up, negated where
  * they must be, and raised by the code of weight zero. */
-BL_INLINE void BL_FN(tl2_quads)(__m256i quads[BL_TL2_QUADS], const uint8_t *packed)
+BL_INLINE void tl2_quads(__m256i quads[BL_TL2_QUADS], const uint8_t *packed)
 {
     const __m256i mask = _mm256_set1_epi8(15), zeros = _mm256_set1_epi8(0x15), top = _mm256_set1_epi8((char)0xc0);
     const __m256i weights = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(0, 1, 3, 4, 5, 11, 12, 13, 15, 16, 17, 19, 20, 21, 0, 0)); /* w0 + 4 w1 + 16 w2 by nibble */
-    BL_FN(tl2_signs) signs = BL_FN(tl2_load_signs)(packed);
+    tl2_signs signs = tl2_load_signs(packed);
     for (int half = 0; half < 2; half++) {
         __m256i codes[4];
         for (int i = 0; i < 2; i++) {
-            const __m256i bytes = BL_FN(lut_load_kept)(packed + BL_PANEL * (1 + 2 * half + i));
+            const __m256i bytes = lut_load_kept(packed + BL_PANEL * (1 + 2 * half + i));
             const __m256i first = _mm256_and_si256(bytes, mask);
             const __m256i second = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
             codes[2 * i] = _mm256_sign_epi8(_mm256_shuffle_epi8(weights, first), signs.low);
             codes[2 * i + 1] = _mm256_sign_epi8(_mm256_shuffle_epi8(weights, second), signs.high);
-            BL_FN(tl2_next_signs)(&signs);
+            tl2_next_signs(&signs);
         }
         for (int i = 0; i < 4; i++) codes[i] = _mm256_add_epi8(codes[i], zeros);
         for (int i = 0; i < 3; i++) {
@@ -121,7 +111,7 @@ BL_INLINE void BL_FN(tl2_quads)(__m256i quads[BL_TL2_QUADS], const uint8_t *pack
     }
 }
 
-BL_INLINE void BL_FN(tl2_decode)(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
+BL_INLINE void tl2_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
                                  int64_t quad, int64_t quads)
 {
     const bl_lut_layout of = bl_tl2_layout(cols);
@@ -129,26 +119,27 @@ BL_INLINE void BL_FN(tl2_decode)(uint8_t *codes, const uint8_t *packed, int64_t 
     const uint8_t *from = packed + bl_lut_first(of, panel) + quad / BL_TL2_QUADS * stride;
     for (int64_t step = 0; step < quads / BL_TL2_QUADS; step++, from += stride) {
         __m256i low[BL_TL2_QUADS], high[BL_TL2_QUADS];
-        for (int line = 0; line < 5; line++) BL_FN(prefetch)(from + BL_PANEL * line + BL_LUT_AHEAD);
-        BL_FN(tl2_quads)(low, from);
-        BL_FN(tl2_quads)(high, from + 32);
+        for (int line = 0; line < 5; line++) prefetch(from + BL_PANEL * line + BL_LUT_AHEAD);
+        tl2_quads(low, from);
+        tl2_quads(high, from + 32);
         for (int i = 0; i < BL_TL2_QUADS; i++, codes += BL_QUAD_BYTES) {
             const __m256i halves[2] = {low[i], high[i]};
-            BL_FN(lut_expand)(codes, halves);
+            lut_expand(codes, halves);
         }
     }
 }
 
-static void BL_FN(tl2_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+static void tl2_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const bl_lut_layout of = bl_tl2_layout(cols);
     if (n <= BL_LUT_TOKENS)
         bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL2_SPAN, BL_TL2_TABLE_BYTES,
-                    BL_FN(tl2_span));
+                    tl2_span);
     else
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl2_quads(cols),
-                      bl_tl2_token_bytes(cols, n), BL_FN(tl2_decode), BL_FN(panel_dot));
+                      bl_tl2_token_bytes(cols, n), tl2_decode, panel_dot);
 }
 
-static const bl_cell BL_FN(tl2) = {bl_tl2_token_bytes, BL_FN(tl2_prepare), BL_FN(tl2_gemm)};
+static const bl_cell tl2_cell = {bl_tl2_token_bytes, tl2_prepare, tl2_gemm,
+                                    {BL_CODE_MOST, 3, {BL_TL2_NARROW, DOT_NARROW(PANEL_STEPS)}}};

@@ -7,21 +7,24 @@
  * (128 bytes). */
 
 enum {
-    BL_FN(TL5_STEP) = 6,
-    BL_FN(TL5_START) = 128,
-    BL_FN(TL5_NEGATIVE) = 33,
-    BL_FN(TL5_TILE) = 8,      /* tokens of a tile */
-    BL_FN(TL5_LOOKED_UP) = 2, /* tokens, most that are computed by look-up */
-    BL_FN(TL5_IN_TILES) = 40  /* tokens, most for which decoding anew for every tile is faster than storing codes */
+    TL5_STEP = 6,
+    TL5_START = 128,
+    TL5_NEGATIVE = 33,
+    TL5_TILE = 8,      /* tokens of a tile */
+    TL5_LOOKED_UP = 2, /* tokens, most that are computed by look-up */
+    TL5_IN_TILES = 40  /* tokens, most for which decoding anew for every tile is faster than storing codes */
 };
+
+/* The narrow sums of a plane in a byte, then of both in 16 bits, where the complement of T is one more. */
+#define TL5_NARROW {8, 21, TL5_STEP}, {16, 641, BL_TL5_BLOCK}
 
 /* The weights of five activations in the sums of 128 values, plus 1, as vpmaddubsw takes them: by pairs of activations
  * (the last pair has one), by vector of 32 sums. Sums of one vector are out of order, so that vpacksswb restores it. */
-typedef struct { __m512i pair[3][4]; } BL_FN(tl5_weights);
+typedef struct { __m512i pair[3][4]; } tl5_weights;
 
-BL_INLINE BL_FN(tl5_weights) BL_FN(tl5_make_weights)(void)
+BL_INLINE tl5_weights tl5_make_weights(void)
 {
-    BL_FN(tl5_weights) w;
+    tl5_weights w;
     uint8_t bytes[3][4][64];
     for (int vector = 0; vector < 4; vector++)
         for (int j = 0; j < 32; j++) {
@@ -35,7 +38,7 @@ BL_INLINE BL_FN(tl5_weights) BL_FN(tl5_make_weights)(void)
 }
 
 /* Tables of one group of five activations, behind which there is one more byte. */
-BL_INLINE void BL_FN(tl5_table)(uint8_t *table, const BL_FN(tl5_weights) *w, const int8_t *q)
+BL_INLINE void tl5_table(uint8_t *table, const tl5_weights *w, const int8_t *q)
 {
     const int sum = q[0] + q[1] + q[2] + q[3] + q[4];
     int16_t pairs[3];
@@ -59,9 +62,9 @@ BL_INLINE void BL_FN(tl5_table)(uint8_t *table, const BL_FN(tl5_weights) *w, con
 }
 
 /* Tables of all groups of one token. */
-static void BL_FN(tl5_prepare_tables)(uint8_t *prepared, const int8_t *q, int64_t cols)
+static void tl5_prepare_tables(uint8_t *prepared, const int8_t *q, int64_t cols)
 {
-    const BL_FN(tl5_weights) w = BL_FN(tl5_make_weights)();
+    const tl5_weights w = tl5_make_weights();
     const int64_t groups = bl_tl5_groups(cols);
     for (int64_t g = 0; g < groups; g++, prepared += 2 * BL_TL5_TABLE, q += BL_TL5_GROUP) {
         int8_t six[6] = {0};
@@ -70,12 +73,12 @@ static void BL_FN(tl5_prepare_tables)(uint8_t *prepared, const int8_t *q, int64_
             memcpy(six, q, (size_t)(cols - g * BL_TL5_GROUP));
             from = six;
         }
-        BL_FN(tl5_table)(prepared, &w, from);
+        tl5_table(prepared, &w, from);
     }
 }
 
 /* Values in quad order, 12 groups (60 columns, 15 quads) in a register; see bl_tl5_prepare_quads. */
-static void BL_FN(tl5_prepare_quads)(uint8_t *prepared, const int8_t *q, int64_t cols)
+static void tl5_prepare_quads(uint8_t *prepared, const int8_t *q, int64_t cols)
 {
     uint8_t order[64] = {0};
     for (int i = 0; i < 60; i++) order[i] = (uint8_t)(i / 20 * 20 + i % 4 * BL_TL5_GROUP + i % 20 / 4);
@@ -93,25 +96,25 @@ static void BL_FN(tl5_prepare_quads)(uint8_t *prepared, const int8_t *q, int64_t
     memcpy(prepared, &head, sizeof head);
 }
 
-static int64_t BL_FN(tl5_token_bytes)(int64_t cols, int64_t n)
+static int64_t tl5_token_bytes(int64_t cols, int64_t n)
 {
-    return bl_tl5_token_bytes(cols, n <= BL_FN(TL5_LOOKED_UP) ? 1 : n);
+    return bl_tl5_token_bytes(cols, n <= TL5_LOOKED_UP ? 1 : n);
 }
 
-static void BL_FN(tl5_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
+static void tl5_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {
-    if (n <= BL_FN(TL5_LOOKED_UP)) BL_FN(tl5_prepare_tables)(prepared, q, cols);
-    else BL_FN(tl5_prepare_quads)(prepared, q, cols);
+    if (n <= TL5_LOOKED_UP) tl5_prepare_tables(prepared, q, cols);
+    else tl5_prepare_quads(prepared, q, cols);
 }
 
 /* ---- look-ups --------------------------------------------------------------------------------------------------- */
 
 /* Sums of up to a block of groups for 64 rows: unsigned bytes, and 16 bits of the even rows, with 256 times those of the
  * odd ones mixed in, and of the odd ones. All wrap; what comes out in the end fits. */
-typedef struct { __m512i low, high, even_low, even_high, odd_low, odd_high; } BL_FN(tl5_sum);
+typedef struct { __m512i low, high, even_low, even_high, odd_low, odd_high; } tl5_sum;
 
 /* Add one group of 64 rows to the bytes. negative: all bits of the rows whose weights are. */
-BL_INLINE void BL_FN(tl5_look_up)(BL_FN(tl5_sum) *s, __m512i weights, __m512i negative, const __m512i table[4])
+BL_INLINE void tl5_look_up(tl5_sum *s, __m512i weights, __m512i negative, const __m512i table[4])
 {
     const __m512i low = _mm512_permutex2var_epi8(table[0], weights, table[1]);
     const __m512i high = _mm512_permutex2var_epi8(table[2], weights, table[3]);
@@ -119,19 +122,19 @@ BL_INLINE void BL_FN(tl5_look_up)(BL_FN(tl5_sum) *s, __m512i weights, __m512i ne
     s->high = _mm512_add_epi8(s->high, _mm512_xor_si512(high, negative));
 }
 
-BL_INLINE void BL_FN(tl5_widen)(BL_FN(tl5_sum) *s)
+BL_INLINE void tl5_widen(tl5_sum *s)
 {
     s->even_low = _mm512_add_epi16(s->even_low, s->low);
     s->even_high = _mm512_add_epi16(s->even_high, s->high);
     s->odd_low = _mm512_add_epi16(s->odd_low, _mm512_srli_epi16(s->low, 8));
     s->odd_high = _mm512_add_epi16(s->odd_high, _mm512_srli_epi16(s->high, 8));
-    s->low = s->high = _mm512_set1_epi8((char)BL_FN(TL5_START));
+    s->low = s->high = _mm512_set1_epi8((char)TL5_START);
 }
 
 /* dot (64) += the sums of a block, at most 48 * 641, widened in that many steps, in natural order of rows. */
-BL_INLINE void BL_FN(tl5_finish)(int32_t *dot, const BL_FN(tl5_sum) *s, int64_t steps)
+BL_INLINE void tl5_finish(int32_t *dot, const tl5_sum *s, int64_t steps)
 {
-    const __m512i start = _mm512_set1_epi16((short)(uint16_t)(BL_FN(TL5_START) * 33 * steps));
+    const __m512i start = _mm512_set1_epi16((short)(uint16_t)(TL5_START * 33 * steps));
     const __m512i mixed = _mm512_add_epi16(s->even_low, _mm512_slli_epi16(s->even_high, 5));
     const __m512i high = _mm512_add_epi16(s->odd_low, _mm512_slli_epi16(s->odd_high, 5));
     const __m512i even = _mm512_sub_epi16(_mm512_sub_epi16(mixed, _mm512_slli_epi16(high, 8)), start);
@@ -147,7 +150,7 @@ BL_INLINE void BL_FN(tl5_finish)(int32_t *dot, const BL_FN(tl5_sum) *s, int64_t 
 
 /* Up to six groups of neighboring panels, whose vectors are stride bytes apart; what is ahead is fetched in the order
  * of its addresses. */
-BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2][2], const uint8_t *vectors, int64_t stride, const uint8_t *tables,
+BL_INLINE void tl5_step(tl5_sum sum[2][2], const uint8_t *vectors, int64_t stride, const uint8_t *tables,
                                int64_t token_bytes, const uint8_t *ahead, int64_t groups, const int tokens,
                                const int panels)
 {
@@ -155,86 +158,86 @@ BL_INLINE void BL_FN(tl5_step)(BL_FN(tl5_sum) sum[2][2], const uint8_t *vectors,
     for (int64_t g = 0; g < groups; g++) {
         __m512i weights[2], negative[2], table[4];
         for (int p = 0; p < panels; p++) {
-            BL_FN(prefetch)(ahead + BL_PANEL * (panels * g + p));
-            weights[p] = BL_FN(lut_kept)(_mm512_loadu_si512(vectors + p * stride + BL_PANEL * g));
+            prefetch(ahead + BL_PANEL * (panels * g + p));
+            weights[p] = lut_kept(_mm512_loadu_si512(vectors + p * stride + BL_PANEL * g));
             negative[p] = _mm512_gf2p8affine_epi64_epi8(weights[p], spread, 0);
         }
         for (int t = 0; t < tokens; t++) {
             for (int i = 0; i < 4; i++)
-                table[i] = BL_FN(lut_kept)(
+                table[i] = lut_kept(
                     _mm512_loadu_si512(tables + t * token_bytes + 2 * BL_TL5_TABLE * g + 64 * i));
-            for (int p = 0; p < panels; p++) BL_FN(tl5_look_up)(&sum[t][p], weights[p], negative[p], table);
+            for (int p = 0; p < panels; p++) tl5_look_up(&sum[t][p], weights[p], negative[p], table);
         }
     }
     for (int t = 0; t < tokens; t++)
-        for (int p = 0; p < panels; p++) BL_FN(tl5_widen)(&sum[t][p]);
+        for (int p = 0; p < panels; p++) tl5_widen(&sum[t][p]);
 }
 
 /* dot (tokens, panels, 64) += one block of groups of neighboring panels. ahead: weights that are fetched meanwhile. */
-BL_INLINE void BL_FN(tl5_block)(int32_t *dot, int64_t dot_stride, const uint8_t *vectors, const uint8_t *tables,
+BL_INLINE void tl5_block(int32_t *dot, int64_t dot_stride, const uint8_t *vectors, const uint8_t *tables,
                                 int64_t token_bytes, int64_t groups, const uint8_t *ahead, const int tokens,
                                 const int panels)
 {
-    enum { STEP = BL_FN(TL5_STEP), TABLE = 2 * BL_TL5_TABLE };
-    const __m512i zero = _mm512_setzero_si512(), start = _mm512_set1_epi8((char)BL_FN(TL5_START));
+    enum { STEP = TL5_STEP, TABLE = 2 * BL_TL5_TABLE };
+    const __m512i zero = _mm512_setzero_si512(), start = _mm512_set1_epi8((char)TL5_START);
     const int64_t stride = BL_PANEL * groups;
-    BL_FN(tl5_sum) sum[2][2];
+    tl5_sum sum[2][2];
     for (int t = 0; t < tokens; t++)
-        for (int p = 0; p < panels; p++) sum[t][p] = (BL_FN(tl5_sum)){start, start, zero, zero, zero, zero};
+        for (int p = 0; p < panels; p++) sum[t][p] = (tl5_sum){start, start, zero, zero, zero, zero};
     for (int64_t g = 0; g < groups; g += STEP)
-        BL_FN(tl5_step)(sum, vectors + BL_PANEL * g, stride, tables + TABLE * g, token_bytes,
+        tl5_step(sum, vectors + BL_PANEL * g, stride, tables + TABLE * g, token_bytes,
                         ahead + BL_PANEL * panels * g, groups - g < STEP ? groups - g : STEP, tokens, panels);
     const int64_t steps = (groups + STEP - 1) / STEP;
     for (int t = 0; t < tokens; t++)
-        for (int p = 0; p < panels; p++) BL_FN(tl5_finish)(dot + t * dot_stride + BL_PANEL * p, &sum[t][p], steps);
+        for (int p = 0; p < panels; p++) tl5_finish(dot + t * dot_stride + BL_PANEL * p, &sum[t][p], steps);
 }
 
 /* dot (panels, 64) of the count panels from this one on = what the complements of negative groups lack. */
-BL_INLINE void BL_FN(tl5_begin)(int32_t *dot, const uint8_t *packed, int64_t panel, int64_t count)
+BL_INLINE void tl5_begin(int32_t *dot, const uint8_t *packed, int64_t panel, int64_t count)
 {
     memcpy(dot, packed + panel * BL_PANEL * (int64_t)sizeof *dot, (size_t)(count * BL_PANEL) * sizeof *dot);
-    for (int64_t r = 0; r < count * BL_PANEL; r++) dot[r] *= BL_FN(TL5_NEGATIVE);
+    for (int64_t r = 0; r < count * BL_PANEL; r++) dot[r] *= TL5_NEGATIVE;
 }
 
 /* dot (tokens, panels [lo, hi), 64) += one block of groups from g on. Behind the end of these panels come those of the
  * next block; behind the last block, most likely another matrix. */
-BL_INLINE void BL_FN(tl5_sweep)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
+BL_INLINE void tl5_sweep(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
                                 int64_t rows, int64_t cols, int64_t g, int64_t lo, int64_t hi, const int tokens)
 {
     const int64_t groups = bl_tl5_block_groups(g, cols), following = g + groups;
-    const int64_t token_bytes = BL_FN(tl5_token_bytes)(cols, tokens);
+    const int64_t token_bytes = tl5_token_bytes(cols, tokens);
     const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, lo, g);
     const uint8_t *end = packed + bl_tl5_offset(rows, cols, hi, g);
     const uint8_t *next = following < bl_tl5_groups(cols) ? packed + bl_tl5_offset(rows, cols, lo, following) : end;
     for (int64_t p = lo; p < hi; p += 2, dot += 2 * BL_PANEL, vectors += 2 * BL_PANEL * groups) {
         const int64_t beyond = BL_AHEAD - (end - vectors);
         const uint8_t *ahead = beyond < 0 ? end + beyond : next + beyond;
-        if (hi - p == 1) BL_FN(tl5_block)(dot, dot_stride, vectors, tables, token_bytes, groups, ahead, tokens, 1);
-        else BL_FN(tl5_block)(dot, dot_stride, vectors, tables, token_bytes, groups, ahead, tokens, 2);
+        if (hi - p == 1) tl5_block(dot, dot_stride, vectors, tables, token_bytes, groups, ahead, tokens, 1);
+        else tl5_block(dot, dot_stride, vectors, tables, token_bytes, groups, ahead, tokens, 2);
     }
 }
 
 /* One token or two and panels [lo, hi), all of whose rows dot has room for. */
-static void BL_FN(tl5_look_ups)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
+static void tl5_look_ups(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
                                 int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    for (int64_t t = 0; t < n; t++) BL_FN(tl5_begin)(dot + t * dot_stride, packed, lo, hi - lo);
+    for (int64_t t = 0; t < n; t++) tl5_begin(dot + t * dot_stride, packed, lo, hi - lo);
     for (int64_t g = 0; g < bl_tl5_groups(cols); g += BL_TL5_BLOCK, tables += 2 * BL_TL5_TABLE * BL_TL5_BLOCK) {
-        if (n == 1) BL_FN(tl5_sweep)(dot, dot_stride, packed, tables, rows, cols, g, lo, hi, 1);
-        else BL_FN(tl5_sweep)(dot, dot_stride, packed, tables, rows, cols, g, lo, hi, 2);
+        if (n == 1) tl5_sweep(dot, dot_stride, packed, tables, rows, cols, g, lo, hi, 1);
+        else tl5_sweep(dot, dot_stride, packed, tables, rows, cols, g, lo, hi, 2);
     }
 }
 
 /* Rows of a last panel that is not full go through a buffer. */
-static void BL_FN(tl5_gemv)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
+static void tl5_gemv(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const int64_t end = hi / BL_PANEL, whole = end * BL_PANEL;
     if (lo < whole)
-        BL_FN(tl5_look_ups)(dot + lo, dot_stride, packed, tables, rows, cols, lo / BL_PANEL, end, n);
+        tl5_look_ups(dot + lo, dot_stride, packed, tables, rows, cols, lo / BL_PANEL, end, n);
     if (whole == hi) return;
-    int32_t last[BL_FN(TL5_LOOKED_UP)][BL_PANEL];
-    BL_FN(tl5_look_ups)(last[0], BL_PANEL, packed, tables, rows, cols, end, end + 1, n);
+    int32_t last[TL5_LOOKED_UP][BL_PANEL];
+    tl5_look_ups(last[0], BL_PANEL, packed, tables, rows, cols, end, end + 1, n);
     for (int64_t t = 0; t < n; t++)
         memcpy(dot + t * dot_stride + whole, last[t], (size_t)(hi - whole) * sizeof **last);
 }
@@ -242,7 +245,7 @@ static void BL_FN(tl5_gemv)(int32_t *dot, int64_t dot_stride, const uint8_t *pac
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
 
 /* Four groups of 32 rows, those of one half of a panel, transposed: bytes of 16 rows x 4 groups. */
-BL_INLINE void BL_FN(tl5_transpose)(__m512i bytes[2], const __m512i group[4], const int half)
+BL_INLINE void tl5_transpose(__m512i bytes[2], const __m512i group[4], const int half)
 {
     const __m512i g01 = half ? _mm512_unpackhi_epi8(group[0], group[1]) : _mm512_unpacklo_epi8(group[0], group[1]);
     const __m512i g23 = half ? _mm512_unpackhi_epi8(group[2], group[3]) : _mm512_unpacklo_epi8(group[2], group[3]);
@@ -252,10 +255,10 @@ BL_INLINE void BL_FN(tl5_transpose)(__m512i bytes[2], const __m512i group[4], co
 
 /* The codes of bytes, or of the values 0 .. 127: four of two bits, and the fifth. Where dots keep two pipes busy, a
  * look-up costs more than shifting and masking (Zen 4). */
-typedef struct { __m512i four, fifth; } BL_FN(tl5_codes);
-typedef struct { BL_FN(tl5_codes) first, second; } BL_FN(tl5_decoder);
+typedef struct { __m512i four, fifth; } tl5_codes;
+typedef struct { tl5_codes first, second; } tl5_decoder;
 
-BL_INLINE BL_FN(tl5_decoder) BL_FN(tl5_make_decoder)(void)
+BL_INLINE tl5_decoder tl5_make_decoder(void)
 {
     uint8_t four[BL_TL5_TABLE], fifth[BL_TL5_TABLE];
     for (int v = 0; v < BL_TL5_TABLE; v++) {
@@ -264,61 +267,61 @@ BL_INLINE BL_FN(tl5_decoder) BL_FN(tl5_make_decoder)(void)
         four[v] = (uint8_t)(codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6);
         fifth[v] = codes[4];
     }
-    return (BL_FN(tl5_decoder)){{_mm512_loadu_si512(four), _mm512_loadu_si512(fifth)},
+    return (tl5_decoder){{_mm512_loadu_si512(four), _mm512_loadu_si512(fifth)},
                                 {_mm512_loadu_si512(four + 64), _mm512_loadu_si512(fifth + 64)}};
 }
 
 /* A negative value has 2 - code. */
-BL_INLINE BL_FN(tl5_codes) BL_FN(tl5_decode_bytes)(__m512i bytes, const BL_FN(tl5_decoder) *of)
+BL_INLINE tl5_codes tl5_decode_bytes(__m512i bytes, const tl5_decoder *of)
 {
     const __mmask64 negative = _mm512_movepi8_mask(bytes);
     const __m512i four = _mm512_permutex2var_epi8(of->first.four, bytes, of->second.four);
     const __m512i fifth = _mm512_permutex2var_epi8(of->first.fifth, bytes, of->second.fifth);
-    return (BL_FN(tl5_codes)){_mm512_mask_sub_epi8(four, negative, _mm512_set1_epi8((char)0xaa), four),
+    return (tl5_codes){_mm512_mask_sub_epi8(four, negative, _mm512_set1_epi8((char)0xaa), four),
                               _mm512_mask_sub_epi8(fifth, negative, _mm512_set1_epi8(2), fifth)};
 }
 
-BL_INLINE __m512i BL_FN(tl5_code)(const BL_FN(tl5_codes) *codes, const int k)
+BL_INLINE __m512i tl5_code(const tl5_codes *codes, const int k)
 {
     if (k == BL_TL5_GROUP - 1) return codes->fifth;
     return _mm512_and_si512(_mm512_srli_epi16(codes->four, (unsigned)(2 * k)), _mm512_set1_epi8(3));
 }
 
 /* Up to four groups; nothing beyond those there are. */
-BL_INLINE void BL_FN(tl5_load)(__m512i group[4], const uint8_t *vectors, int64_t groups)
+BL_INLINE void tl5_load(__m512i group[4], const uint8_t *vectors, int64_t groups)
 {
     for (int i = 0; i < 4; i++)
         group[i] = i < groups ? _mm512_loadu_si512(vectors + BL_PANEL * i) : _mm512_setzero_si512();
 }
 
 /* sum (tokens, 16 vectors rows) += four groups of a panel, or of its second half, times five quads of each token. */
-BL_INLINE void BL_FN(tl5_add)(__m512i sum[][4], const __m512i group[4], const uint8_t *values, int64_t token_bytes,
-                              const BL_FN(tl5_decoder) *decoder, const int half, const int tokens, const int vectors)
+BL_INLINE void tl5_add(__m512i sum[][4], const __m512i group[4], const uint8_t *values, int64_t token_bytes,
+                              const tl5_decoder *decoder, const int half, const int tokens, const int vectors)
 {
     __m512i bytes[4];
-    BL_FN(tl5_codes) codes[4];
-    BL_FN(tl5_transpose)(bytes, group, half);
-    if (vectors == 4) BL_FN(tl5_transpose)(bytes + 2, group, 1);
-    for (int v = 0; v < vectors; v++) codes[v] = BL_FN(tl5_decode_bytes)(bytes[v], decoder);
+    tl5_codes codes[4];
+    tl5_transpose(bytes, group, half);
+    if (vectors == 4) tl5_transpose(bytes + 2, group, 1);
+    for (int v = 0; v < vectors; v++) codes[v] = tl5_decode_bytes(bytes[v], decoder);
     for (int k = 0; k < BL_TL5_GROUP; k++) {
         __m512i code[4];
-        for (int v = 0; v < vectors; v++) code[v] = BL_FN(tl5_code)(&codes[v], k);
+        for (int v = 0; v < vectors; v++) code[v] = tl5_code(&codes[v], k);
         for (int t = 0; t < tokens; t++) {
-            const __m512i q = BL_FN(broadcast_quad)(values + t * token_bytes + 4 * k);
-            for (int v = 0; v < vectors; v++) sum[t][v] = BL_FN(dpbusd)(sum[t][v], code[v], q);
+            const __m512i q = broadcast_quad(values + t * token_bytes + 4 * k);
+            for (int v = 0; v < vectors; v++) sum[t][v] = dpbusd(sum[t][v], code[v], q);
         }
     }
 }
 
 /* A few tokens and the rows of a panel, or of half of it; of the panel, count rows are asked for. Meanwhile the same
  * part of the next panel is fetched, and of a first panel, which nobody has fetched, its next block. */
-BL_INLINE void BL_FN(tl5_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
+BL_INLINE void tl5_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
                                int64_t rows, int64_t cols, int64_t panel, int first, int64_t count,
-                               int64_t token_bytes, const BL_FN(tl5_decoder) *decoder, const int half,
+                               int64_t token_bytes, const tl5_decoder *decoder, const int half,
                                const int tokens, const int vectors)
 {
     const int64_t groups = bl_tl5_groups(cols);
-    __m512i sum[BL_FN(TL5_TILE)][4], group[4];
+    __m512i sum[TL5_TILE][4], group[4];
     for (int t = 0; t < tokens; t++)
         for (int v = 0; v < vectors; v++) sum[t][v] = _mm512_setzero_si512();
     for (int64_t begin = 0; begin < groups; begin += BL_TL5_BLOCK) {
@@ -329,17 +332,17 @@ BL_INLINE void BL_FN(tl5_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *
         if (first && begin + here < groups) following = packed + bl_tl5_offset(rows, cols, panel, begin + here);
         int64_t g = 0;
         for (; g + 4 <= here; g += 4) {
-            for (int i = 0; i < vectors; i++) BL_FN(prefetch)(ahead + BL_PANEL * (g + i));
-            for (int i = 0; following && i < 4; i++) BL_FN(prefetch)(following + BL_PANEL * (g + i));
-            BL_FN(tl5_load)(group, block + BL_PANEL * g, 4);
-            BL_FN(tl5_add)(sum, group, q + BL_TL5_GROUP * g, token_bytes, decoder, half, tokens, vectors);
+            for (int i = 0; i < vectors; i++) prefetch(ahead + BL_PANEL * (g + i));
+            for (int i = 0; following && i < 4; i++) prefetch(following + BL_PANEL * (g + i));
+            tl5_load(group, block + BL_PANEL * g, 4);
+            tl5_add(sum, group, q + BL_TL5_GROUP * g, token_bytes, decoder, half, tokens, vectors);
         }
         if (g == here) continue;
-        BL_FN(tl5_load)(group, block + BL_PANEL * g, here - g);
-        BL_FN(tl5_add)(sum, group, q + BL_TL5_GROUP * g, token_bytes, decoder, half, tokens, vectors);
+        tl5_load(group, block + BL_PANEL * g, here - g);
+        tl5_add(sum, group, q + BL_TL5_GROUP * g, token_bytes, decoder, half, tokens, vectors);
     }
     for (int t = 0; t < tokens; t++) {
-        const __m512i total = _mm512_set1_epi32(BL_FN(token_sum)(values + t * token_bytes));
+        const __m512i total = _mm512_set1_epi32(token_sum(values + t * token_bytes));
         for (int v = 0; v < vectors; v++) {
             const int64_t row = 32 * half + 16 * v, left = count - row;
             const __mmask16 wanted = left >= 16 ? 0xffff : left <= 0 ? 0 : (__mmask16)((1u << left) - 1);
@@ -349,19 +352,19 @@ BL_INLINE void BL_FN(tl5_tile)(int32_t *dot, int64_t dot_stride, const uint8_t *
 }
 
 /* Tiles of up to TL5_TILE tokens: the whole panel where registers hold its sums, else one half after the other. */
-static void BL_FN(tl5_tiles)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+static void tl5_tiles(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
                              int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    const BL_FN(tl5_decoder) decoder = BL_FN(tl5_make_decoder)();
-    const int64_t token_bytes = BL_FN(tl5_token_bytes)(cols, n);
+    const tl5_decoder decoder = tl5_make_decoder();
+    const int64_t token_bytes = tl5_token_bytes(cols, n);
 #define BL_TILE(half, tokens, vectors)                                                                                 \
-    BL_FN(tl5_tile)(dot + t * dot_stride + row, dot_stride, packed,                                                    \
+    tl5_tile(dot + t * dot_stride + row, dot_stride, packed,                                                    \
                     prepared + sizeof(bl_prepared) + t * token_bytes, rows, cols, row / BL_PANEL, row == lo && t == 0, \
                     hi - row, token_bytes, &decoder, half, tokens, vectors)
 #define BL_HALVES(tokens) BL_TILE(0, tokens, 2), BL_TILE(1, tokens, 2)
     for (int64_t row = lo; row < hi; row += BL_PANEL)
         for (int64_t t = 0, tokens; t < n; t += tokens) {
-            tokens = bl_even_share(n - t, BL_FN(TL5_TILE));
+            tokens = bl_even_share(n - t, TL5_TILE);
             switch (tokens) {
             case 3: BL_TILE(0, 3, 4); break;
             case 4: BL_TILE(0, 4, 4); break;
@@ -375,39 +378,39 @@ static void BL_FN(tl5_tiles)(int32_t *dot, int64_t dot_stride, const uint8_t *pa
 #undef BL_TILE
 }
 
-BL_INLINE void BL_FN(tl5_decode)(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
+BL_INLINE void tl5_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
                                  int64_t quad, int64_t quads)
 {
-    const BL_FN(tl5_decoder) decoder = BL_FN(tl5_make_decoder)();
+    const tl5_decoder decoder = tl5_make_decoder();
     const int64_t groups = bl_tl5_groups(cols);
     for (int64_t g = quad / 5 * 4; quads > 0; g += 4, quads -= 5, codes += 5 * BL_QUAD_BYTES) {
         const int64_t block = g / BL_TL5_BLOCK * BL_TL5_BLOCK;
         const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, panel, block) + (g - block) * BL_PANEL;
         __m512i group[4], bytes[4];
-        BL_FN(tl5_load)(group, vectors, groups - g);
-        for (int i = 0; i < 4; i++) BL_FN(prefetch)(vectors + BL_PANEL * i + BL_AHEAD);
-        BL_FN(tl5_transpose)(bytes, group, 0);
-        BL_FN(tl5_transpose)(bytes + 2, group, 1);
+        tl5_load(group, vectors, groups - g);
+        for (int i = 0; i < 4; i++) prefetch(vectors + BL_PANEL * i + BL_AHEAD);
+        tl5_transpose(bytes, group, 0);
+        tl5_transpose(bytes + 2, group, 1);
         for (int v = 0; v < 4; v++) {
-            const BL_FN(tl5_codes) of = BL_FN(tl5_decode_bytes)(bytes[v], &decoder);
+            const tl5_codes of = tl5_decode_bytes(bytes[v], &decoder);
             for (int k = 0; k < BL_TL5_GROUP; k++)
-                _mm512_storeu_si512(codes + BL_QUAD_BYTES * k + 64 * v, BL_FN(tl5_code)(&of, k));
+                _mm512_storeu_si512(codes + BL_QUAD_BYTES * k + 64 * v, tl5_code(&of, k));
         }
     }
 }
 
 /* ---- both -------------------------------------------------------------------------------------------------------- */
 
-static void BL_FN(tl5_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+static void tl5_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    if (n <= BL_FN(TL5_LOOKED_UP))
-        BL_FN(tl5_gemv)(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n);
-    else if (n <= BL_FN(TL5_IN_TILES))
-        BL_FN(tl5_tiles)(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n);
+    if (n <= TL5_LOOKED_UP)
+        tl5_gemv(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n);
+    else if (n <= TL5_IN_TILES)
+        tl5_tiles(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n);
     else
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl5_quads(cols),
-                      BL_FN(tl5_token_bytes)(cols, n), BL_FN(tl5_decode), BL_FN(panel_dot));
+                      tl5_token_bytes(cols, n), tl5_decode, panel_dot);
 }
 
-static const bl_cell BL_FN(tl5) = {BL_FN(tl5_token_bytes), BL_FN(tl5_prepare), BL_FN(tl5_gemm)};
+static const bl_cell tl5_cell = {tl5_token_bytes, tl5_prepare, tl5_gemm, {BL_CODE_MOST, 5, {TL5_NARROW}}};

@@ -2,12 +2,12 @@
  * its target region. */
 
 /* Codes of 16 rows and 16 columns. */
-BL_INLINE void BL_FN(unit_codes)(__m512i u8x64[4], const bl_type type, const uint8_t *codes)
+BL_INLINE void unit_codes(__m512i u8x64[4], const bl_type type, const uint8_t *codes)
 {
-    const __m512i a = BL_FN(load_i8x64)(codes), b = BL_FN(load_i8x64)(codes + 64);
+    const __m512i a = load_i8x64(codes), b = load_i8x64(codes + 64);
     if (type == BL_Q8_0) {
         u8x64[0] = a, u8x64[1] = b;
-        u8x64[2] = BL_FN(load_i8x64)(codes + 128), u8x64[3] = BL_FN(load_i8x64)(codes + 192);
+        u8x64[2] = load_i8x64(codes + 128), u8x64[3] = load_i8x64(codes + 192);
     } else if (type == BL_Q4_0) {
         const __m512i mask = _mm512_set1_epi8(15);
         u8x64[0] = _mm512_and_si512(a, mask), u8x64[2] = _mm512_and_si512(_mm512_srli_epi16(a, 4), mask);
@@ -15,7 +15,7 @@ BL_INLINE void BL_FN(unit_codes)(__m512i u8x64[4], const bl_type type, const uin
     } else {
         enum { SELECT = 0xe4 }; /* the first where the mask has ones, else the second */
         const __m512i mask = _mm512_set1_epi8(63), low = _mm512_set1_epi8(3), middle = _mm512_set1_epi8(12);
-        const __m512i c = BL_FN(load_i8x64)(codes + 128);
+        const __m512i c = load_i8x64(codes + 128);
         const __m512i upper = _mm512_ternarylogic_epi64(_mm512_srli_epi16(b, 4), _mm512_srli_epi16(c, 2), middle,
                                                         SELECT);
         const __m512i all = _mm512_ternarylogic_epi64(_mm512_srli_epi16(a, 6), upper, low, SELECT);
@@ -25,14 +25,14 @@ BL_INLINE void BL_FN(unit_codes)(__m512i u8x64[4], const bl_type type, const uin
 }
 
 /* The scales of 16 rows of a unit, the first of which is `row`. */
-BL_INLINE __m512 BL_FN(unit_scales)(const bl_type type, const uint8_t *unit, const uint8_t *halves, int row)
+BL_INLINE __m512 unit_scales(const bl_type type, const uint8_t *unit, const uint8_t *halves, int row)
 {
-    const __m512 scale = BL_FN(load_f16)(halves + 2 * row);
-    return type == BL_Q6_K ? _mm512_mul_ps(BL_FN(load_i8)((const int8_t *)unit + row), scale) : scale;
+    const __m512 scale = load_f16(halves + 2 * row);
+    return type == BL_Q6_K ? _mm512_mul_ps(load_i8((const int8_t *)unit + row), scale) : scale;
 }
 
 /* Add the dot products of 32 rows with a group. */
-BL_INLINE void BL_FN(meet)(__m512 sum[2], const __m512i u8x64[2][4], const __m512 scale[2], const bl_fixed *x,
+BL_INLINE void add_group(__m512 sum[2], const __m512i u8x64[2][4], const __m512 scale[2], const bl_fixed *x,
                            const int offset)
 {
     __m512i dot[2][3];
@@ -43,7 +43,7 @@ BL_INLINE void BL_FN(meet)(__m512 sum[2], const __m512i u8x64[2][4], const __m51
             int32_t four;
             memcpy(&four, x->digit[d] + 4 * q, sizeof four);
             const __m512i digits = _mm512_set1_epi32(four);
-            for (int h = 0; h < 2; h++) dot[h][d] = BL_FN(dpbusd)(dot[h][d], u8x64[h][q], digits);
+            for (int h = 0; h < 2; h++) dot[h][d] = dpbusd(dot[h][d], u8x64[h][q], digits);
         }
     }
     const __m512 step = _mm512_set1_ps(x->step);
@@ -54,7 +54,7 @@ BL_INLINE void BL_FN(meet)(__m512 sum[2], const __m512i u8x64[2][4], const __m51
     }
 }
 
-BL_INLINE void BL_FN(lane_sums)(float *sums, const bl_type type, const bl_lane *lane, const int64_t n)
+BL_INLINE void lane_sums(float *sums, const bl_type type, const bl_lane *lane, const int64_t n)
 {
     __m512 sum[BL_STRIP_TOKENS][2];
     for (int64_t t = 0; t < n; t++) sum[t][0] = sum[t][1] = _mm512_setzero_ps();
@@ -62,13 +62,13 @@ BL_INLINE void BL_FN(lane_sums)(float *sums, const bl_type type, const bl_lane *
         const uint8_t *unit = lane->units + u * bl_unit_bytes(type), *halves = lane->halves + u * lane->halves_step;
         __m512i codes[2][4];
         __m512 scale[2];
-        for (int64_t line = 0; line < bl_unit_bytes(type); line += 64) BL_FN(prefetch)(unit + line + BL_AHEAD);
+        for (int64_t line = 0; line < bl_unit_bytes(type); line += 64) prefetch(unit + line + BL_AHEAD);
         for (int h = 0; h < 2; h++) {
-            BL_FN(unit_codes)(codes[h], type, unit + bl_unit_scales(type) + h * bl_codes_bytes(type));
-            scale[h] = BL_FN(unit_scales)(type, unit, halves, BL_LANES * h);
+            unit_codes(codes[h], type, unit + bl_unit_scales(type) + h * bl_codes_bytes(type));
+            scale[h] = unit_scales(type, unit, halves, BL_LANES * h);
         }
         for (int64_t t = 0; t < n; t++)
-            BL_FN(meet)(sum[t], (const __m512i(*)[4])codes, scale, bl_lane_x(lane, u, t), bl_code_offset(type));
+            add_group(sum[t], (const __m512i(*)[4])codes, scale, bl_lane_x(lane, u, t), bl_code_offset(type));
     }
     for (int64_t t = 0; t < n; t++)
         for (int h = 0; h < 2; h++) _mm512_storeu_ps(sums + BL_STRIP * t + BL_LANES * h, sum[t][h]);

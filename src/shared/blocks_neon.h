@@ -2,7 +2,7 @@
  * have defined dot_fours. */
 
 /* Codes of 4 rows and 16 columns, of Q8_0 the values themselves. */
-BL_INLINE void BL_FN(unit_codes)(int8x16_t q[4], const bl_type type, const uint8_t *codes)
+BL_INLINE void unit_codes(int8x16_t q[4], const bl_type type, const uint8_t *codes)
 {
     const uint8x16_t a = vld1q_u8(codes), b = vld1q_u8(codes + 64);
     uint8x16_t u[4] = {a, b, a, b};
@@ -21,7 +21,7 @@ BL_INLINE void BL_FN(unit_codes)(int8x16_t q[4], const bl_type type, const uint8
 }
 
 /* sum + the dot product of 4 rows with a group. */
-BL_INLINE float32x4_t BL_FN(meet)(float32x4_t sum, const int8x16_t q[4], float32x4_t scale, const bl_fixed *x,
+BL_INLINE float32x4_t add_group(float32x4_t sum, const int8x16_t q[4], float32x4_t scale, const bl_fixed *x,
                                   const bl_type type)
 {
     const int32_t added = type == BL_Q8_0 ? 0 : x->sum * (1 << bl_code_offset(type));
@@ -30,7 +30,7 @@ BL_INLINE float32x4_t BL_FN(meet)(float32x4_t sum, const int8x16_t q[4], float32
         for (int i = 0; i < 4; i++) {
             int32_t four;
             memcpy(&four, x->digit[d] + 4 * i, sizeof four);
-            dot[d] = BL_FN(dot_fours)(dot[d], q[i], vreinterpretq_s8_s32(vdupq_n_s32(four)));
+            dot[d] = dot_fours(dot[d], q[i], vreinterpretq_s8_s32(vdupq_n_s32(four)));
         }
     const int32x4_t high = vaddq_s32(vshlq_n_s32(dot[0], 7), dot[1]);
     const int32x4_t all = vaddq_s32(vshlq_n_s32(high, 7), dot[2]);
@@ -38,29 +38,29 @@ BL_INLINE float32x4_t BL_FN(meet)(float32x4_t sum, const int8x16_t q[4], float32
 }
 
 /* 16 rows of a unit, the first of which is `row`. */
-BL_INLINE void BL_FN(meet_rows)(float *sums, const bl_type type, const bl_lane *lane, int64_t u, const int row,
+BL_INLINE void add_rows(float *sums, const bl_type type, const bl_lane *lane, int64_t u, const int row,
                                 int64_t n)
 {
     const uint8_t *unit = lane->units + u * bl_unit_bytes(type);
     const uint8_t *from = unit + bl_unit_scales(type) + row / BL_LANES * bl_codes_bytes(type);
-    bl_f32x16 scale = BL_FN(load_f16)(lane->halves + u * lane->halves_step + 2 * row);
-    if (type == BL_Q6_K) scale = BL_FN(mul)(BL_FN(load_i8)((const int8_t *)unit + row), scale);
+    f32x16 scale = load_f16(lane->halves + u * lane->halves_step + 2 * row);
+    if (type == BL_Q6_K) scale = mul(load_i8((const int8_t *)unit + row), scale);
     for (int v = 0; v < 4; v++) {
         int8x16_t codes[4];
-        BL_FN(unit_codes)(codes, type, from + 16 * v);
+        unit_codes(codes, type, from + 16 * v);
         for (int64_t t = 0; t < n; t++) {
             float *sum = sums + BL_STRIP * t + row + 4 * v;
-            vst1q_f32(sum, BL_FN(meet)(vld1q_f32(sum), codes, scale.v[v], bl_lane_x(lane, u, t), type));
+            vst1q_f32(sum, add_group(vld1q_f32(sum), codes, scale.v[v], bl_lane_x(lane, u, t), type));
         }
     }
 }
 
-BL_INLINE void BL_FN(lane_sums)(float *sums, const bl_type type, const bl_lane *lane, const int64_t n)
+BL_INLINE void lane_sums(float *sums, const bl_type type, const bl_lane *lane, const int64_t n)
 {
     memset(sums, 0, (size_t)(n * BL_STRIP) * sizeof *sums);
     for (int64_t u = 0; u < lane->count; u++) {
         const uint8_t *ahead = lane->units + u * bl_unit_bytes(type) + BL_AHEAD;
-        for (int64_t line = 0; line < bl_unit_bytes(type); line += 64) BL_FN(prefetch)(ahead + line);
-        for (int row = 0; row < BL_STRIP; row += BL_LANES) BL_FN(meet_rows)(sums, type, lane, u, row, n);
+        for (int64_t line = 0; line < bl_unit_bytes(type); line += 64) prefetch(ahead + line);
+        for (int row = 0; row < BL_STRIP; row += BL_LANES) add_rows(sums, type, lane, u, row, n);
     }
 }

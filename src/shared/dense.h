@@ -3,47 +3,47 @@
  *
  * F32, F16 and BF16 meet the activations as floats, in 16 lanes; the block types in fixed point (see blocks.h). */
 
-enum { BL_FN(ROWS) = 4, BL_FN(TOKENS) = 32 };
+enum { FLOAT_ROWS = 4, FLOAT_TOKENS = 32 };
 
-BL_INLINE int BL_FN(is_float)(bl_type type) { return type == BL_F32 || type == BL_F16 || type == BL_BF16; }
+BL_INLINE int is_float(bl_type type) { return type == BL_F32 || type == BL_F16 || type == BL_BF16; }
 
 /* ---- prepared activations: floats, zero up to a multiple of 16, then a bl_fixed for every 16 in order of units --- */
 
-BL_INLINE int64_t BL_FN(float_bytes)(int64_t cols) { return bl_round_up(4 * cols, 64); }
+BL_INLINE int64_t float_bytes(int64_t cols) { return bl_round_up(4 * cols, 64); }
 
 /* An odd number of kB, so that the same columns of several tokens lie in different sets of a cache. */
-static int64_t BL_FN(dense_bytes)(int64_t cols)
+static int64_t dense_bytes(int64_t cols)
 {
     const int64_t groups = bl_round_up(cols, BL_LANES) / BL_LANES;
-    return bl_round_up(BL_FN(float_bytes)(cols) + groups * (int64_t)sizeof(bl_fixed), 1024) | 1024;
+    return bl_round_up(float_bytes(cols) + groups * (int64_t)sizeof(bl_fixed), 1024) | 1024;
 }
 
-static void BL_FN(dense_prepare)(uint8_t *prepared, const float *x, int64_t cols)
+static void dense_prepare(uint8_t *prepared, const float *x, int64_t cols)
 {
     float *floats = (float *)(void *)prepared;
-    bl_fixed *fixed = (bl_fixed *)(void *)(prepared + BL_FN(float_bytes)(cols));
+    bl_fixed *fixed = (bl_fixed *)(void *)(prepared + float_bytes(cols));
     const int64_t groups = bl_round_up(cols, BL_LANES) / BL_LANES;
     memcpy(floats, x, (size_t)cols * sizeof(float));
-    memset(floats + cols, 0, (size_t)BL_FN(float_bytes)(cols) - (size_t)cols * sizeof(float));
+    memset(floats + cols, 0, (size_t)float_bytes(cols) - (size_t)cols * sizeof(float));
     for (int64_t g = 0; g < groups; g++) bl_make_fixed(&fixed[bl_unit_of(groups, g)], floats + BL_LANES * g);
 }
 
 /* ---- block types ------------------------------------------------------------------------------------------------- */
 
 /* out (n, 32) = a strip . n tokens, at most BL_STRIP_TOKENS. */
-BL_INLINE void BL_FN(strip)(float *out, const bl_type type, const uint8_t *strip, const uint8_t *prepared, int64_t cols,
+BL_INLINE void multiply_strip(float *out, const bl_type type, const uint8_t *strip, const uint8_t *prepared, int64_t cols,
                             const int64_t n)
 {
     float sums[BL_LANES][BL_STRIP_TOKENS * BL_STRIP];
     const int64_t groups = cols / BL_LANES, block_groups = bl_block_cols(type) / BL_LANES;
     bl_lane lane = {.units = strip + cols / bl_block_cols(type) * BL_HALVES_BYTES,
                     .halves_step = BL_LANES / block_groups * BL_HALVES_BYTES,
-                    .x = (const bl_fixed *)(const void *)(prepared + BL_FN(float_bytes)(cols)),
-                    .token_bytes = BL_FN(dense_bytes)(cols)};
+                    .x = (const bl_fixed *)(const void *)(prepared + float_bytes(cols)),
+                    .token_bytes = dense_bytes(cols)};
     for (int j = 0; j < BL_LANES; j++) {
         lane.count = (groups - j + BL_LANES - 1) / BL_LANES;
         lane.halves = strip + j / block_groups * BL_HALVES_BYTES;
-        BL_FN(lane_sums)(sums[j], type, &lane, n);
+        lane_sums(sums[j], type, &lane, n);
         lane.units += lane.count * bl_unit_bytes(type);
         lane.x += lane.count;
     }
@@ -53,10 +53,10 @@ BL_INLINE void BL_FN(strip)(float *out, const bl_type type, const uint8_t *strip
     memcpy(out, sums[0], (size_t)(n * BL_STRIP) * sizeof *out);
 }
 
-BL_INLINE void BL_FN(block_range)(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
+BL_INLINE void block_range(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
                                   const uint8_t *prepared, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    const int64_t token_bytes = BL_FN(dense_bytes)(cols), strip_bytes = bl_strip_bytes(type, cols);
+    const int64_t token_bytes = dense_bytes(cols), strip_bytes = bl_strip_bytes(type, cols);
     for (int64_t row = lo; row < hi; row += BL_STRIP) {
         const uint8_t *strip = weights + row / BL_STRIP * strip_bytes;
         const int64_t rows = hi - row < BL_STRIP ? hi - row : BL_STRIP;
@@ -64,8 +64,8 @@ BL_INLINE void BL_FN(block_range)(float *out, int64_t out_stride, const bl_type 
             const int64_t tokens = n - t < BL_STRIP_TOKENS ? n - t : BL_STRIP_TOKENS;
             const uint8_t *token = prepared + t * token_bytes;
             float part[BL_STRIP_TOKENS * BL_STRIP];
-            if (tokens == 1) BL_FN(strip)(part, type, strip, token, cols, 1);
-            else BL_FN(strip)(part, type, strip, token, cols, tokens);
+            if (tokens == 1) multiply_strip(part, type, strip, token, cols, 1);
+            else multiply_strip(part, type, strip, token, cols, tokens);
             for (int64_t i = 0; i < tokens; i++)
                 memcpy(out + (t + i) * out_stride + row, part + BL_STRIP * i, (size_t)rows * sizeof *part);
         }
@@ -75,106 +75,105 @@ BL_INLINE void BL_FN(block_range)(float *out, int64_t out_stride, const bl_type 
 /* ---- float types ------------------------------------------------------------------------------------------------- */
 
 /* Weights of 16 columns. */
-BL_INLINE bl_f32x16 BL_FN(weights)(const bl_type type, const uint8_t *source)
+BL_INLINE f32x16 load_weights(const bl_type type, const uint8_t *source)
 {
-    if (type == BL_F16) return BL_FN(load_f16)(source);
-    if (type == BL_BF16) return BL_FN(load_bf16)(source);
-    return BL_FN(load)((const float *)(const void *)source);
+    if (type == BL_F16) return load_f16(source);
+    if (type == BL_BF16) return load_bf16(source);
+    return load((const float *)(const void *)source);
 }
 
 /* The last columns of a row, fewer than 16, and zeros. */
-BL_INLINE bl_f32x16 BL_FN(last_weights)(const bl_type type, const uint8_t *source, int64_t columns)
+BL_INLINE f32x16 last_weights(const bl_type type, const uint8_t *source, int64_t columns)
 {
     uint8_t padded[4 * BL_LANES] = {0};
     memcpy(padded, source, (size_t)bl_row_bytes(type, columns));
-    return BL_FN(weights)(type, padded);
+    return load_weights(type, padded);
 }
 
 /* One token, `rows` rows at once so that their chains of additions overlap. Meanwhile the next rows are fetched, in the
  * order of their addresses. */
-BL_INLINE void BL_FN(float_gemv)(float *out, const bl_type type, const uint8_t *weights, const float *x, int64_t cols,
+BL_INLINE void float_gemv(float *out, const bl_type type, const uint8_t *weights, const float *x, int64_t cols,
                                  const int rows)
 {
     const int64_t row_bytes = bl_row_bytes(type, cols);
     const int64_t full = cols / BL_LANES * BL_LANES;
-    bl_f32x16 sum[BL_FN(ROWS)];
-    for (int r = 0; r < rows; r++) sum[r] = BL_FN(zero)();
+    f32x16 sum[FLOAT_ROWS];
+    for (int r = 0; r < rows; r++) sum[r] = zero();
     for (int64_t k = 0; k < full; k += BL_LANES) {
-        const bl_f32x16 input = BL_FN(load)(x + k);
+        const f32x16 input = load(x + k);
         const uint8_t *ahead = weights + rows * (row_bytes + bl_row_bytes(type, k));
-        for (int64_t line = 0; line < rows * bl_row_bytes(type, BL_LANES); line += 64) BL_FN(prefetch)(ahead + line);
+        for (int64_t line = 0; line < rows * bl_row_bytes(type, BL_LANES); line += 64) prefetch(ahead + line);
         for (int r = 0; r < rows; r++) {
             const uint8_t *source = weights + r * row_bytes + bl_row_bytes(type, k);
-            sum[r] = BL_FN(add)(sum[r], BL_FN(mul)(BL_FN(weights)(type, source), input));
+            sum[r] = add(sum[r], mul(load_weights(type, source), input));
         }
     }
     if (full < cols) {
-        const bl_f32x16 input = BL_FN(load)(x + full);
+        const f32x16 input = load(x + full);
         for (int r = 0; r < rows; r++) {
             const uint8_t *source = weights + r * row_bytes + bl_row_bytes(type, full);
-            sum[r] = BL_FN(add)(sum[r], BL_FN(mul)(BL_FN(last_weights)(type, source, cols - full), input));
+            sum[r] = add(sum[r], mul(last_weights(type, source, cols - full), input));
         }
     }
-    for (int r = 0; r < rows; r++) out[r] = BL_FN(reduce)(sum[r]);
+    for (int r = 0; r < rows; r++) out[r] = reduce(sum[r]);
 }
 
 /* decoded = weights of the columns (at most 256) from source on, zero up to a multiple of 16. */
-BL_INLINE void BL_FN(decode_floats)(float *decoded, const bl_type type, const uint8_t *source, int64_t columns)
+BL_INLINE void decode_floats(float *decoded, const bl_type type, const uint8_t *source, int64_t columns)
 {
     const int64_t full = columns / BL_LANES * BL_LANES;
-    for (int64_t line = 0; line < bl_row_bytes(type, columns); line += 64) BL_FN(prefetch)(source + line + BL_AHEAD);
+    for (int64_t line = 0; line < bl_row_bytes(type, columns); line += 64) prefetch(source + line + BL_AHEAD);
     for (int64_t k = 0; k < full; k += BL_LANES)
-        BL_FN(store)(decoded + k, BL_FN(weights)(type, source + bl_row_bytes(type, k)));
+        store(decoded + k, load_weights(type, source + bl_row_bytes(type, k)));
     if (full < columns)
-        BL_FN(store)(decoded + full, BL_FN(last_weights)(type, source + bl_row_bytes(type, full), columns - full));
+        store(decoded + full, last_weights(type, source + bl_row_bytes(type, full), columns - full));
 }
 
-/* Up to TOKENS tokens, ROWS rows: each chunk of weights is decoded once and meets every token from the cache. */
-BL_INLINE void BL_FN(float_rows)(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
+/* Up to FLOAT_TOKENS tokens, FLOAT_ROWS rows: each chunk of weights is decoded once and meets every token from the cache. */
+BL_INLINE void float_rows(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
                                  const uint8_t *prepared, int64_t cols, int rows, int64_t n)
 {
-    const int64_t row_bytes = bl_row_bytes(type, cols), token_bytes = BL_FN(dense_bytes)(cols);
-    float decoded[BL_FN(ROWS)][BL_CHUNK] = {{0}};
-    bl_f32x16 sum[BL_FN(TOKENS)][BL_FN(ROWS)];
+    const int64_t row_bytes = bl_row_bytes(type, cols), token_bytes = dense_bytes(cols);
+    float decoded[FLOAT_ROWS][BL_CHUNK] = {{0}};
+    f32x16 sum[FLOAT_TOKENS][FLOAT_ROWS];
     for (int64_t t = 0; t < n; t++)
-        for (int r = 0; r < BL_FN(ROWS); r++) sum[t][r] = BL_FN(zero)();
+        for (int r = 0; r < FLOAT_ROWS; r++) sum[t][r] = zero();
     for (int64_t k = 0; k < cols; k += BL_CHUNK) {
         const int64_t columns = cols - k < BL_CHUNK ? cols - k : BL_CHUNK;
         for (int r = 0; r < rows; r++)
-            BL_FN(decode_floats)(decoded[r], type, weights + r * row_bytes + bl_row_bytes(type, k), columns);
+            decode_floats(decoded[r], type, weights + r * row_bytes + bl_row_bytes(type, k), columns);
         for (int64_t t = 0; t < n; t++) {
             const float *x = (const float *)(const void *)(prepared + t * token_bytes) + k;
-            bl_f32x16 s0 = sum[t][0], s1 = sum[t][1], s2 = sum[t][2], s3 = sum[t][3];
+            f32x16 s0 = sum[t][0], s1 = sum[t][1], s2 = sum[t][2], s3 = sum[t][3];
             for (int64_t j = 0; j < columns; j += BL_LANES) {
-                const bl_f32x16 input = BL_FN(load)(x + j);
-                s0 = BL_FN(add)(s0, BL_FN(mul)(BL_FN(load)(decoded[0] + j), input));
-                s1 = BL_FN(add)(s1, BL_FN(mul)(BL_FN(load)(decoded[1] + j), input));
-                s2 = BL_FN(add)(s2, BL_FN(mul)(BL_FN(load)(decoded[2] + j), input));
-                s3 = BL_FN(add)(s3, BL_FN(mul)(BL_FN(load)(decoded[3] + j), input));
+                const f32x16 input = load(x + j);
+                s0 = add(s0, mul(load(decoded[0] + j), input));
+                s1 = add(s1, mul(load(decoded[1] + j), input));
+                s2 = add(s2, mul(load(decoded[2] + j), input));
+                s3 = add(s3, mul(load(decoded[3] + j), input));
             }
             sum[t][0] = s0, sum[t][1] = s1, sum[t][2] = s2, sum[t][3] = s3;
         }
     }
     for (int64_t t = 0; t < n; t++)
-        for (int r = 0; r < rows; r++) out[t * out_stride + r] = BL_FN(reduce)(sum[t][r]);
+        for (int r = 0; r < rows; r++) out[t * out_stride + r] = reduce(sum[t][r]);
 }
 
-BL_INLINE void BL_FN(float_range)(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
+BL_INLINE void float_range(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
                                   const uint8_t *prepared, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    enum { ROWS = BL_FN(ROWS), TOKENS = BL_FN(TOKENS) };
-    const int64_t row_bytes = bl_row_bytes(type, cols), token_bytes = BL_FN(dense_bytes)(cols);
+    const int64_t row_bytes = bl_row_bytes(type, cols), token_bytes = dense_bytes(cols);
     for (int64_t row = lo; row < hi;) {
-        const int rows = hi - row < ROWS ? 1 : ROWS;
+        const int rows = hi - row < FLOAT_ROWS ? 1 : FLOAT_ROWS;
         const uint8_t *from = weights + row * row_bytes;
-        for (int64_t t = 0; t < n; t += TOKENS) {
-            const int64_t tokens = n - t < TOKENS ? n - t : TOKENS;
+        for (int64_t t = 0; t < n; t += FLOAT_TOKENS) {
+            const int64_t tokens = n - t < FLOAT_TOKENS ? n - t : FLOAT_TOKENS;
             const uint8_t *token = prepared + t * token_bytes;
             const float *x = (const float *)(const void *)token;
             float *to = out + t * out_stride + row;
-            if (tokens > 1) BL_FN(float_rows)(to, out_stride, type, from, token, cols, rows, tokens);
-            else if (rows == 1) BL_FN(float_gemv)(to, type, from, x, cols, 1);
-            else BL_FN(float_gemv)(to, type, from, x, cols, ROWS);
+            if (tokens > 1) float_rows(to, out_stride, type, from, token, cols, rows, tokens);
+            else if (rows == 1) float_gemv(to, type, from, x, cols, 1);
+            else float_gemv(to, type, from, x, cols, FLOAT_ROWS);
         }
         row += rows;
     }
@@ -185,10 +184,10 @@ BL_INLINE void BL_FN(float_range)(float *out, int64_t out_stride, const bl_type 
 /* out[t * out_stride + row] = weights . activations for rows lo <= row < hi and tokens 0 <= t < n of prepared (n,
  * dense_bytes(cols)). weights: rows (rows, bl_row_bytes(type, cols)) of floats, or strips, of which lo and hi are
  * multiples, or hi is the number of rows. */
-static void BL_FN(dense_gemm)(float *out, int64_t out_stride, bl_type type, const uint8_t *weights,
+static void dense_gemm(float *out, int64_t out_stride, bl_type type, const uint8_t *weights,
                               const uint8_t *prepared, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-#define BL_RANGE(kind, type) BL_FN(kind)(out, out_stride, type, weights, prepared, cols, lo, hi, n)
+#define BL_RANGE(kind, type) kind(out, out_stride, type, weights, prepared, cols, lo, hi, n)
     switch (type) { /* the loops are instantiated for a type known to the compiler */
     case BL_F32: BL_RANGE(float_range, BL_F32); return;
     case BL_F16: BL_RANGE(float_range, BL_F16); return;
@@ -201,45 +200,45 @@ static void BL_FN(dense_gemm)(float *out, int64_t out_stride, bl_type type, cons
 }
 
 /* Weights of 16 columns with one scale. */
-BL_INLINE bl_f32x16 BL_FN(scaled)(const int8_t *q, float scale)
+BL_INLINE f32x16 scale_codes(const int8_t *q, float scale)
 {
-    return BL_FN(mul)(BL_FN(load_i8)(q), BL_FN(set1)(scale));
+    return mul(load_i8(q), set1(scale));
 }
 
 /* out (256) = one block of Q6_K: low 4 bits (128 bytes), high 2 bits (64), int8 scale of every 16 (16), half scale. */
-BL_INLINE void BL_FN(decode_q6_k)(float *out, const uint8_t *block)
+BL_INLINE void decode_q6_k(float *out, const uint8_t *block)
 {
-    const float d = BL_FN(f16)(block + 208);
+    const float d = f16(block + 208);
     int8_t q[256];
-    BL_FN(unpack_i6x128)(q, block, block + 128);
-    BL_FN(unpack_i6x128)(q + 128, block + 64, block + 160);
+    unpack_i6x128(q, block, block + 128);
+    unpack_i6x128(q + 128, block + 64, block + 160);
     for (int g = 0; g < 16; g++)
-        BL_FN(store)(out + 16 * g, BL_FN(scaled)(q + 16 * g, d * (float)(int8_t)block[192 + g]));
+        store(out + 16 * g, scale_codes(q + 16 * g, d * (float)(int8_t)block[192 + g]));
 }
 
 /* out (32) = one block of Q8_0 or Q4_0: half scale, then the codes. */
-BL_INLINE void BL_FN(decode_32)(float *out, bl_type type, const uint8_t *block)
+BL_INLINE void decode_32(float *out, bl_type type, const uint8_t *block)
 {
-    const float d = BL_FN(f16)(block);
+    const float d = f16(block);
     int8_t q[32];
     if (type == BL_Q8_0) memcpy(q, block + 2, 32);
-    else BL_FN(unpack_i4x32)(q, block + 2);
-    BL_FN(store)(out, BL_FN(scaled)(q, d));
-    BL_FN(store)(out + 16, BL_FN(scaled)(q + 16, d));
+    else unpack_i4x32(q, block + 2);
+    store(out, scale_codes(q, d));
+    store(out + 16, scale_codes(q + 16, d));
 }
 
 /* out (cols) = one row of weights as floats, just as ggml dequantizes it. */
-static void BL_FN(dense_row)(float *out, bl_type type, const uint8_t *row, int64_t cols)
+static void dense_row(float *out, bl_type type, const uint8_t *row, int64_t cols)
 {
-    const int64_t step = type == BL_Q6_K ? 256 : BL_FN(is_float)(type) ? BL_LANES : 32;
+    const int64_t step = type == BL_Q6_K ? 256 : is_float(type) ? BL_LANES : 32;
     for (int64_t k = 0; k < cols; k += step) {
         const uint8_t *source = row + bl_row_bytes(type, k);
-        if (type == BL_Q6_K) BL_FN(decode_q6_k)(out + k, source);
-        else if (!BL_FN(is_float)(type)) BL_FN(decode_32)(out + k, type, source);
-        else if (cols - k >= BL_LANES) BL_FN(store)(out + k, BL_FN(weights)(type, source));
+        if (type == BL_Q6_K) decode_q6_k(out + k, source);
+        else if (!is_float(type)) decode_32(out + k, type, source);
+        else if (cols - k >= BL_LANES) store(out + k, load_weights(type, source));
         else {
             float part[BL_LANES];
-            BL_FN(store)(part, BL_FN(last_weights)(type, source, cols - k));
+            store(part, last_weights(type, source, cols - k));
             memcpy(out + k, part, (size_t)(cols - k) * sizeof(float));
         }
     }

@@ -97,7 +97,7 @@ BL_INLINE void bl_lut_values(uint8_t *prepared, const int8_t *q, int64_t cols, i
     memset(prepared + sizeof head + cols, 0, (size_t)(bl_lut_values_bytes(quads) - (int64_t)sizeof head - cols));
 }
 
-BL_INLINE int32_t bl_lut_sum_scalar(const int8_t *q, int64_t cols)
+BL_INLINE int32_t bl_lut_sum(const int8_t *q, int64_t cols)
 {
     int32_t sum = 0;
     for (int64_t k = 0; k < cols; k++) sum += q[k];

@@ -3,25 +3,16 @@
  * A sum v of the tables is split into digits, v = low + base * high, small enough for several of them to add up in a
  * byte: the two planes are put together once for all of those, not at each look-up. */
 
-/* A table of 16 sums as its planes: low digits (16), high digits (16). Exact for |v| <= 384 and the bases in use. */
-BL_INLINE void BL_FN(lut_planes)(uint8_t *to, __m256i v_i16x16, const int base)
-{
-    const __m256i high = _mm256_mulhrs_epi16(v_i16x16, _mm256_set1_epi16((short)((32768 + base / 2) / base)));
-    const __m256i low = _mm256_sub_epi16(v_i16x16, _mm256_mullo_epi16(high, _mm256_set1_epi16((short)base)));
-    const __m256i planes = _mm256_permute4x64_epi64(_mm256_packs_epi16(low, high), 0xd8);
-    _mm256_storeu_si256((__m256i *)(void *)to, planes);
-}
-
 /* The same 16 bytes in both halves. */
-BL_INLINE __m256i BL_FN(lut_table)(const uint8_t *from)
+BL_INLINE __m256i lut_table(const uint8_t *from)
 {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)from));
 }
 
 /* 32 bytes that stay in a register: gcc would load them again for their second use. */
-BL_INLINE __m256i BL_FN(lut_load_kept)(const uint8_t *from)
+BL_INLINE __m256i lut_load_kept(const uint8_t *from)
 {
-    __m256i u8x32 = BL_FN(load_u8x32)(from);
+    __m256i u8x32 = load_u8x32(from);
 #if defined(__GNUC__)
     __asm__("" : "+x"(u8x32));
 #endif
@@ -29,7 +20,7 @@ BL_INLINE __m256i BL_FN(lut_load_kept)(const uint8_t *from)
 }
 
 /* gcc reorders the additions of the intrinsic, which leaves it short of registers; the instruction itself stays. */
-BL_INLINE __m256i BL_FN(lut_add_i8)(__m256i sum, __m256i i8x32)
+BL_INLINE __m256i lut_add_i8(__m256i sum, __m256i i8x32)
 {
 #if defined(__GNUC__) && !defined(__clang__)
     __asm__("vpaddb %1, %0, %0" : "+x"(sum) : "x"(i8x32));
@@ -40,7 +31,7 @@ BL_INLINE __m256i BL_FN(lut_add_i8)(__m256i sum, __m256i i8x32)
 }
 
 /* Sums of digits to sums of v: words of the bytes 0 .. 7 of each 16 to v[0], of 8 .. 15 to v[1]. */
-BL_INLINE void BL_FN(lut_join)(__m256i v_i16x16[2], __m256i low, __m256i high, const int base)
+BL_INLINE void lut_join(__m256i v_i16x16[2], __m256i low, __m256i high, const int base)
 {
     const __m256i bases = _mm256_set1_epi16((short)(base << 8 | 1));
     v_i16x16[0] = _mm256_add_epi16(v_i16x16[0], _mm256_maddubs_epi16(bases, _mm256_unpacklo_epi8(low, high)));
@@ -48,7 +39,7 @@ BL_INLINE void BL_FN(lut_join)(__m256i v_i16x16[2], __m256i low, __m256i high, c
 }
 
 /* sum (4 times 8 rows, 16 apart) += what lut_join put together of 32 bytes. */
-BL_INLINE void BL_FN(lut_add)(int32_t *sum, const __m256i v_i16x16[2])
+BL_INLINE void lut_add(int32_t *sum, const __m256i v_i16x16[2])
 {
     for (int i = 0; i < 4; i++) {
         const __m256i v = v_i16x16[i / 2], twice = i % 2 ? _mm256_unpackhi_epi16(v, v) : _mm256_unpacklo_epi16(v, v);
@@ -58,7 +49,7 @@ BL_INLINE void BL_FN(lut_add)(int32_t *sum, const __m256i v_i16x16[2])
 }
 
 /* A packed vector of quads to the codes of one quad. */
-BL_INLINE void BL_FN(lut_expand)(uint8_t *codes, const __m256i halves[2])
+BL_INLINE void lut_expand(uint8_t *codes, const __m256i halves[2])
 {
     const __m256i mask = _mm256_set1_epi8(3);
     for (int h = 0; h < 2; h++) {
@@ -70,35 +61,4 @@ BL_INLINE void BL_FN(lut_expand)(uint8_t *codes, const __m256i halves[2])
             _mm256_storeu_si256((__m256i *)(void *)(codes + 64 * i + 32 * h), _mm256_and_si256(four, mask));
         }
     }
-}
-
-BL_INLINE int32_t BL_FN(lut_sum)(const int8_t *q, int64_t cols)
-{
-    const __m256i ones_u8 = _mm256_set1_epi8(1), ones_i16 = _mm256_set1_epi16(1);
-    __m256i sum = _mm256_setzero_si256();
-    int64_t k = 0;
-    for (; k + 32 <= cols; k += 32) {
-        const __m256i pairs = _mm256_maddubs_epi16(ones_u8, BL_FN(load_u8x32)(q + k));
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones_i16));
-    }
-    return BL_FN(sum_i32x8)(sum) + bl_lut_sum_scalar(q + k, cols - k);
-}
-
-/* from (384, and a register to spare) = activations plus 128 from column k on, those beyond cols zero plus 128. */
-BL_INLINE void BL_FN(lut_load)(uint8_t from[BL_LUT_CHUNK + 32], const int8_t *q, int64_t cols, int64_t k)
-{
-    const int64_t count = cols - k < BL_LUT_CHUNK ? cols - k : BL_LUT_CHUNK;
-    if (count < BL_LUT_CHUNK) memset(from, 0, BL_LUT_CHUNK);
-    memcpy(from, q + k, (size_t)count);
-    for (int i = 0; i < BL_LUT_CHUNK; i += 32) {
-        __m256i *at = (__m256i *)(void *)(from + i);
-        _mm256_storeu_si256(at, _mm256_xor_si256(_mm256_loadu_si256(at), _mm256_set1_epi8((char)0x80)));
-    }
-}
-
-BL_INLINE __m256i BL_FN(lut_pair)(const uint8_t *from)
-{
-    int16_t pair;
-    memcpy(&pair, from, sizeof pair);
-    return _mm256_set1_epi16(pair);
 }

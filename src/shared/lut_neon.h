@@ -6,7 +6,7 @@
 
 /* A table of 16 sums as its planes: low digits (16), high digits (16). Exact for sums of at most 384 and the bases in
  * use. */
-BL_INLINE void BL_FN(lut_planes)(uint8_t *to, const int16x8_t sums[2], const int base)
+BL_INLINE void lut_planes(uint8_t *to, const int16x8_t sums[2], const int base)
 {
     const int16_t inverse = (int16_t)((32768 + base / 2) / base);
     const int16x8_t high[2] = {vqrdmulhq_n_s16(sums[0], inverse), vqrdmulhq_n_s16(sums[1], inverse)};
@@ -17,7 +17,7 @@ BL_INLINE void BL_FN(lut_planes)(uint8_t *to, const int16x8_t sums[2], const int
 }
 
 /* sum += low + base * high. */
-BL_INLINE void BL_FN(lut_join)(int16x8_t sum[2], int8x16_t low, int8x16_t high, const int base)
+BL_INLINE void lut_join(int16x8_t sum[2], int8x16_t low, int8x16_t high, const int base)
 {
     const int8x16_t bases = vdupq_n_s8((int8_t)base);
     sum[0] = vmlal_s8(vaddw_s8(sum[0], vget_low_s8(low)), vget_low_s8(high), vget_low_s8(bases));
@@ -25,7 +25,7 @@ BL_INLINE void BL_FN(lut_join)(int16x8_t sum[2], int8x16_t low, int8x16_t high, 
 }
 
 /* to (64 rows of a panel) += the sums of its vectors. */
-BL_INLINE void BL_FN(lut_add)(int32_t *to, int16x8_t sum[4][2])
+BL_INLINE void lut_add(int32_t *to, int16x8_t sum[4][2])
 {
     for (int v = 0; v < 4; v++)
         for (int half = 0; half < 2; half++) {
@@ -36,7 +36,7 @@ BL_INLINE void BL_FN(lut_add)(int32_t *to, int16x8_t sum[4][2])
 }
 
 /* Vector v of a packed quad, four codes a byte, to its codes in that quad. */
-BL_INLINE void BL_FN(lut_expand)(uint8_t *codes, uint8x16_t quads, int v)
+BL_INLINE void lut_expand(uint8_t *codes, uint8x16_t quads, int v)
 {
     const uint8x16_t next = vshrq_n_u8(quads, 2), mask = vdupq_n_u8(3);
     const uint8x16_t two[2] = {vzip1q_u8(quads, next), vzip2q_u8(quads, next)};

@@ -10,6 +10,8 @@
 
 #include "target.h"
 
+enum { BL_LANES = 16 };
+
 BL_INLINE uint32_t bl_bits(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
 BL_INLINE float bl_float(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
 BL_INLINE uint16_t bl_load_u16(const uint8_t *p) { uint16_t u; memcpy(&u, p, 2); return u; }
@@ -37,10 +39,7 @@ BL_INLINE uint16_t bl_to_f16(float x)
 BL_INLINE float bl_from_bf16(uint16_t upper) { return bl_float((uint32_t)upper << 16); }
 
 /* IEEE 754 rounds sqrt correctly, so every platform agrees. */
-BL_INLINE float bl_sqrt(float x)
-{
-    return sqrtf(x);
-}
+BL_INLINE float bl_sqrt(float x) { return sqrtf(x); }
 
 /* To the nearest integer, ties to even, for |x| < 2^22. */
 BL_INLINE float bl_rint(float x) { return (x + 12582912.0f) - 12582912.0f; }
@@ -77,6 +76,26 @@ BL_INLINE float bl_relu2(float x)
 
 /* What an int32 dot product is multiplied by: weight scale times activation maximum over 127. */
 BL_INLINE float bl_rescale(float weight_scale, float act_max) { return weight_scale * act_max / 127.0f; }
+
+/* Largest |x| as float bits compared as integers, so that NaN beats infinity beats every number. */
+BL_INLINE uint32_t bl_largest_bits(const float *x, int64_t n)
+{
+    uint32_t max = 0;
+    for (int64_t k = 0; k < n; k++) {
+        const uint32_t bits = bl_bits(x[k]) & 0x7fffffff;
+        max = bits > max ? bits : max;
+    }
+    return max;
+}
+
+/* q = rint(x * scale) in [-128, 127]; scale is 127 / max |x|. */
+BL_INLINE void bl_round_i8(int8_t *q, const float *x, int64_t n, float scale)
+{
+    for (int64_t k = 0; k < n; k++) {
+        const float r = bl_rint(x[k] * scale);
+        q[k] = (int8_t)(r > 127.0f ? 127.0f : r);
+    }
+}
 
 /* Sixteen activations in fixed point: x = whole * step to the nearest, |whole| < 2^20. The step, which is returned, is
  * a power of two, so only the rounding to whole numbers loses anything. Of a group with NaN or infinity the step is

@@ -2,10 +2,10 @@
  * regions. */
 
 /* Steps whose sums stay within int16: with codes up to 3 a pair of products reaches -768. */
-enum { BL_FN(PANEL_STEPS) = 40 };
+enum { PANEL_STEPS = 40 };
 
 /* sum += codes . values for 8 vectors rows of a panel and a few tokens, over at most PANEL_STEPS quads. */
-BL_INLINE void BL_FN(panel_tile)(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
+BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
                                  int64_t quads, const int vectors, const int tokens)
 {
     __m256i part[6][4];
@@ -13,37 +13,37 @@ BL_INLINE void BL_FN(panel_tile)(int32_t *sum, const uint8_t *codes, const uint8
         for (int v = 0; v < vectors; v++) part[t][v] = _mm256_setzero_si256();
     for (int64_t quad = 0; quad < quads; quad++) {
         __m256i c[4];
-        for (int v = 0; v < vectors; v++) c[v] = BL_FN(load_u8x32)(codes + BL_QUAD_BYTES * quad + 32 * v);
+        for (int v = 0; v < vectors; v++) c[v] = load_u8x32(codes + BL_QUAD_BYTES * quad + 32 * v);
         for (int t = 0; t < tokens; t++) {
             int32_t four;
             memcpy(&four, values + t * token_bytes + 4 * quad, sizeof four);
             const __m256i q = _mm256_set1_epi32(four);
-            for (int v = 0; v < vectors; v++) part[t][v] = BL_FN(add_products)(part[t][v], c[v], q);
+            for (int v = 0; v < vectors; v++) part[t][v] = add_products(part[t][v], c[v], q);
         }
     }
     for (int t = 0; t < tokens; t++)
         for (int v = 0; v < vectors; v++) {
             __m256i *to = (__m256i *)(void *)(sum + BL_PANEL * t + 8 * v);
-            const __m256i i32x8 = BL_FN(widen)(part[t][v]);
+            const __m256i i32x8 = widen(part[t][v]);
             _mm256_storeu_si256(to, _mm256_add_epi32(_mm256_loadu_si256(to), i32x8));
         }
 }
 
 /* The whole panel for 1 to 6 tokens: as many vectors at once as leave registers for the codes. */
-BL_INLINE void BL_FN(panel_tokens)(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
+BL_INLINE void panel_tokens(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
                                    int64_t quads, const int tokens)
 {
     const int vectors = tokens < 3 ? 4 : 2;
     for (int v = 0; v < BL_PANEL / 8; v += vectors)
-        BL_FN(panel_tile)(sum + 8 * v, codes + 32 * v, values, token_bytes, quads, vectors, tokens);
+        panel_tile(sum + 8 * v, codes + 32 * v, values, token_bytes, quads, vectors, tokens);
 }
 
-BL_UNUSED static void BL_FN(panel_dot)(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
+static void panel_dot(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
                                        int64_t quads, int64_t n)
 {
-#define BL_TOKENS(tokens) BL_FN(panel_tokens)(to, c, q, token_bytes, steps, tokens)
-    for (int64_t quad = 0; quad < quads; quad += BL_FN(PANEL_STEPS)) {
-        const int64_t steps = quads - quad < BL_FN(PANEL_STEPS) ? quads - quad : BL_FN(PANEL_STEPS);
+#define BL_TOKENS(tokens) panel_tokens(to, c, q, token_bytes, steps, tokens)
+    for (int64_t quad = 0; quad < quads; quad += PANEL_STEPS) {
+        const int64_t steps = quads - quad < PANEL_STEPS ? quads - quad : PANEL_STEPS;
         const uint8_t *c = codes + BL_QUAD_BYTES * quad;
         for (int64_t t = 0, tokens; t < n; t += tokens) {
             tokens = bl_even_share(n - t, 6);

@@ -2,14 +2,14 @@
  * avx512.h inside its target region. */
 
 /* Four activations for every row. */
-BL_INLINE __m512i BL_FN(broadcast_quad)(const uint8_t *values)
+BL_INLINE __m512i broadcast_quad(const uint8_t *values)
 {
     int32_t four;
     memcpy(&four, values, sizeof four);
     return _mm512_set1_epi32(four);
 }
 
-BL_INLINE void BL_FN(panel_tile)(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
+BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
                                  int64_t quads, const int tokens)
 {
     __m512i sum_i32x16[6][4];
@@ -19,21 +19,21 @@ BL_INLINE void BL_FN(panel_tile)(int32_t *sum, const uint8_t *codes, const uint8
         const __m512i c0 = _mm512_loadu_si512(codes), c1 = _mm512_loadu_si512(codes + 64);
         const __m512i c2 = _mm512_loadu_si512(codes + 128), c3 = _mm512_loadu_si512(codes + 192);
         for (int t = 0; t < tokens; t++) {
-            const __m512i q = BL_FN(broadcast_quad)(values + t * token_bytes);
-            sum_i32x16[t][0] = BL_FN(dpbusd)(sum_i32x16[t][0], c0, q);
-            sum_i32x16[t][1] = BL_FN(dpbusd)(sum_i32x16[t][1], c1, q);
-            sum_i32x16[t][2] = BL_FN(dpbusd)(sum_i32x16[t][2], c2, q);
-            sum_i32x16[t][3] = BL_FN(dpbusd)(sum_i32x16[t][3], c3, q);
+            const __m512i q = broadcast_quad(values + t * token_bytes);
+            sum_i32x16[t][0] = dpbusd(sum_i32x16[t][0], c0, q);
+            sum_i32x16[t][1] = dpbusd(sum_i32x16[t][1], c1, q);
+            sum_i32x16[t][2] = dpbusd(sum_i32x16[t][2], c2, q);
+            sum_i32x16[t][3] = dpbusd(sum_i32x16[t][3], c3, q);
         }
     }
     for (int t = 0; t < tokens; t++)
         for (int v = 0; v < 4; v++) _mm512_storeu_si512(sum + BL_PANEL * t + 16 * v, sum_i32x16[t][v]);
 }
 
-BL_INLINE void BL_FN(panel_dot)(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
+BL_INLINE void panel_dot(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
                                 int64_t quads, int64_t n)
 {
-#define BL_TILE(tokens) BL_FN(panel_tile)(sum, codes, values, token_bytes, quads, tokens)
+#define BL_TILE(tokens) panel_tile(sum, codes, values, token_bytes, quads, tokens)
     for (; n >= 6; n -= 6, sum += 6 * BL_PANEL, values += 6 * token_bytes) BL_TILE(6);
     switch (n) {
     case 1: BL_TILE(1); break;

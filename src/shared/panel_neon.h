@@ -1,13 +1,14 @@
 /* The dot of decoded panels by smlal: 16 rows meet up to two tokens in registers. Included by neon.h. */
 
-/* sum (tokens, 64) += codes . values for 16 rows. int16 sums take 120 quads, one product of each a lane
- * (120 * 2 * 128), and are then widened. */
-BL_INLINE void BL_FN(panel_tile)(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
+/* Quads whose products, one of each in a lane, add up in an int16. */
+enum { PANEL_STEPS = 120 };
+
+/* sum (tokens, 64) += codes . values for 16 rows. */
+BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
                                  int64_t quads, const int tokens)
 {
-    enum { STEP = 120 };
-    for (int64_t first = 0; first < quads; first += STEP) {
-        const int64_t end = quads - first < STEP ? quads : first + STEP;
+    for (int64_t first = 0; first < quads; first += PANEL_STEPS) {
+        const int64_t end = quads - first < PANEL_STEPS ? quads : first + PANEL_STEPS;
         int16x8_t part[2][8]; /* two rows, four products each */
         for (int t = 0; t < tokens; t++)
             for (int v = 0; v < 8; v++) part[t][v] = vdupq_n_s16(0);
@@ -31,11 +32,11 @@ BL_INLINE void BL_FN(panel_tile)(int32_t *sum, const uint8_t *codes, const uint8
     }
 }
 
-BL_INLINE void BL_FN(panel_dot)(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
+BL_INLINE void panel_dot(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
                                 int64_t quads, int64_t n)
 {
     for (; n > 0; n -= 2, sum += 2 * BL_PANEL, values += 2 * token_bytes)
         for (int row = 0; row < BL_PANEL; row += 16)
-            if (n == 1) BL_FN(panel_tile)(sum + row, codes + 4 * row, values, token_bytes, quads, 1);
-            else BL_FN(panel_tile)(sum + row, codes + 4 * row, values, token_bytes, quads, 2);
+            if (n == 1) panel_tile(sum + row, codes + 4 * row, values, token_bytes, quads, 1);
+            else panel_tile(sum + row, codes + 4 * row, values, token_bytes, quads, 2);
 }

@@ -1,9 +1,5 @@
 /* What this CPU and its operating system can run. */
-#ifndef BL_CPU_H
-#define BL_CPU_H
-
-#include <stdint.h>
-
+#include "bitnet_lut/bitnet_lut.h"
 #include "target.h"
 
 #if BL_X86 && defined(_MSC_VER)
@@ -18,30 +14,12 @@
 #include <windows.h>
 #endif
 
-enum {
-    BL_CPU_AVX2 = 1 << 0,
-    BL_CPU_F16C = 1 << 1,
-    BL_CPU_AVX512F = 1 << 2,
-    BL_CPU_AVX512BW = 1 << 3,
-    BL_CPU_AVX512DQ = 1 << 4,
-    BL_CPU_AVX512VL = 1 << 5,
-    BL_CPU_AVX512VNNI = 1 << 6,
-    BL_CPU_AVX512VBMI = 1 << 7,
-    BL_CPU_GFNI = 1 << 8,
-    BL_CPU_NEON = 1 << 9,
-    BL_CPU_DOTPROD = 1 << 10,
-    BL_CPU_I8MM = 1 << 11,
-    BL_CPU_AVXVNNI = 1 << 12,
-    BL_CPU_COUNT = 13
-};
-
-/* Names of the bits above, in order. */
-static const char *const bl_cpu_names[BL_CPU_COUNT] = {
+const char *const bl_cpu_names[BL_CPU_COUNT] = {
     "avx2", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512vbmi", "gfni",
     "neon", "dotprod", "i8mm", "avxvnni"};
 
 #if BL_X86
-BL_INLINE void bl_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+static void bl_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
 #if defined(_MSC_VER)
     __cpuidex((int *)r, (int)leaf, (int)subleaf);
@@ -51,7 +29,7 @@ BL_INLINE void bl_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 }
 
 /* The register state the operating system saves: 0x06 for ymm, 0xe6 for zmm. */
-BL_INLINE uint32_t bl_xgetbv(void)
+static uint32_t bl_xgetbv(void)
 {
 #if defined(_MSC_VER)
     return (uint32_t)_xgetbv(0);
@@ -64,8 +42,8 @@ BL_INLINE uint32_t bl_xgetbv(void)
 #endif
 
 #if BL_ARM64
-/* Of the extensions to Armv8.0, those that the operating system reports. */
-BL_INLINE uint32_t bl_cpu_arm64(void)
+/* The extensions to Armv8.0 that the operating system reports. */
+static uint32_t bl_cpu_arm64(void)
 {
     uint32_t found = 0;
 #if defined(__linux__)
@@ -85,8 +63,7 @@ BL_INLINE uint32_t bl_cpu_arm64(void)
 }
 #endif
 
-/* Bits of the enum above that may be executed here. */
-static inline uint32_t bl_cpu(void)
+uint32_t bl_cpu(void)
 {
     uint32_t found = 0;
 #if BL_X86
@@ -119,5 +96,3 @@ static inline uint32_t bl_cpu(void)
 #endif
     return found;
 }
-
-#endif

@@ -1,0 +1,111 @@
+/* The self-test of a tier. */
+#include "check.h"
+
+#include <string.h>
+
+#include "shared/numerics.h"
+
+/* Tokens at once, such that every path of every kernel is reached: BL_CHECK_DOTS in all. */
+static const int check_batches[] = {1, 2, 3, 9, 41};
+
+static void check_fill(bl_check_input *in)
+{
+    uint32_t state = 1;
+    for (int t = 0; t < BL_CHECK_TOKENS; t++)
+        for (int k = 0; k < BL_CHECK_COLS; k++) {
+            state = state * 1664525u + 1013904223u;
+            in->x[t][k] = ((float)(state >> 8) - 8388608.0f) * 0x1p-21f;
+        }
+    for (size_t i = 0; i < sizeof in->weights; i++) {
+        state = state * 1664525u + 1013904223u;
+        in->weights[i] = state >> 24 & 0x2a; /* as a float of any type, finite */
+    }
+    for (size_t i = 0; i < sizeof in->ternary; i++) {
+        state = state * 1664525u + 1013904223u;
+        const uint32_t bits = state >> 24;
+        in->ternary[i] = (uint8_t)(bits & ~(bits << 1 & 0xaa)); /* no code 3 */
+    }
+    for (int k = 0; k < BL_CHECK_COLS; k++) {
+        in->keys[k] = bl_to_f16(in->x[0][k]);
+        in->values[k] = bl_to_f16(in->x[1][k]);
+    }
+}
+
+/* dot (n, ternary rows) of n tokens, the first ones again and again. */
+static void check_gemm(const bl_tier *tier, int kernel, bl_check_input *in, const bl_check_output *out, int32_t *dot,
+                          int n)
+{
+    enum { ROWS = BL_CHECK_TERNARY_ROWS, COLS = BL_CHECK_COLS };
+    const bl_cell *cell = bl_cell_of(tier, kernel);
+    for (int t = 0; t < n; t++)
+        cell->prepare(in->prepared + t * cell->token_bytes(COLS, n), out->q[t % BL_CHECK_TOKENS], COLS, n);
+    bl_kernels[kernel]->pack(in->packed, in->ternary, ROWS, COLS, 0, ROWS);
+    cell->gemm(dot, ROWS, in->packed, in->prepared, ROWS, COLS, 0, ROWS, n);
+}
+
+static void check_run(const bl_tier *tier, bl_check_input *in, bl_check_output *out)
+{
+    enum { COLS = BL_CHECK_COLS, ODD = BL_CHECK_COLS - 5 };
+    float scores[COLS];
+    for (int t = 0; t < BL_CHECK_TOKENS; t++) out->act_max[t] = tier->quantize(out->q[t], in->x[t], COLS);
+    for (int kernel = 0; kernel < BL_KERNEL_COUNT; kernel++) {
+        int32_t *dot = out->dot[kernel][0];
+        for (size_t i = 0; i < sizeof check_batches / sizeof *check_batches; i++) {
+            check_gemm(tier, kernel, in, out, dot, check_batches[i]);
+            dot += check_batches[i] * BL_CHECK_TERNARY_ROWS;
+        }
+    }
+    for (int type = BL_F32; type < BL_TYPE_COUNT; type++) {
+        const int64_t cols = type == BL_Q6_K ? 512 : type == BL_Q8_0 || type == BL_Q4_0 ? COLS : ODD;
+        const int64_t bytes = tier->dense_bytes(cols);
+        for (int t = 0; t < BL_CHECK_TOKENS; t++) tier->dense_prepare(in->prepared + t * bytes, in->x[t], cols);
+        const uint8_t *weights = in->weights;
+        if (bl_is_block_type((bl_type)type)) {
+            bl_pack_blocks(in->packed, in->weights, (bl_type)type, BL_CHECK_ROWS, cols, 0, BL_CHECK_ROWS);
+            weights = in->packed;
+        }
+        tier->dense_gemm(out->dense[type][0], BL_CHECK_ROWS, (bl_type)type, weights, in->prepared, cols, 0,
+                         BL_CHECK_ROWS, BL_CHECK_TOKENS);
+        tier->dense_gemm(out->dense1[type], BL_CHECK_ROWS, (bl_type)type, weights, in->prepared + 2 * bytes, cols,
+                         0, BL_CHECK_ROWS, 1);
+        tier->dense_row(out->row[type], (bl_type)type, in->weights, cols);
+    }
+    tier->rms_norm(out->norm, in->x[0], in->x[1], ODD, 1e-5f);
+    memcpy(out->silu, in->x[0], sizeof out->silu);
+    tier->silu_mul(out->silu, in->x[1], ODD);
+    memcpy(out->relu2, in->x[0], sizeof out->relu2);
+    tier->relu2_mul(out->relu2, in->x[1], ODD);
+    memcpy(out->rope, in->x[0], sizeof out->rope);
+    tier->rope(out->rope, in->x[1], in->x[2], 70, 0);
+    tier->rope(out->rope + 70, in->x[1], in->x[2], 70, 1);
+    tier->store_f16(out->half, in->x[3], COLS);
+    bl_attention(tier, out->attention[0], in->x[0], in->keys, in->values, BL_KV_F16, 48, 13, 0.125f, scores, 2);
+    bl_attention(tier, out->attention[1], in->x[0], in->x[1], in->x[2], BL_KV_F32, 48, 14, 0.125f, scores, 2);
+}
+
+int bl_tier_agrees(const bl_tier *tier, bl_check_input *in, bl_check_output out[2])
+{
+    memset(out, 0, 2 * sizeof *out);
+    check_fill(in);
+    check_run(&bl_tier_scalar, in, &out[0]);
+    check_run(tier, in, &out[1]);
+    return memcmp(&out[0], &out[1], sizeof *out) == 0;
+}
+
+typedef struct {
+    const bl_tier *tier;
+    bl_check_input *in;
+    bl_check_output *out; /* two of them */
+} check;
+
+static int check_agrees(void *context)
+{
+    const check *given = context;
+    return bl_tier_agrees(given->tier, given->in, given->out);
+}
+
+int bl_tier_proves(const bl_tier *tier, bl_check_input *in, bl_check_output out[2], int *fault)
+{
+    check given = {tier, in, out};
+    return bl_run_apart(check_agrees, &given, fault);
+}

@@ -1,0 +1,138 @@
+/* Attention over the sixteen lanes of a tier, in three steps. Included inside its target region. */
+
+BL_INLINE f32x16 load_kv(const void *cache, int64_t index, const bl_kv_kind kind)
+{
+    if (kind == BL_KV_F16) return load_f16((const uint8_t *)cache + 2 * index);
+    return load((const float *)cache + index);
+}
+
+/* Fetch so many bytes of a cache, into the nearest cache of the processor. */
+BL_INLINE void prefetch_kv(const void *cache, int64_t from, int64_t bytes)
+{
+    for (int64_t line = 0; line < bytes; line += 64) prefetch_near((const uint8_t *)cache + from + line);
+}
+
+/* Each key is read once for all heads, two keys at once so that more chains of additions overlap. */
+BL_INLINE void score_block(float *scores, int64_t stride, const float *q, const void *keys,
+                                 const bl_kv_kind kind, int64_t head_dim, int64_t lo, int64_t hi, float scale,
+                                 const int heads)
+{
+    const int64_t row_bytes = bl_kv_bytes(kind, head_dim);
+    for (int64_t p = lo; p < hi; p += 2) {
+        const int64_t second = p + 1 < hi ? head_dim : 0; /* of an odd last one, the same key again */
+        f32x16 sum[BL_MAX_HEADS][2];
+        for (int h = 0; h < heads; h++) sum[h][0] = sum[h][1] = zero();
+        prefetch_kv(keys, p * row_bytes + BL_AHEAD, 2 * row_bytes);
+        for (int64_t k = 0; k < head_dim; k += BL_LANES) {
+            const f32x16 key0 = load_kv(keys, p * head_dim + k, kind);
+            const f32x16 key1 = load_kv(keys, p * head_dim + second + k, kind);
+            for (int h = 0; h < heads; h++) {
+                const f32x16 query = load(q + h * head_dim + k);
+                sum[h][0] = add(sum[h][0], mul(query, key0));
+                sum[h][1] = add(sum[h][1], mul(query, key1));
+            }
+        }
+        for (int h = 0; h < heads; h++) {
+            scores[h * stride + p] = reduce(sum[h][0]) * scale;
+            if (second) scores[h * stride + p + 1] = reduce(sum[h][1]) * scale;
+        }
+    }
+}
+
+/* scores = exp(scores - max), returning their sum in 16 lanes. */
+static float exp_scores(float *scores, int64_t length)
+{
+    float lane[BL_LANES], max = scores[0];
+    for (int j = 0; j < BL_LANES; j++) lane[j] = max;
+    int64_t p = 0;
+    for (; p + BL_LANES <= length; p += BL_LANES)
+        for (int j = 0; j < BL_LANES; j++) lane[j] = scores[p + j] > lane[j] ? scores[p + j] : lane[j];
+    for (; p < length; p++) max = scores[p] > max ? scores[p] : max;
+    for (int j = 0; j < BL_LANES; j++) max = lane[j] > max ? lane[j] : max;
+    for (p = 0; p < length; p++) scores[p] = bl_exp(scores[p] - max);
+    f32x16 sum = zero();
+    for (p = 0; p + BL_LANES <= length; p += BL_LANES) sum = add(sum, load(scores + p));
+    if (p < length) sum = add(sum, load_part(scores + p, length - p));
+    return reduce(sum);
+}
+
+/* Columns k .. k + 16 vectors of out (heads, head_dim) += sum over positions [lo, hi), in order, of weight times value.
+ * Meanwhile as many bytes from `ahead` on are fetched. */
+BL_INLINE void mix_block(float *out, const float *weights, int64_t stride, const void *values,
+                                const bl_kv_kind kind, int64_t head_dim, int64_t lo, int64_t hi, int64_t k,
+                                const uint8_t *ahead, const int vectors, const int heads)
+{
+    f32x16 sum[BL_MAX_HEADS][4];
+    for (int h = 0; h < heads; h++)
+        for (int v = 0; v < vectors; v++) sum[h][v] = load(out + h * head_dim + k + 16 * v);
+    for (int64_t p = lo; p < hi; p++) {
+        const int64_t bytes = bl_kv_bytes(kind, vectors * BL_LANES);
+        prefetch_kv(ahead, (p - lo) * bytes, bytes);
+        for (int v = 0; v < vectors; v++) {
+            const f32x16 value = load_kv(values, p * head_dim + k + 16 * v, kind);
+            for (int h = 0; h < heads; h++)
+                sum[h][v] = add(sum[h][v], mul(set1(weights[h * stride + p]), value));
+        }
+    }
+    for (int h = 0; h < heads; h++)
+        for (int v = 0; v < vectors; v++) store(out + h * head_dim + k + 16 * v, sum[h][v]);
+}
+
+/* Blocks of positions stay in the nearest cache while their columns are taken in turn, and the next block is fetched in
+ * the order of its addresses. */
+BL_INLINE void mix_blocks(float *out, const float *weights, int64_t stride, const float *total,
+                                 const void *values, const bl_kv_kind kind, int64_t head_dim, int64_t length,
+                                 int64_t lo, int64_t hi, const int heads)
+{
+    enum { BLOCK = 32 };
+    const int64_t row_bytes = bl_kv_bytes(kind, head_dim);
+    for (int h = 0; h < heads; h++) memset(out + h * head_dim + lo, 0, (size_t)(hi - lo) * sizeof *out);
+    for (int64_t p = 0; p < length; p += BLOCK) {
+        const int64_t end = length - p < BLOCK ? length : p + BLOCK;
+        const uint8_t *ahead = (const uint8_t *)values + (p + BLOCK) * row_bytes;
+        int64_t k = lo;
+#define BL_MIX(vectors)                                                                                                \
+    mix_block(out, weights, stride, values, kind, head_dim, p, end, k, ahead + bl_kv_bytes(kind, BLOCK * k),    \
+                     vectors, heads)
+        for (; k + 64 <= hi; k += 64) BL_MIX(4); /* whole lines */
+        for (; k + 32 <= hi; k += 32) BL_MIX(2);
+        for (; k < hi; k += 16) BL_MIX(1);
+#undef BL_MIX
+    }
+    for (int h = 0; h < heads; h++)
+        for (int64_t k = lo; k < hi; k++) out[h * head_dim + k] /= total[h];
+}
+
+/* Call one of the above for a number of heads known to the compiler; caches of floats head by head. */
+#define BL_EACH_HEADS(call)                                                                                            \
+    if (kind == BL_KV_F16) switch (heads) {                                                                            \
+        case 1: call(0, BL_KV_F16, 1); return;                                                                         \
+        case 2: call(0, BL_KV_F16, 2); return;                                                                         \
+        case 3: call(0, BL_KV_F16, 3); return;                                                                         \
+        default: call(0, BL_KV_F16, 4); return;                                                                        \
+        }                                                                                                              \
+    for (int h = 0; h < heads; h++) call(h, BL_KV_F32, 1)
+
+/* scores (heads, stride), at positions lo <= p < hi, = q (heads, head_dim) . keys (., head_dim) * scale. */
+static void score_keys(float *scores, int64_t stride, const float *q, const void *keys, bl_kv_kind kind,
+                              int64_t head_dim, int64_t lo, int64_t hi, float scale, int heads)
+{
+#define BL_SCORE(first, kind, count)                                                                                   \
+    score_block(scores + first * stride, stride, q + first * head_dim, keys, kind, head_dim, lo, hi, scale,    \
+                       count)
+    BL_EACH_HEADS(BL_SCORE);
+#undef BL_SCORE
+}
+
+/* Columns lo <= k < hi, multiples of 16, of out (heads, head_dim) = weights (heads, stride) . values (length, head_dim)
+ * / total (heads). */
+static void mix_values(float *out, const float *weights, int64_t stride, const float *total, const void *values,
+                              bl_kv_kind kind, int64_t head_dim, int64_t length, int64_t lo, int64_t hi, int heads)
+{
+#define BL_MIX(first, kind, count)                                                                                     \
+    mix_blocks(out + first * head_dim, weights + first * stride, stride, total + first, values, kind, head_dim, \
+                      length, lo, hi, count)
+    BL_EACH_HEADS(BL_MIX);
+#undef BL_MIX
+}
+#undef BL_EACH_HEADS

@@ -1,0 +1,66 @@
+/* AVX-512 of Ice Lake and Zen 4 up: integer dot products by vpdpbusd (VNNI). scalar.c states what each function does. */
+#include "tiers/tier.h"
+
+#if BL_X86
+BL_TARGET("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni")
+
+#include "shared/lanes_avx512.h"
+
+#include "shared/blocks_avx512.h"
+#include "shared/lut_avx512.h"
+#include "shared/ops.h"
+#include "shared/panel_avx512.h"
+#include "shared/tables_avx2.h"
+
+#include "kernels/i2_s_avx512.h"
+#include "kernels/tl1_avx512.h"
+#include "kernels/tl2_avx512.h"
+#include "kernels/tl5_avx512.h"
+
+static uint64_t roof_read(const uint8_t *data, int64_t bytes)
+{
+    __m512i a = _mm512_setzero_si512(), b = a;
+    for (int64_t i = 0; i < bytes; i += 128) {
+        const uint8_t *from = data + i;
+        a = _mm512_xor_si512(a, _mm512_loadu_si512(from));
+        b = _mm512_xor_si512(b, _mm512_loadu_si512(from + 64));
+    }
+    uint64_t words[8];
+    _mm512_storeu_si512(words, _mm512_xor_si512(a, b));
+    return words[0] ^ words[1] ^ words[2] ^ words[3] ^ words[4] ^ words[5] ^ words[6] ^ words[7];
+}
+
+static uint64_t roof_multiply(int64_t rounds)
+{
+    const __m512i codes = _mm512_set1_epi8(2), values = _mm512_set1_epi8(-3);
+#if defined(__GNUC__) && !defined(__clang__) /* as above */
+#define BL_STEP(x) __asm__("vpdpbusd %2, %1, %0" : "+v"(x) : "v"(codes), "v"(values));
+#else
+#define BL_STEP(x) x = _mm512_dpbusd_epi32(x, codes, values);
+#endif
+#define BL_START(x) __m512i x = _mm512_set1_epi8(#x[0]);
+#define BL_END(x) all = _mm512_add_epi32(all, x);
+    BL_ROOF_CHAINS(BL_START)
+    for (int64_t r = 0; r < rounds; r++) { BL_ROOF_CHAINS(BL_STEP) }
+    __m512i all = _mm512_setzero_si512();
+    BL_ROOF_CHAINS(BL_END)
+#undef BL_START
+#undef BL_STEP
+#undef BL_END
+    return (uint64_t)_mm_cvtsi128_si64(_mm512_castsi512_si128(all));
+}
+
+const bl_tier bl_tier_avx512 = {
+    .name = "avx512",
+    .needs = BL_CPU_AVX2 | BL_CPU_F16C | BL_CPU_AVX512F | BL_CPU_AVX512BW | BL_CPU_AVX512DQ | BL_CPU_AVX512VL |
+             BL_CPU_AVX512VNNI | BL_CPU_AVX512VBMI | BL_CPU_GFNI,
+    .dot = "vpdpbusd",
+    .cells = {[BL_I2_S] = &i2_s_cell, [BL_TL1] = &tl1_cell, [BL_TL2] = &tl2_cell, [BL_TL5] = &tl5_cell},
+    TIER_OPS,
+    .roof_read = roof_read,
+    .roof_multiply = roof_multiply,
+    .roof_macs = BL_ROOF_CHAIN_COUNT * 64,
+};
+
+BL_TARGET_END
+#endif
