@@ -13,6 +13,7 @@ typedef void (*bl_task)(void *context, int worker, int workers);
 
 #if defined(BL_NO_THREADS)
 
+enum { BL_MAX_WORKERS = 1 };
 typedef struct { int workers; } bl_pool;
 static inline void bl_pool_init(bl_pool *pool, int workers) { (void)workers; pool->workers = 1; }
 static inline void bl_pool_free(bl_pool *pool) { (void)pool; }
