@@ -17,14 +17,14 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from bitnet_lut.torch import absmean
 
-__all__ = ["BitNet", "Shape"]
+__all__ = ["BitNet", "Sizes"]
 
-EPSILON = 1e-5  # of the norms, and the least scale of weights and activations
+EPSILON = 1e-5  # of the norms, and the least peak of activations
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Sizes, by the names of transformers' BitNetConfig."""
+class Sizes:
+    """The sizes of the model, by the names of transformers' BitNetConfig."""
 
     vocab_size: int = 2048
     hidden_size: int = 256
@@ -115,7 +115,7 @@ def _loss(x: Tensor, norm: Tensor, embedding: Tensor, targets: Tensor, weights: 
 
 
 class _Attention(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Sizes) -> None:
         super().__init__()
         kv_rows = shape.num_key_value_heads * shape.head_dim
         self.q_proj = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
@@ -126,7 +126,7 @@ class _Attention(nn.Module):
 
 
 class _FeedForward(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Sizes) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
         self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
@@ -135,7 +135,7 @@ class _FeedForward(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Sizes) -> None:
         super().__init__()
         self.self_attn = _Attention(shape)
         self.mlp = _FeedForward(shape)
@@ -172,7 +172,7 @@ class _Layer(nn.Module):
 
 
 class _Trunk(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Sizes) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.num_hidden_layers))
@@ -188,7 +188,7 @@ class BitNet(nn.Module):
     cosines: Tensor
     sines: Tensor
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Sizes) -> None:
         """Draw the weights, normal with a deviation of 0.02."""
         super().__init__()
         self.shape = shape

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from training.demo.corpus import Piece, documents
 from training.demo.export import write_gguf, write_master
-from training.demo.network import BitNet, Shape
+from training.demo.network import BitNet, Sizes
 from training.demo.vocabulary import train_vocabulary
 
 __all__ = ["main"]
@@ -57,7 +57,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     tokenizer = _vocabulary(options)
-    model = BitNet(Shape(vocab_size=options.vocab, num_hidden_layers=options.layers))
+    model = BitNet(Sizes(vocab_size=options.vocab, num_hidden_layers=options.layers))
     _train(model, tokenizer, options)
     write_master(options.folder / "master", model, tokenizer)
     write_gguf(options.folder / "model.gguf", options.folder / "master")
