@@ -98,6 +98,13 @@ class Checkpoint(ABC):
     def release(self) -> None:
         """Hand the pages of mapped files back to the system; views read them again as needed."""
 
+    @abstractmethod
+    def check_unchanged(self) -> None:
+        """FormatError if a file was written to or changed its size since it was opened.
+
+        What was read of it meanwhile may be neither the old nor the new.
+        """
+
     def tensors(
         self,
         progress: Callable[[int, int], None] = lambda done, total: None,

@@ -44,9 +44,10 @@ class GGUFCheckpoint(Checkpoint):
         *,
         i2_s_layout: i2_s.Layout = "128x32",
         tiles: Mapping[Shape, Tile] | None = None,
+        mapped: bool = True,
     ) -> None:
-        """Map a file and check its metadata and tensor table; see ``open_checkpoint``."""
-        self._file = GGUFFile(source)
+        """Open a file and check its metadata and tensor table; see ``open_checkpoint``."""
+        self._file = GGUFFile(source, mapped=mapped)
         self._layout = i2_s_layout
         self._tiles = tiles or {}
         self.name = self._file.name
@@ -97,13 +98,13 @@ class GGUFCheckpoint(Checkpoint):
         if kind in TERNARY:
             return None
         rows, cols = self._file.tensors[name].shape
-        data = self._file.data(name, self.nbytes[name])
         raw: Callable[[slice], Bytes]
         if kind in strips.TYPES:
+            data = self._file.data(name, self.nbytes[name])
             raw = partial(strips.unpack_rows, kind, data, rows, cols)
             kind = strips.TYPES[kind]
         else:
-            raw = data.reshape(rows, -1).__getitem__
+            raw = partial(self._rows, name)
         if scale_name(name) not in self._file.tensors:
             return StoredMatrix(kind, (rows, cols), raw)
         with self._naming(name):
@@ -116,9 +117,20 @@ class GGUFCheckpoint(Checkpoint):
         data = self._file.data(name, self.nbytes[name])
         return ggml.dequantize(self.types[name], data[None], size).reshape(size)
 
+    def _rows(self, name: str, part: slice) -> Bytes:
+        """Some rows of a matrix that is stored row by row, uint8 (n, bytes of one)."""
+        rows = self._file.tensors[name].shape[0]
+        start, stop, _ = part.indices(rows)
+        size = self.nbytes[name] // rows
+        return self._file.data(name, (stop - start) * size, start * size).reshape(-1, size)
+
     def release(self) -> None:
         """Hand the pages of the mapped file back to the system."""
         self._file.release()
+
+    def check_unchanged(self) -> None:
+        """FormatError if the file was written to or changed its size since it was opened."""
+        self._file.check_unchanged()
 
     def close(self) -> None:
         """Forget the file; it stays mapped until the last array that views it is gone."""

@@ -1,7 +1,7 @@
 """Hugging Face folders as checkpoints: config.json and safetensors files."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,10 +23,10 @@ from bitnet_lut.formats.safetensors import (
     SafetensorsFile,
     SafetensorsInfo,
     open_folder,
-    parse_json,
+    read_json,
 )
 from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
-from bitnet_lut.formats.ternary import Scale, check_scales
+from bitnet_lut.formats.ternary import Bytes, Scale, check_scales
 
 _FLOATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
@@ -41,22 +41,24 @@ class HFCheckpoint(Checkpoint):
         self,
         folder: str | os.PathLike[str],
         file: SafetensorsFile | None = None,
+        *,
+        mapped: bool = True,
     ) -> None:
-        """Map the files of a folder and check config.json and the tensors' shapes and dtypes.
+        """Open the files of a folder and check config.json and the tensors' shapes and dtypes.
 
         file: what holds all tensors in place of the folder's safetensors.
         """
         self.folder: Path = Path(folder)
         self.name = file.name if file else str(self.folder)
         path = self.folder / "config.json"
-        if not path.is_file():
+        if not path.exists():
             raise FormatError(f"{self.name}: neither a GGUF file nor a folder with config.json")
-        settings = parse_json(path.read_bytes(), str(path))
+        settings = read_json(path)
         self.config = config_from_hf(settings, str(path))
         self._quantization = _quantization(settings, str(path))
         family = family_of(self.config)
         self.ternary_masters = self._quantization is not None or family.ternary
-        files = dict.fromkeys(file.tensors, file) if file else open_folder(folder)
+        files = dict.fromkeys(file.tensors, file) if file else open_folder(folder, mapped=mapped)
         self._places = {family.gguf_name(name): (file, name) for name, file in files.items()}
         self._check_shapes({name: self._shape(name) for name in self._places})
         for name, shape in tensor_shapes(self.config).items():
@@ -89,12 +91,20 @@ class HFCheckpoint(Checkpoint):
 
     def release(self) -> None:
         """Hand the pages of the mapped files back to the system."""
-        for file in {id(file): file for file, _ in self._places.values()}.values():
+        for file in self._files():
             file.release()
+
+    def check_unchanged(self) -> None:
+        """FormatError if a file was written to or changed its size since it was opened."""
+        for file in self._files():
+            file.check_unchanged()
 
     def close(self) -> None:
         """Forget the files; they stay mapped until the last array that views them is gone."""
         self._places.clear()
+
+    def _files(self) -> Collection[SafetensorsFile]:
+        return {id(file): file for file, _ in self._places.values()}.values()
 
     def _place(self, name: str) -> tuple[SafetensorsFile, str]:
         """File of a tensor, and its name there."""
@@ -105,8 +115,13 @@ class HFCheckpoint(Checkpoint):
     def _floats(self, name: str) -> StoredMatrix:
         file, hf_name = self._place(name)
         rows, cols = self._shape(name)
-        data = file.raw(hf_name).reshape(rows, -1)
-        return StoredMatrix(_FLOATS[self._info(name).dtype], (rows, cols), data.__getitem__)
+        size = self._info(name).nbytes // rows
+
+        def raw(part: slice) -> Bytes:
+            start, stop, _ = part.indices(rows)
+            return file.raw(hf_name, start * size, (stop - start) * size).reshape(-1, size)
+
+        return StoredMatrix(_FLOATS[self._info(name).dtype], (rows, cols), raw)
 
     def _info(self, name: str) -> SafetensorsInfo:
         file, hf_name = self._place(name)

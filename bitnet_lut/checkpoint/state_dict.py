@@ -11,6 +11,7 @@ from typing import Any
 
 from bitnet_lut.checkpoint.hf import HFCheckpoint
 from bitnet_lut.errors import FormatError
+from bitnet_lut.formats.input import InputFile
 from bitnet_lut.formats.safetensors import SafetensorsFile, SafetensorsInfo
 from bitnet_lut.formats.ternary import Bytes
 
@@ -32,27 +33,26 @@ _PREFIXES = ("_orig_mod.", "module.")
 class TorchCheckpoint(HFCheckpoint):
     """A state dict with the names of transformers, and the config.json beside it."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Map the file; ImportError without torch."""
-        super().__init__(Path(path).parent, _StateDict(path))
+    def __init__(self, path: str | os.PathLike[str], *, mapped: bool = True) -> None:
+        """Map or read the file; ImportError without torch."""
+        super().__init__(Path(path).parent, _StateDict(path, mapped=mapped))
 
 
 class _StateDict(SafetensorsFile):
     """The tensors of a state dict, as if a safetensors file held them."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.name = os.fspath(path)
-        with Path(path).open("rb") as file:
-            self._mapped = (
-                file.read(2) == b"PK"
-            )  # a zip file; torch before 1.6 wrote another format
+    def __init__(self, path: str | os.PathLike[str], *, mapped: bool) -> None:
+        self._file = InputFile(path)
+        self.name, self.size = self._file.name, self._file.size
+        # Only zip files can be mapped; torch before 1.6 wrote another format.
+        self._mapped = mapped and self._file.read(0, min(2, self.size)).tobytes() == b"PK"
         self._state = _load(self.name, mapped=self._mapped)
         self.tensors = {name: _info(tensor) for name, tensor in self._state.items()}
 
-    def raw(self, name: str) -> Bytes:
+    def raw(self, name: str, start: int = 0, nbytes: int | None = None) -> Bytes:
         flat = self._state[name].detach().contiguous().reshape(-1)
         raw: Bytes = flat.view(_torch(self.name).uint8).numpy()
-        return raw
+        return raw[start:] if nbytes is None else raw[start : start + nbytes]
 
     def release(self) -> None:
         """Map the file anew: torch gives no hold of the pages of the map it has."""

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
+from bitnet_lut.checkpoint import Checkpoint, find_state_dict, open_checkpoint
 from bitnet_lut.checkpoint.ternary_hash import TernaryHash
 from bitnet_lut.convert.gguf import HEADS, TYPES, GGUFTarget
 from bitnet_lut.convert.hf import HFTarget
@@ -111,7 +111,9 @@ def convert(
     _check(options)
     path = Path(output)
     _check_output(Path(source), path, folder=type == "hf")
-    with open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles) as checkpoint:
+    # Nothing is mapped where that can be: a file that is shortened meanwhile is an error here.
+    mapped = find_state_dict(source) is not None
+    with open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles, mapped=mapped) as checkpoint:
         return write_checkpoint(checkpoint, path, options, progress)
 
 
@@ -132,6 +134,7 @@ def write_checkpoint(
     with _taking_name(output, target.nbytes, folder=folder) as temporary:
         target.write(temporary, reader, rounded.append, advance)
         rounded += _verify(temporary, target.config, reader, advance)
+        checkpoint.check_unchanged()
     advance.finish()
     warnings = [
         *target.warnings,
@@ -210,7 +213,7 @@ def _verify(
 
     FormatError if weights or graph are not what they should be.
     """
-    with open_checkpoint(path) as written:
+    with open_checkpoint(path, mapped=False) as written:
         if _graph(written.config) != _graph(config):
             raise FormatError(f"the graph reads back as {written.config}, not {config}")
         found = TernaryHash(written.config)

@@ -29,7 +29,7 @@ from bitnet_lut.convert.weights import Options, Rounded, TensorReader, dense_pie
 from bitnet_lut.errors import FormatError
 from bitnet_lut.families import FAMILIES, ModelConfig, family_of, is_linear, tensor_shapes
 from bitnet_lut.formats import ggml, hf, i2_s
-from bitnet_lut.formats.safetensors import DTYPES, parse_json
+from bitnet_lut.formats.safetensors import DTYPES, read_json
 from bitnet_lut.formats.safetensors_writer import SafetensorsWriter
 from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.ternary import Bytes, Scale
@@ -110,7 +110,7 @@ class HFTarget:
         source, options = self._checkpoint, self._options
         if source.folder is not None:
             copy_folder(source.folder, folder)
-            settings = parse_json((source.folder / "config.json").read_bytes(), source.name)
+            settings = read_json(source.folder / "config.json")
             special = {f"{token}_token_id" for token in ("bos", "eos", "pad")}
             found = {key: settings.get(key) for key in special & settings.keys()}
         elif "tokenizer.ggml.tokens" in source.metadata:

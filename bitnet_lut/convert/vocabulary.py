@@ -17,7 +17,8 @@ from tokenizers import Tokenizer as Encoder
 from tokenizers import decoders, processors
 
 from bitnet_lut.errors import FormatError
-from bitnet_lut.formats.safetensors import parse_json
+from bitnet_lut.formats.input import read_text
+from bitnet_lut.formats.safetensors import read_json
 from bitnet_lut.text import vocabulary, vocabulary_hf
 from bitnet_lut.text.vocabulary import (
     BYTE,
@@ -74,7 +75,7 @@ def from_folder(
     """
     file = folder / "tokenizer.json"
     source = vocabulary_hf.from_folder(folder)
-    state = parse_json(file.read_bytes(), str(file))
+    state = read_json(file)
     if len(source.pieces) > vocab_size:
         raise FormatError(f"{file}: {len(source.pieces)} tokens, but the model has {vocab_size}")
     if state["model"].get("type") != "BPE":
@@ -132,9 +133,9 @@ def chat_template(folder: Path) -> str | None:
     """The chat template of a folder: a file of its own, or in tokenizer_config.json."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
     file = folder / "tokenizer_config.json"
-    settings = parse_json(file.read_bytes(), str(file)) if file.is_file() else {}
+    settings = read_json(file) if file.is_file() else {}
     template = settings.get("chat_template")
     if isinstance(template, list):  # of several, by their names
         named = {entry.get("name"): entry.get("template") for entry in template}
@@ -153,7 +154,7 @@ def replace_chat_template(folder: Path, template: str) -> None:
     """Give a folder another chat template."""
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     file = folder / "tokenizer_config.json"
-    settings = parse_json(file.read_bytes(), str(file)) if file.is_file() else {}
+    settings = read_json(file) if file.is_file() else {}
     write_json(file, {**settings, "chat_template": template})
 
 
@@ -310,7 +311,7 @@ def _special_ids(source: Vocabulary, folder: Path) -> dict[str, Any]:
     found_by_text = vocabulary.end_ids(source.encoder.token_to_id, [source.eos_id])
     ids["eot_token_id"] = min(source.eos_ids - found_by_text, default=None)
     file = folder / "tokenizer_config.json"
-    settings = parse_json(file.read_bytes(), str(file)) if file.is_file() else {}
+    settings = read_json(file) if file.is_file() else {}
     padding = settings.get("pad_token")
     padding = padding.get("content") if isinstance(padding, dict) else padding
     ids["padding_token_id"] = source.encoder.token_to_id(padding) if padding else None

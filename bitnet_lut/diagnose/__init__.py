@@ -17,7 +17,7 @@ from bitnet_lut.errors import FormatError
 from bitnet_lut.families import FAMILIES, ModelConfig, family_of, scale_name, tensor_shapes
 from bitnet_lut.formats import ggml, i2_s
 from bitnet_lut.formats.gguf import GGUFFile
-from bitnet_lut.formats.safetensors import open_folder, parse_json
+from bitnet_lut.formats.safetensors import open_folder, read_json
 from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.tiles import Shape, Tile
 from bitnet_lut.text.tokenizer import Tokenizer
@@ -170,7 +170,7 @@ def _read_gguf(file: GGUFFile, checkpoint: Checkpoint | None) -> _Container:
 
 
 def _read_folder(folder: Path) -> _Container:
-    config = parse_json((folder / "config.json").read_bytes(), str(folder / "config.json"))
+    config = read_json(folder / "config.json")
     places = open_folder(folder)
     tensors = []
     for name, file in places.items():

@@ -16,7 +16,6 @@ import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut.errors import FormatError
+from bitnet_lut.formats.input import InputFile
 
 __all__ = [
     "ALIGNMENT",
@@ -72,7 +72,7 @@ _MAX_DIMS = 4
 _MAX_QUOTED = 80
 
 MetadataValue: TypeAlias = int | float | bool | str | list[str] | NDArray[Any]
-_Buffer: TypeAlias = bytes | memoryview | mmap.mmap
+_FIRST_READ = 2**16  # bytes of a header that are read at once, and then twice as many
 
 
 @dataclass(frozen=True)
@@ -111,52 +111,73 @@ class GGUFFile:
     value_types: Mapping[str, int]
     tensors: Mapping[str, TensorInfo]
 
-    def __init__(self, source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> None:
-        """Map the file at a path, or take the bytes of one, and read all but its tensor data.
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | bytes | bytearray | memoryview,
+        *,
+        mapped: bool = True,
+    ) -> None:
+        """Open the file at a path, or take the bytes of one, and read all but its tensor data.
 
+        mapped: map the tensors of a file; else `data` reads them, which is an error rather than the
+            end of the process where somebody shortens the file meanwhile.
         Everything is checked against the size of the file: names and keys are unique, offsets
         aligned and inside the file, and no two tensors start at the same byte. Raises FormatError,
         and OSError if the file cannot be opened.
         """
-        self._buffer: _Buffer | None
+        self._file: InputFile | None = None
+        self._data: memoryview | mmap.mmap | InputFile | None
         if isinstance(source, (bytes, bytearray, memoryview)):
             self.name = "<bytes>"
-            self._buffer = memoryview(source).toreadonly().cast("B")
+            self._data = memoryview(source).toreadonly().cast("B")
+            self.size = len(self._data)
+            cursor = _Cursor(self._data, self.name)
         else:
-            self.name = os.fspath(source)
-            self._buffer = _map(Path(source))
-        self.size = len(self._buffer)
-        cursor = _Cursor(self._buffer, self.name)
+            self._data = self._file = InputFile(source)
+            self.name, self.size = self._file.name, self._file.size
+            cursor = _Cursor(self._file, self.name)
         self.version, n_tensors, n_keys = _read_header(cursor)
         self.metadata, self.value_types = _read_metadata(cursor, n_keys)
         self.alignment = self._check_alignment()
         self.tensors = self._locate(_read_table(cursor, n_tensors), cursor.position)
+        if mapped and self._file is not None:
+            self._data = self._file.map()
 
-    def data(self, name: str, nbytes: int) -> NDArray[np.uint8]:
-        """The first *nbytes* of tensor *name*: a read-only uint8 view that keeps the file mapped.
+    def data(self, name: str, nbytes: int, start: int = 0) -> NDArray[np.uint8]:
+        """*nbytes* of tensor *name* from byte *start* of it on: read-only uint8.
 
-        Raises FormatError if the file has no such tensor or the tensor's span is shorter.
+        It is a view that keeps the file mapped or, of a file that is not mapped, a copy. Raises
+        FormatError if the file has no such tensor or the tensor's span is shorter.
         """
-        if self._buffer is None:
+        if self._data is None:
             raise ValueError(f"{self.name} is closed")
         if name not in self.tensors:
             raise FormatError(f"{self.name}: tensor {name!r} is missing")
         info = self.tensors[name]
-        if not 0 <= nbytes <= info.span:
+        if start < 0 or not 0 <= nbytes <= info.span - start:
             raise FormatError(
                 f"{self.name}: tensor {name!r} of shape {info.shape} and type {info.type_id} needs "
-                f"{nbytes} bytes, but at offset {info.offset} there are {info.span}"
+                f"{start + nbytes} bytes, but at offset {info.offset} there are {info.span}"
             )
-        return np.frombuffer(self._buffer, np.uint8, nbytes, info.offset)
+        if isinstance(self._data, InputFile):
+            return self._data.read(info.offset + start, nbytes)
+        return np.frombuffer(self._data, np.uint8, nbytes, info.offset + start)
+
+    def check_unchanged(self) -> None:
+        """FormatError if the file was written to or changed its size since it was opened."""
+        if self._file is not None:
+            self._file.check_unchanged()
 
     def release(self) -> None:
         """Hand the pages that were read back to the system; views read them from the file again."""
-        if isinstance(self._buffer, mmap.mmap):
-            release_pages(self._buffer)
+        if isinstance(self._data, mmap.mmap):
+            release_pages(self._data)
 
     def close(self) -> None:
         """Forget the file; it stays mapped until the last array that views it is gone."""
-        self._buffer = None
+        if self._file is not None:
+            self._file.close()
+        self._file = self._data = None
 
     def __enter__(self) -> Self:
         """The file itself."""
@@ -213,11 +234,18 @@ class GGUFFile:
 class _Cursor:
     """Reads values in order, each checked against the end of the file."""
 
-    def __init__(self, buffer: _Buffer, name: str) -> None:
-        self.buffer = buffer
-        self.size = len(buffer)
+    def __init__(self, source: memoryview | InputFile, name: str) -> None:
+        self._file = source if isinstance(source, InputFile) else None
+        self.buffer = memoryview(b"") if isinstance(source, InputFile) else source
+        self.size = source.size if isinstance(source, InputFile) else len(source)
         self.position = 0
         self.name = name
+
+    def _load(self, end: int) -> None:
+        """Have the file up to byte *end*, or more, in the buffer."""
+        if self._file is not None and end > len(self.buffer):
+            end = max(end, 2 * len(self.buffer), _FIRST_READ)
+            self.buffer = self._file.read(0, min(end, self.size)).data
 
     def take(self, nbytes: int, what: str) -> int:
         """Step over *nbytes*; their offset."""
@@ -228,6 +256,7 @@ class _Cursor:
                 f"not fit in its {self.size}: truncated or damaged"
             )
         self.position = start + nbytes
+        self._load(self.position)
         return start
 
     def number(self, code: str, what: str) -> Any:
@@ -259,23 +288,24 @@ class _Cursor:
 
     def strings(self, count: int, what: str) -> list[str]:
         # A vocabulary has 400 000 of them, so nothing is called per string that can be avoided.
-        buffer, size, position = self.buffer, self.size, self.position
         length_at = struct.Struct("<Q").unpack_from
         texts: list[str] = []
         append = texts.append
-        try:
-            for _ in range(count):
-                start = position + 8
-                end = start + length_at(buffer, position)[0]
-                if end > size:
-                    break
-                append(str(buffer[start:end], "utf-8"))
-                position = end
-        except (struct.error, UnicodeDecodeError):
-            pass
-        self.position = position
-        if len(texts) < count:
-            self.string(f"element {len(texts)} of {what}")  # fails again, in words
+        while len(texts) < count:
+            buffer, loaded, position = self.buffer, len(self.buffer), self.position
+            try:
+                for _ in range(count - len(texts)):
+                    start = position + 8
+                    end = start + length_at(buffer, position)[0]
+                    if end > loaded:
+                        break
+                    append(str(buffer[start:end], "utf-8"))
+                    position = end
+            except (struct.error, UnicodeDecodeError):
+                pass
+            self.position = position
+            if len(texts) < count:  # loads more of the file, or fails in words
+                append(self.string(f"element {len(texts)} of {what}"))
         return texts
 
     def numbers(self, code: str, count: int, what: str) -> NDArray[Any]:
@@ -320,13 +350,6 @@ def release_pages(mapped: mmap.mmap) -> None:
     """Take the pages of a read-only map out of this process, where the system can do that."""
     if hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
-
-
-def _map(path: Path) -> _Buffer:
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:  # mmap refuses it without naming the file
-            return b""
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _read_header(cursor: _Cursor) -> tuple[int, int, int]:

@@ -9,7 +9,6 @@ Offsets are relative to the end of the header, and the tensors fill the data wit
 
 import json
 import math
-import mmap
 import os
 import re
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.ggml import bf16_to_f32
 from bitnet_lut.formats.gguf import release_pages
+from bitnet_lut.formats.input import InputFile, read_bytes
 
 # NumPy's type of each dtype; those it lacks are read as unsigned integers of the same size.
 DTYPES = {
@@ -58,7 +58,7 @@ class SafetensorsInfo:
 
 
 class SafetensorsFile:
-    """The tensor table of a safetensors file, and its tensors, mapped read-only.
+    """The tensor table of a safetensors file, and its tensors.
 
     name: the path; opens every error message.
     tensors: in the order of the data.
@@ -67,32 +67,41 @@ class SafetensorsFile:
     name: str
     tensors: Mapping[str, SafetensorsInfo]
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Map a file and check its header; FormatError if it is damaged, OSError if not there."""
-        self.name = os.fspath(path)
-        size = Path(path).stat().st_size
-        if size < 8:
-            raise FormatError(f"{self.name}: {size} bytes are not a safetensors file")
-        with Path(path).open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._data = np.frombuffer(self._map, np.uint8)
-        header_bytes = int(self._data[:8].view("<u8")[0])
-        if header_bytes > min(size - 8, _MAX_HEADER):
+    def __init__(self, path: str | os.PathLike[str], *, mapped: bool = True) -> None:
+        """Open a file and check its header; FormatError if it is damaged, OSError if not there.
+
+        mapped: map the tensors; else they are read, which is an error rather than the end of the
+            process where somebody shortens the file meanwhile.
+        """
+        self._file = InputFile(path)
+        self.name, self.size = self._file.name, self._file.size
+        if self.size < 8:
+            raise FormatError(f"{self.name}: {self.size} bytes are not a safetensors file")
+        header_bytes = int(self._file.read(0, 8).view("<u8")[0])
+        if header_bytes > min(self.size - 8, _MAX_HEADER):
             raise FormatError(
-                f"{self.name}: a header of {header_bytes} bytes does not fit in a file of {size}: "
-                "damaged, or not a safetensors file"
+                f"{self.name}: a header of {header_bytes} bytes does not fit in a file of "
+                f"{self.size}: damaged, or not a safetensors file"
             )
         start = 8 + header_bytes
-        header = parse_json(self._data[8:start].tobytes(), f"{self.name}: the header")
+        text = self._file.read(8, header_bytes).tobytes()
+        header = parse_json(text, f"{self.name}: the header")
         header.pop("__metadata__", None)
         table = [(name, self._info(name, entry, start)) for name, entry in header.items()]
         self.tensors = dict(sorted(table, key=lambda item: (item[1].offset, item[1].nbytes)))
         self._check_gaps(start)
+        self._map = self._file.map() if mapped else None
 
-    def raw(self, name: str) -> NDArray[np.uint8]:
-        """Return the bytes of a tensor: a read-only uint8 view, 1-D."""
+    def raw(self, name: str, start: int = 0, nbytes: int | None = None) -> NDArray[np.uint8]:
+        """The bytes of a tensor, or *nbytes* from its byte *start* on: read-only uint8, 1-D.
+
+        They are a view of a file that is mapped, and else a copy.
+        """
         info = self.tensors[name]
-        return self._data[info.offset : info.offset + info.nbytes]
+        nbytes = info.nbytes - start if nbytes is None else nbytes
+        if self._map is None:
+            return self._file.read(info.offset + start, nbytes)
+        return np.frombuffer(self._map, np.uint8, nbytes, info.offset + start)
 
     def array(self, name: str) -> NDArray[Any]:
         """Return a tensor in its shape: BF16 widened to float32, others a read-only view."""
@@ -102,7 +111,12 @@ class SafetensorsFile:
 
     def release(self) -> None:
         """Hand the pages that were read back to the system; views read them from the file again."""
-        release_pages(self._map)
+        if self._map is not None:
+            release_pages(self._map)
+
+    def check_unchanged(self) -> None:
+        """FormatError if the file was written to or changed its size since it was opened."""
+        self._file.check_unchanged()
 
     def _info(self, name: str, entry: Any, start: int) -> SafetensorsInfo:
         """Check one entry of the header, but for its place among the others."""
@@ -134,27 +148,29 @@ class SafetensorsFile:
                     f"but the one before it ends at {start}"
                 )
             start += info.nbytes
-        if start != self._data.size:
+        if start != self.size:
             raise FormatError(
-                f"{self.name}: tensors end at byte {start} of a file of {self._data.size}: "
+                f"{self.name}: tensors end at byte {start} of a file of {self.size}: "
                 "truncated or damaged"
             )
 
 
-def open_folder(folder: str | os.PathLike[str]) -> dict[str, SafetensorsFile]:
-    """Map the file of every tensor of a checkpoint: model.safetensors, or the shards of its index.
+def open_folder(
+    folder: str | os.PathLike[str], *, mapped: bool = True
+) -> dict[str, SafetensorsFile]:
+    """Open the file of every tensor of a checkpoint: model.safetensors, or the shards of its index.
 
     Raises FormatError if neither is there, or the index names a file outside the folder or a tensor
     that is not in its file.
     """
     path = Path(folder)
-    if (path / "model.safetensors").is_file():
-        single = SafetensorsFile(path / "model.safetensors")
+    if (path / "model.safetensors").exists():
+        single = SafetensorsFile(path / "model.safetensors", mapped=mapped)
         return dict.fromkeys(single.tensors, single)
     index = path / "model.safetensors.index.json"
-    if not index.is_file():
+    if not index.exists():
         raise FormatError(f"{path}: neither model.safetensors nor {index.name} is there")
-    weight_map = parse_json(index.read_bytes(), str(index)).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise FormatError(f"{index}: weight_map is missing")
     shards: dict[str, SafetensorsFile] = {}
@@ -162,12 +178,20 @@ def open_folder(folder: str | os.PathLike[str]) -> dict[str, SafetensorsFile]:
         if not isinstance(shard, str) or not _SHARD_NAME.fullmatch(shard):
             raise FormatError(f"{index}: {str(shard)[:80]!r} is not the name of a safetensors file")
         if shard not in shards:
-            if not (path / shard).is_file():
+            if not (path / shard).exists():
                 raise FormatError(f"{path}: {shard}, which {index.name} names, is missing")
-            shards[shard] = SafetensorsFile(path / shard)
+            shards[shard] = SafetensorsFile(path / shard, mapped=mapped)
         if name not in shards[shard].tensors:
             raise FormatError(f"{path / shard}: tensor {name[:80]!r} of {index.name} is missing")
     return {name: shards[shard] for name, shard in weight_map.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Raises FormatError if it does not or is not a regular file, OSError if it cannot be read.
+    """
+    return parse_json(read_bytes(path), str(path))
 
 
 def parse_json(text: bytes, what: str) -> dict[str, Any]:

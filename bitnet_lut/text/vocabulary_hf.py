@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer as Encoder
 
 from bitnet_lut.errors import FormatError
+from bitnet_lut.formats.safetensors import read_json
 from bitnet_lut.text.vocabulary import (
     BYTE,
     CONTROL,
@@ -122,14 +123,9 @@ def _pieces(encoder: Encoder, piece: Callable[[str, int], bytes], file: Path) ->
 def _read_config(file: Path) -> dict[str, Any]:
     """The object in *file*; an empty one if there is no file."""
     try:
-        config = json.loads(file.read_bytes())
+        return read_json(file)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{file}: not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise FormatError(f"{file}: holds {quote(config)}, not an object")
-    return config
 
 
 def _named(
