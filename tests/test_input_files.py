@@ -78,7 +78,7 @@ def test_folders_with_what_is_no_regular_file(golden, tmp_path, irregular, name)
 def test_vocabularies_in_what_is_no_regular_file(golden, tmp_path, irregular, name):
     path = tmp_path / "m"
     path.mkdir()
-    shutil.copy(golden / "tokenizers/llama-bpe/tokenizer.json", path)
+    shutil.copy(golden / "tokenizers/llama-bpe.tokenizer.json", path / "tokenizer.json")
     (path / name).unlink(missing_ok=True)
     said = irregular(path / name)
     with pytest.raises(FormatError, match=rf"{name}: {said}"):

@@ -138,7 +138,7 @@ def test_unsupported_and_damaged_folders_are_refused(folder):
 def test_a_lying_id_takes_no_memory(folder):
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     change(folder, model=model | {"vocab": {"a": 0, "b": 1, "ab": 2**32 - 10}})
-    with pytest.raises(FormatError, match="the largest token id is 42949672"):
+    with pytest.raises(FormatError, match=r"the id of .ab. is 4294967286, not below"):
         Tokenizer.from_folder(folder)
 
 

@@ -20,6 +20,7 @@ from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.input import read_text
 from bitnet_lut.formats.safetensors import read_json
 from bitnet_lut.text import vocabulary, vocabulary_hf
+from bitnet_lut.text.guard import guarded
 from bitnet_lut.text.vocabulary import (
     BYTE,
     CONTROL,
@@ -94,7 +95,8 @@ def from_folder(
     template = chat_template(folder)
     if template is not None:
         metadata["tokenizer.chat_template"] = template
-    warnings += _differences(source, vocabulary.from_gguf(metadata, str(file), "auto"))
+    with guarded(f"{file}: sample texts cannot be encoded"):
+        warnings += _differences(source, vocabulary.from_gguf(metadata, str(file), "auto"))
     return metadata, warnings
 
 
@@ -106,10 +108,12 @@ def to_folder(
     name: the GGUF file, for errors. pre: see ``Tokenizer.from_gguf``. context: most tokens.
     Returns what config.json says of the vocabulary. Raises FormatError if it cannot be used.
     """
-    source = vocabulary.from_gguf(metadata, name, pre)
     texts = metadata["tokenizer.ggml.tokens"]
-    _complete(source, byte_level=metadata["tokenizer.ggml.model"] == "gpt2", texts=texts)
-    (folder / "tokenizer.json").write_text(source.encoder.to_str(pretty=True), encoding="utf-8")
+    with guarded(name):
+        source = vocabulary.from_gguf(metadata, name, pre)
+        _complete(source, byte_level=metadata["tokenizer.ggml.model"] == "gpt2", texts=texts)
+        state = source.encoder.to_str(pretty=True)
+    (folder / "tokenizer.json").write_text(state, encoding="utf-8")
     named = {"bos": source.bos_id, "eos": source.eos_id}
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -194,7 +194,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return parse_json(read_bytes(path), str(path))
 
 
-def parse_json(text: bytes, what: str) -> dict[str, Any]:
+def parse_json(text: bytes | str, what: str) -> dict[str, Any]:
     """Parse a JSON object; FormatError, opened by what, if it is none or repeats a key."""
     try:
         value = json.loads(text, object_pairs_hook=_unique)

@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from bitnet_lut.text import vocabulary, vocabulary_hf
+from bitnet_lut.text.guard import guarded
 from bitnet_lut.text.vocabulary import Vocabulary
 
 __all__ = ["StreamDecoder", "Tokenizer"]
@@ -57,7 +58,8 @@ class Tokenizer:
         Raises FormatError for keys that are missing, unsupported or contradict each other, and
         ValueError for a *pre* that is unknown or given for a SentencePiece vocabulary.
         """
-        return cls(vocabulary.from_gguf(metadata, name, pre))
+        with guarded(name):
+            return cls(vocabulary.from_gguf(metadata, name, pre))
 
     @classmethod
     def from_folder(cls, path: str | os.PathLike[str]) -> Self:
@@ -83,13 +85,14 @@ class Tokenizer:
         add_bos, add_eos: None follows the model. A text that spells BOS itself gets a second one.
         special: False takes the texts of control tokens literally; those of user-defined tokens
             (token type 4) are tokens either way.
-        Raises ValueError if *text* holds lone surrogates.
+        Raises ValueError if *text* holds lone surrogates, or if the rules of a tokenizer.json fail
+        on it.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"the text has a lone surrogate at {error.start}") from None
-        with self._lock:
+        with self._lock, guarded("the tokenizer cannot encode this text", ValueError):
             self._encoder.encode_special_tokens = not special
             ids = self._encoder.encode(text, add_special_tokens=False).ids
         if self.add_bos if add_bos is None else add_bos:

@@ -10,7 +10,9 @@ from typing import Any
 from tokenizers import Tokenizer as Encoder
 
 from bitnet_lut.errors import FormatError
-from bitnet_lut.formats.safetensors import read_json
+from bitnet_lut.formats.input import read_text
+from bitnet_lut.formats.safetensors import parse_json, read_json
+from bitnet_lut.text.guard import MOST_IDS, guarded, refuse_hostile
 from bitnet_lut.text.vocabulary import (
     BYTE,
     CONTROL,
@@ -31,13 +33,17 @@ _CONFIGS = (
     "generation_config.json",
     "config.json",
 )
-_MOST_IDS = 2**20  # ids may have gaps, so their number says nothing of the largest
 
 
 def from_folder(path: str | os.PathLike[str]) -> Vocabulary:
     """The vocabulary of a folder; `Tokenizer.from_folder` says from which files."""
     folder = Path(path)
     file = folder / "tokenizer.json"
+    with guarded(str(file)):
+        return _from_file(folder, file)
+
+
+def _from_file(folder: Path, file: Path) -> Vocabulary:
     encoder = _read_encoder(file)
     piece, adds_space = _decoder(encoder, file)
     pieces = _pieces(encoder, piece, file)
@@ -69,13 +75,9 @@ def _read_encoder(file: Path) -> Encoder:
         if (file.parent / "tokenizer.model").exists():
             hint = "; transformers writes one from tokenizer.model with save_pretrained"
         raise FormatError(f"{file} is missing{hint}")
-    try:
-        encoder = Encoder.from_file(str(file))
-    except BaseException as error:
-        # The library raises Exception itself, and over some bad merges a PanicException.
-        if not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
-            raise
-        raise FormatError(f"{file}: {error}") from None
+    text = read_text(file)
+    refuse_hostile(parse_json(text, str(file)), file)
+    encoder = Encoder.from_str(text)
     # Files are published with the settings of their training, which would cut prompts short.
     encoder.no_truncation()
     encoder.no_padding()
@@ -107,7 +109,7 @@ def _pieces(encoder: Encoder, piece: Callable[[str, int], bytes], file: Path) ->
     """By id; empty where there is no such token."""
     vocab = encoder.get_vocab(with_added_tokens=True)
     most = max(vocab.values(), default=-1)
-    if not 0 <= most < _MOST_IDS:
+    if not 0 <= most < MOST_IDS:
         raise FormatError(f"{file}: the largest token id is {most}")
     added = encoder.get_added_tokens_decoder()
     bytes_fall_back = getattr(encoder.model, "byte_fallback", False)
