@@ -33,7 +33,7 @@ static void check_fill(bl_check_input *in)
 
 /* dot (n, ternary rows) of n tokens, the first ones again and again. */
 static void check_gemm(const bl_tier *tier, int kernel, bl_check_input *in, const bl_check_output *out, int32_t *dot,
-                          int n)
+                       int n)
 {
     enum { ROWS = BL_CHECK_TERNARY_ROWS, COLS = BL_CHECK_COLS };
     const bl_cell *cell = bl_cell_of(tier, kernel);
@@ -66,8 +66,8 @@ static void check_run(const bl_tier *tier, bl_check_input *in, bl_check_output *
         }
         tier->dense_gemm(out->dense[type][0], BL_CHECK_ROWS, (bl_type)type, weights, in->prepared, cols, 0,
                          BL_CHECK_ROWS, BL_CHECK_TOKENS);
-        tier->dense_gemm(out->dense1[type], BL_CHECK_ROWS, (bl_type)type, weights, in->prepared + 2 * bytes, cols,
-                         0, BL_CHECK_ROWS, 1);
+        tier->dense_gemm(out->dense1[type], BL_CHECK_ROWS, (bl_type)type, weights, in->prepared + 2 * bytes, cols, 0,
+                         BL_CHECK_ROWS, 1);
         tier->dense_row(out->row[type], (bl_type)type, in->weights, cols);
     }
     tier->rms_norm(out->norm, in->x[0], in->x[1], ODD, 1e-5f);

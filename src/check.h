@@ -14,7 +14,7 @@ enum {
     BL_CHECK_TERNARY_ROWS = 198, /* a pair of panels, one alone, and one that is not full */
     BL_CHECK_ROW_BYTES = (BL_CHECK_COLS + 127) / 128 * 32,
     BL_CHECK_PACKED = 272 * BL_CHECK_COLS, /* a byte a weight, and padding to 256 rows */
-    BL_CHECK_PREPARED = 1 << 21 /* 41 tokens with tables of 50 kB */
+    BL_CHECK_PREPARED = 1 << 21            /* 41 tokens with tables of 50 kB */
 };
 
 typedef struct {

@@ -14,9 +14,9 @@
 #include <windows.h>
 #endif
 
-const char *const bl_cpu_names[BL_CPU_COUNT] = {
-    "avx2", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512vbmi", "gfni",
-    "neon", "dotprod", "i8mm", "avxvnni"};
+const char *const bl_cpu_names[BL_CPU_COUNT] = {"avx2",     "f16c",       "avx512f",    "avx512bw", "avx512dq",
+                                                "avx512vl", "avx512vnni", "avx512vbmi", "gfni",     "neon",
+                                                "dotprod",  "i8mm",       "avxvnni"};
 
 #if BL_X86
 static void bl_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])

@@ -112,7 +112,8 @@ static void check_sums(const bl_tier *tier, int kernel)
     int fits = sums->column > 0 && sums->column <= INT32_MAX / BL_MAX_COLS;
     for (size_t i = 0; i < sizeof sums->narrow / sizeof *sums->narrow; i++) {
         const bl_narrow_sum narrow = sums->narrow[i];
-        if (narrow.bits) fits &= narrow.step > 0 && narrow.steps > 0 && narrow.step * narrow.steps < 1 << (narrow.bits - 1);
+        if (narrow.bits)
+            fits &= narrow.step > 0 && narrow.steps > 0 && narrow.step * narrow.steps < 1 << (narrow.bits - 1);
     }
     if (!fits) FAIL("%s %s: its sums overflow", tier->name, bl_kernels[kernel]->name);
 }
@@ -203,7 +204,8 @@ static void check_dense_shape(bl_type type, int64_t rows, int64_t cols, int64_t 
         uint8_t *again = room(rows * row_bytes);
         bl_unpack_blocks(again, strips, type, cols, 0, rows);
         if (memcmp(again, data, (size_t)(rows * row_bytes)))
-            FAIL("strips of type %d, %lld x %lld, are not what was packed", (int)type, (long long)rows, (long long)cols);
+            FAIL("strips of type %d, %lld x %lld, are not what was packed", (int)type, (long long)rows,
+                 (long long)cols);
         free(again);
         free(data);
         data = strips;
@@ -226,8 +228,7 @@ static void check_dense(void)
         for (size_t c = 0; c < sizeof cols / sizeof *cols; c++)
             for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
                 const int block = type == BL_Q6_K ? 256 : type == BL_Q8_0 || type == BL_Q4_0 ? 32 : 1;
-                if (cols[c] % block == 0)
-                    check_dense_shape((bl_type)type, rows[r], cols[c], tokens[(r + c) % 5]);
+                if (cols[c] % block == 0) check_dense_shape((bl_type)type, rows[r], cols[c], tokens[(r + c) % 5]);
             }
 }
 

@@ -108,11 +108,12 @@ static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t lengt
         keys = (void *)half_keys;
         values = (void *)half_values;
     }
-    float *found = room(heads * head_dim * 4), *expected = room(heads * head_dim * 4), *scores = room(heads * length * 4);
+    float *found = room(heads * head_dim * 4), *expected = room(heads * head_dim * 4);
+    float *scores = room(heads * length * 4);
     bl_attention(tier, found, q, keys, values, kind, head_dim, length, 0.125f, scores, heads);
     for (int h = 0; h < heads; h++)
-        bl_attention(&bl_tier_scalar, expected + h * head_dim, q + h * head_dim, keys, values, kind, head_dim,
-                     length, 0.125f, scores, 1);
+        bl_attention(&bl_tier_scalar, expected + h * head_dim, q + h * head_dim, keys, values, kind, head_dim, length,
+                     0.125f, scores, 1);
     same(tier->name, "attention", length, found, expected, heads * head_dim * 4);
     free(q);
     free(keys);

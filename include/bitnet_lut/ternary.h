@@ -55,9 +55,7 @@ typedef void (*bl_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed,
 
 /* Sums of few bits, which are widened after some steps: the bits of such a sum, the most that one step adds or takes
  * away, and the number of steps. */
-typedef struct {
-    int32_t bits, step, steps;
-} bl_narrow_sum;
+typedef struct { int32_t bits, step, steps; } bl_narrow_sum;
 
 /* How a cell adds up, for any weights and activations: the longest row without overflow follows from it. */
 typedef struct {

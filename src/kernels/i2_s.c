@@ -16,8 +16,8 @@ static void prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
     bl_i2_s_arrange(prepared, q, cols);
 }
 
-static void gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                                int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                 int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     (void)rows;
     const int64_t row_bytes = bl_i2_s_row_bytes(cols), token_bytes = bl_i2_s_prepared_bytes(cols);

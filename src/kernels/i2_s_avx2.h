@@ -30,8 +30,7 @@ BL_INLINE void i2_s_block(__m256i *once, __m256i *fourfold, const uint8_t *packe
     *once = add_products(*once, _mm256_and_si256(bytes, low), load_u8x32(values + 96));
 }
 
-BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *values, int64_t row_bytes,
-                                const int rows)
+BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *values, int64_t row_bytes, const int rows)
 {
     __m256i sum[2];
     for (int r = 0; r < rows; r++) sum[r] = _mm256_setzero_si256();
@@ -57,7 +56,7 @@ BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *val
 
 /* A tile of rows x tokens: codes are decoded once and meet every token. */
 BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
-                                int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
+                         int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
 {
     const __m256i mask = _mm256_set1_epi8(3);
     __m256i sum[2][6];
@@ -73,18 +72,16 @@ BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed
             for (int f = 0; f < 4; f++) {
                 __m256i codes[2];
                 for (int r = 0; r < rows; r++)
-                    codes[r] = _mm256_and_si256(
-                        _mm256_srli_epi16(load_u8x32(packed + r * row_bytes + i), 6 - 2 * f), mask);
+                    codes[r] =
+                        _mm256_and_si256(_mm256_srli_epi16(load_u8x32(packed + r * row_bytes + i), 6 - 2 * f), mask);
                 for (int t = 0; t < tokens; t++) {
                     const __m256i q = load_u8x32(values + t * token_bytes + 4 * i + 32 * f);
-                    for (int r = 0; r < rows; r++)
-                        part[r][t] = add_products(part[r][t], codes[r], q);
+                    for (int r = 0; r < rows; r++) part[r][t] = add_products(part[r][t], codes[r], q);
                 }
             }
         }
         for (int r = 0; r < rows; r++)
-            for (int t = 0; t < tokens; t++)
-                sum[r][t] = _mm256_add_epi32(sum[r][t], widen(part[r][t]));
+            for (int t = 0; t < tokens; t++) sum[r][t] = _mm256_add_epi32(sum[r][t], widen(part[r][t]));
     }
     for (int t = 0; t < tokens; t++)
         for (int r = 0; r < rows; r++)
@@ -129,7 +126,7 @@ enum { I2_S_QUADS = 80 };
 
 /* Quads in the order of the columns, from a multiple of 16 on: 32 to a block. */
 BL_INLINE void i2_s_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
-                                  int64_t quad, int64_t quads)
+                           int64_t quad, int64_t quads)
 {
     (void)rows;
     const int64_t row_bytes = bl_i2_s_row_bytes(cols);
@@ -153,11 +150,10 @@ BL_INLINE void i2_s_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, 
 
 /* A few rows, in tiles of up to six tokens. */
 BL_INLINE void i2_s_tiles(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
-                                 int64_t row_bytes, int64_t token_bytes, int64_t n, const int rows)
+                          int64_t row_bytes, int64_t token_bytes, int64_t n, const int rows)
 {
 #define BL_TILE(tokens)                                                                                                \
-    i2_s_tile(dot + t * dot_stride, dot_stride, packed, values + t * token_bytes, row_bytes, token_bytes, rows, \
-                     tokens)
+    i2_s_tile(dot + t * dot_stride, dot_stride, packed, values + t * token_bytes, row_bytes, token_bytes, rows, tokens)
     for (int64_t t = 0, tokens; t < n; t += tokens) {
         tokens = bl_even_share(n - t, 6);
         switch (tokens) {
@@ -173,13 +169,10 @@ BL_INLINE void i2_s_tiles(int32_t *dot, int64_t dot_stride, const uint8_t *packe
 }
 
 /* Whether decoding to memory pays: from nine tokens on, or when the tokens do not stay in the first cache. */
-BL_INLINE int i2_s_by_panels(int64_t token_bytes, int64_t n)
-{
-    return n > 8 || (n > 2 && n * token_bytes > 32768);
-}
+BL_INLINE int i2_s_by_panels(int64_t token_bytes, int64_t n) { return n > 8 || (n > 2 && n * token_bytes > 32768); }
 
-static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                      int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     (void)rows;
     const int64_t row_bytes = bl_i2_s_row_bytes(cols), token_bytes = bl_i2_s_prepared_bytes(cols);
@@ -197,11 +190,10 @@ static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, c
         for (; row + 2 <= hi; row += 2)
             i2_s_tile(dot + row, dot_stride, packed + row * row_bytes, values, row_bytes, token_bytes, 2, 2);
     for (; row + I2_S_TILE_ROWS <= hi; row += I2_S_TILE_ROWS)
-        i2_s_tiles(dot + row, dot_stride, packed + row * row_bytes, values, row_bytes, token_bytes, n,
-                          I2_S_TILE_ROWS);
+        i2_s_tiles(dot + row, dot_stride, packed + row * row_bytes, values, row_bytes, token_bytes, n, I2_S_TILE_ROWS);
     for (; row < hi; row++)
         i2_s_tiles(dot + row, dot_stride, packed + row * row_bytes, values, row_bytes, token_bytes, n, 1);
 }
 
-static const bl_cell i2_s_cell = {bl_i2_s_token_bytes, i2_s_prepare, i2_s_gemm,
-                                    {BL_CODE_3_MOST, 0, {DOT_NARROW(4 * I2_S_BYTES / BL_BLOCK_BYTES)}}};
+static const bl_cell i2_s_cell = {
+    bl_i2_s_token_bytes, i2_s_prepare, i2_s_gemm, {BL_CODE_3_MOST, 0, {DOT_NARROW(4 * I2_S_BYTES / BL_BLOCK_BYTES)}}};

@@ -46,8 +46,7 @@ BL_INLINE int32_t token_sum(const uint8_t *values)
 
 /* One token. The codes stay where they are in their byte: masked, they are 64, 16, 4 and 1 times the code, summed
  * apart and shifted down at the end, exactly. */
-BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *values, int64_t row_bytes,
-                                const int rows)
+BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *values, int64_t row_bytes, const int rows)
 {
     const __m512i mask[4] = {_mm512_set1_epi8((char)0xc0), _mm512_set1_epi8(0x30), _mm512_set1_epi8(0x0c),
                              _mm512_set1_epi8(0x03)};
@@ -59,8 +58,7 @@ BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *val
         load_codes(codes, packed, b, row_bytes, rows);
         for (int f = 0; f < 4; f++) {
             const __m512i q = load_i8x64(values + 4 * b + 64 * f);
-            for (int r = 0; r < rows; r++)
-                sum[r][f] = dpbusd(sum[r][f], _mm512_and_si512(codes[r], mask[f]), q);
+            for (int r = 0; r < rows; r++) sum[r][f] = dpbusd(sum[r][f], _mm512_and_si512(codes[r], mask[f]), q);
         }
     }
     for (int r = 0; r < rows; r++) {
@@ -72,7 +70,7 @@ BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *val
 
 /* A tile of rows x tokens: codes are decoded once and meet every token. */
 BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
-                                int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
+                         int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
 {
     const __m512i mask = _mm512_set1_epi8(3);
     __m512i sum[4][4];
@@ -92,20 +90,19 @@ BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed
     }
     for (int t = 0; t < tokens; t++)
         for (int r = 0; r < rows; r++)
-            dot[t * dot_stride + r] =
-                _mm512_reduce_add_epi32(sum[r][t]) - token_sum(values + t * token_bytes);
+            dot[t * dot_stride + r] = _mm512_reduce_add_epi32(sum[r][t]) - token_sum(values + t * token_bytes);
 }
 
-static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                      int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     (void)rows;
     const int64_t row_bytes = bl_i2_s_row_bytes(cols), token_bytes = bl_i2_s_prepared_bytes(cols);
     const uint8_t *values = prepared + sizeof(bl_prepared);
     int64_t row = lo;
 #define BL_TILE(rows, tokens)                                                                                          \
-    i2_s_tile(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
-                     row_bytes, token_bytes, rows, tokens)
+    i2_s_tile(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes, row_bytes,   \
+              token_bytes, rows, tokens)
 #define BL_ROWS(rows)                                                                                                  \
     i2_s_rows(dot + t * dot_stride + row, packed + row * row_bytes, values + t * token_bytes, row_bytes, rows)
     for (; row + 4 <= hi; row += 4) {

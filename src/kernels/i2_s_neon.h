@@ -5,7 +5,7 @@ enum { I2_S_BLOCKS = 4 };
 
 /* A tile of rows x tokens: codes are decoded once and multiplied with every token. */
 BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
-                                int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
+                         int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
 {
     enum { STEP = I2_S_BLOCKS * BL_BLOCK_BYTES };
     int32x4_t sum[4][2];
@@ -42,16 +42,16 @@ BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed
             dot[t * dot_stride + r] = vaddvq_s32(sum[r][t]) - token_sum(values + t * token_bytes);
 }
 
-static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                      int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     (void)rows;
     const int64_t row_bytes = bl_i2_s_row_bytes(cols), token_bytes = bl_i2_s_prepared_bytes(cols);
     const uint8_t *values = prepared + sizeof(bl_prepared);
     int64_t row = lo;
 #define BL_TILE(rows, tokens)                                                                                          \
-    i2_s_tile(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
-                     row_bytes, token_bytes, rows, tokens)
+    i2_s_tile(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes, row_bytes,   \
+              token_bytes, rows, tokens)
     for (; row + 4 <= hi; row += 4) {
         int64_t t = 0;
         for (; t + 2 <= n; t += 2) BL_TILE(4, 2);
@@ -62,5 +62,5 @@ static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, c
 #undef BL_TILE
 }
 
-static const bl_cell i2_s_cell = {bl_i2_s_token_bytes, i2_s_prepare, i2_s_gemm,
-                                    {BL_CODE_3_MOST, 0, {{16, BL_CODE_3_MOST, 16 * I2_S_BLOCKS}}}};
+static const bl_cell i2_s_cell = {
+    bl_i2_s_token_bytes, i2_s_prepare, i2_s_gemm, {BL_CODE_3_MOST, 0, {{16, BL_CODE_3_MOST, 16 * I2_S_BLOCKS}}}};

@@ -2,7 +2,7 @@
 
 /* A tile of rows x tokens: codes are decoded once and meet every token. */
 BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
-                                int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
+                         int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
 {
     int32x4_t sum[4][4];
     for (int r = 0; r < rows; r++)
@@ -27,16 +27,16 @@ BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed
             dot[t * dot_stride + r] = vaddvq_s32(sum[r][t]) - token_sum(values + t * token_bytes);
 }
 
-static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                      int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     (void)rows;
     const int64_t row_bytes = bl_i2_s_row_bytes(cols), token_bytes = bl_i2_s_prepared_bytes(cols);
     const uint8_t *values = prepared + sizeof(bl_prepared);
     int64_t row = lo;
 #define BL_TILE(rows, tokens)                                                                                          \
-    i2_s_tile(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
-                     row_bytes, token_bytes, rows, tokens)
+    i2_s_tile(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes, row_bytes,   \
+              token_bytes, rows, tokens)
 #define BL_ROWS(rows)                                                                                                  \
     i2_s_rows(dot + t * dot_stride + row, packed + row * row_bytes, values + t * token_bytes, row_bytes, rows)
     for (; row + 4 <= hi; row += 4) {

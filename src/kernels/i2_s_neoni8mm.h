@@ -13,7 +13,7 @@ BL_INLINE uint8x16_t high_halves(uint8x16_t a, uint8x16_t b)
 /* 4 rows and all tokens of `pairs` pairs, two rows and two tokens a product; the last of an odd number of tokens is its
  * own partner. */
 BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
-                                int64_t row_bytes, int64_t token_bytes, const int pairs, int64_t tokens)
+                         int64_t row_bytes, int64_t token_bytes, const int pairs, int64_t tokens)
 {
     const uint8_t *token[8];
     for (int t = 0; t < 2 * pairs; t++) token[t] = values + (t < tokens ? t : tokens - 1) * token_bytes;
@@ -51,19 +51,18 @@ BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed
         }
 }
 
-static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                      int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     (void)rows;
     const int64_t row_bytes = bl_i2_s_row_bytes(cols), token_bytes = bl_i2_s_prepared_bytes(cols);
     const uint8_t *values = prepared + sizeof(bl_prepared);
     int64_t row = lo;
 #define BL_TILE(pairs)                                                                                                 \
-    i2_s_tile(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes,       \
-                     row_bytes, token_bytes, pairs, n - t < 8 ? n - t : 8)
+    i2_s_tile(dot + t * dot_stride + row, dot_stride, packed + row * row_bytes, values + t * token_bytes, row_bytes,   \
+              token_bytes, pairs, n - t < 8 ? n - t : 8)
 #define BL_ROWS(rows)                                                                                                  \
-    i2_s_rows(dot + t * dot_stride + row, packed + row * row_bytes, values + t * token_bytes, row_bytes,    \
-                         rows)
+    i2_s_rows(dot + t * dot_stride + row, packed + row * row_bytes, values + t * token_bytes, row_bytes, rows)
     for (; row + 4 <= hi; row += 4)
         for (int64_t t = 0; t < n; t += 8) switch (n - t) {
             case 1: BL_ROWS(4); break;

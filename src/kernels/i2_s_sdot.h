@@ -2,8 +2,7 @@
 
 /* One token. All codes but the highest stay where they are in their byte: masked, they are 16, 4 and 1 times the code,
  * summed apart and shifted down at the end, exactly. */
-BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *values, int64_t row_bytes,
-                                const int rows)
+BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *values, int64_t row_bytes, const int rows)
 {
     const uint8x16_t mask[3] = {vdupq_n_u8(0x30), vdupq_n_u8(0x0c), vdupq_n_u8(0x03)};
     int32x4_t sum[4][3];

@@ -57,8 +57,8 @@ static void prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
     }
 }
 
-BL_INLINE void span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
-                                  int64_t steps, int64_t panels)
+BL_INLINE void span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables, int64_t steps,
+                    int64_t panels)
 {
     for (int64_t step = 0; step < steps; step++, packed += stride, tables += BL_TL1_TABLE_BYTES) {
         int16_t low[16], high[16];
@@ -72,8 +72,8 @@ BL_INLINE void span(int32_t *sum, const uint8_t *packed, int64_t stride, const u
     }
 }
 
-static void decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
-                                 int64_t quad, int64_t quads)
+static void decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel, int64_t quad,
+                   int64_t quads)
 {
     const bl_lut_layout of = bl_tl1_layout(cols);
     const int64_t stride = bl_lut_stride(of, rows, panel);
@@ -83,16 +83,15 @@ static void decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t 
             for (int i = 0; i < 4; i++) *codes++ = bytes[bl_panel_place(r)] >> 2 * i & 3;
 }
 
-static void gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                               int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                 int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const bl_lut_layout of = bl_tl1_layout(cols);
     if (n <= BL_LUT_TOKENS)
-        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, of.steps, BL_TL1_TABLE_BYTES,
-                    span);
+        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, of.steps, BL_TL1_TABLE_BYTES, span);
     else
-        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, of.steps,
-                      bl_tl1_token_bytes(cols, n), decode, bl_panel_dot_plain);
+        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, of.steps, bl_tl1_token_bytes(cols, n),
+                      decode, bl_panel_dot_plain);
 }
 
 const bl_kernel bl_tl1 = {

@@ -25,7 +25,8 @@ enum {
 };
 
 /* Those sums, as bl_sums has them. */
-#define BL_TL1_NARROW {8, 11, 2 * BL_TL1_BLOCK}, {16, 256, 2 * BL_TL1_SPAN}
+#define BL_TL1_DIGITS {8, 11, 2 * BL_TL1_BLOCK}
+#define BL_TL1_WORDS {16, 256, 2 * BL_TL1_SPAN}
 
 /* The weights of a pair by nibble, those with a code 3 zero. */
 static const int8_t bl_tl1_weights[16][2] = {{-1, -1}, {0, -1}, {1, -1}, {0, 0}, {-1, 0}, {0, 0}, {1, 0}, {0, 0},

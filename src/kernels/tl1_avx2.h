@@ -2,7 +2,7 @@
 
 /* A few steps of one panel, ten digits at most. */
 BL_INLINE void tl1_block(__m256i v_i16x16[2][2], const uint8_t *packed, int64_t stride, const uint8_t *tables,
-                                const int steps)
+                         const int steps)
 {
     const __m256i mask = _mm256_set1_epi8(15);
     __m256i low[2], high[2];
@@ -22,8 +22,8 @@ BL_INLINE void tl1_block(__m256i v_i16x16[2][2], const uint8_t *packed, int64_t 
     for (int h = 0; h < 2; h++) lut_join(v_i16x16[h], low[h], high[h], BL_TL1_BASE);
 }
 
-BL_INLINE void tl1_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
-                               int64_t steps, int64_t panels)
+BL_INLINE void tl1_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables, int64_t steps,
+                        int64_t panels)
 {
     for (int64_t p = 0; p < panels; p++) {
         const uint8_t *from = packed + BL_PANEL * p;
@@ -32,14 +32,13 @@ BL_INLINE void tl1_span(int32_t *sum, const uint8_t *packed, int64_t stride, con
         int64_t s = 0;
         for (; s + BL_TL1_BLOCK <= steps; s += BL_TL1_BLOCK)
             tl1_block(v_i16x16, from + s * stride, stride, tables + s * BL_TL1_TABLE_BYTES, BL_TL1_BLOCK);
-        for (; s < steps; s++)
-            tl1_block(v_i16x16, from + s * stride, stride, tables + s * BL_TL1_TABLE_BYTES, 1);
+        for (; s < steps; s++) tl1_block(v_i16x16, from + s * stride, stride, tables + s * BL_TL1_TABLE_BYTES, 1);
         for (int h = 0; h < 2; h++) lut_add(sum + BL_PANEL * p + 8 * h, v_i16x16[h]);
     }
 }
 
 BL_INLINE void tl1_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
-                                 int64_t quad, int64_t quads)
+                          int64_t quad, int64_t quads)
 {
     const bl_lut_layout of = bl_tl1_layout(cols);
     const int64_t stride = bl_lut_stride(of, rows, panel);
@@ -51,17 +50,18 @@ BL_INLINE void tl1_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
     }
 }
 
-static void tl1_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                            int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void tl1_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                     int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const bl_lut_layout of = bl_tl1_layout(cols);
     if (n <= BL_LUT_TOKENS)
-        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL1_SPAN, BL_TL1_TABLE_BYTES,
-                    tl1_span);
+        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL1_SPAN, BL_TL1_TABLE_BYTES, tl1_span);
     else
-        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, of.steps,
-                      bl_tl1_token_bytes(cols, n), tl1_decode, panel_dot);
+        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, of.steps, bl_tl1_token_bytes(cols, n),
+                      tl1_decode, panel_dot);
 }
 
-static const bl_cell tl1_cell = {bl_tl1_token_bytes, tl1_prepare, tl1_gemm,
-                                    {BL_CODE_MOST, 2, {BL_TL1_NARROW, DOT_NARROW(PANEL_STEPS)}}};
+static const bl_cell tl1_cell = {bl_tl1_token_bytes,
+                                 tl1_prepare,
+                                 tl1_gemm,
+                                 {BL_CODE_MOST, 2, {BL_TL1_DIGITS, BL_TL1_WORDS, DOT_NARROW(PANEL_STEPS)}}};

@@ -8,8 +8,8 @@ BL_INLINE __m512i tl1_table(const uint8_t *from)
 }
 
 /* Neighboring panels, up to a span of steps. */
-BL_INLINE void tl1_panels(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
-                                 int64_t steps, const int panels)
+BL_INLINE void tl1_panels(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables, int64_t steps,
+                          const int panels)
 {
     __m512i v_i16x32[BL_LUT_PANELS][2];
     for (int p = 0; p < panels; p++) v_i16x32[p][0] = v_i16x32[p][1] = _mm512_setzero_si512();
@@ -35,8 +35,8 @@ BL_INLINE void tl1_panels(int32_t *sum, const uint8_t *packed, int64_t stride, c
     for (int p = 0; p < panels; p++) lut_add(sum + BL_PANEL * p, v_i16x32[p]);
 }
 
-BL_INLINE void tl1_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
-                               int64_t steps, int64_t panels)
+BL_INLINE void tl1_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables, int64_t steps,
+                        int64_t panels)
 {
 #define BL_PANELS(panels) tl1_panels(sum, packed, stride, tables, steps, panels)
     switch (panels) {
@@ -49,7 +49,7 @@ BL_INLINE void tl1_span(int32_t *sum, const uint8_t *packed, int64_t stride, con
 }
 
 BL_INLINE void tl1_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
-                                 int64_t quad, int64_t quads)
+                          int64_t quad, int64_t quads)
 {
     const bl_lut_layout of = bl_tl1_layout(cols);
     const int64_t stride = bl_lut_stride(of, rows, panel);
@@ -60,16 +60,16 @@ BL_INLINE void tl1_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
     }
 }
 
-static void tl1_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                            int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void tl1_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                     int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const bl_lut_layout of = bl_tl1_layout(cols);
     if (n <= BL_LUT_TOKENS)
-        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL1_SPAN, BL_TL1_TABLE_BYTES,
-                    tl1_span);
+        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL1_SPAN, BL_TL1_TABLE_BYTES, tl1_span);
     else
-        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, of.steps,
-                      bl_tl1_token_bytes(cols, n), tl1_decode, panel_dot);
+        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, of.steps, bl_tl1_token_bytes(cols, n),
+                      tl1_decode, panel_dot);
 }
 
-static const bl_cell tl1_cell = {bl_tl1_token_bytes, tl1_prepare, tl1_gemm, {BL_CODE_MOST, 2, {BL_TL1_NARROW}}};
+static const bl_cell tl1_cell = {
+    bl_tl1_token_bytes, tl1_prepare, tl1_gemm, {BL_CODE_MOST, 2, {BL_TL1_DIGITS, BL_TL1_WORDS}}};

@@ -23,7 +23,7 @@ static void tl1_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_
 
 /* A few steps of one panel, ten digits at most. */
 BL_INLINE void tl1_block(int16x8_t sum[4][2], const uint8_t *packed, int64_t stride, const uint8_t *tables,
-                                int64_t steps)
+                         int64_t steps)
 {
     int8x16_t low[4], high[4];
     for (int v = 0; v < 4; v++) low[v] = high[v] = vdupq_n_s8(0);
@@ -42,21 +42,21 @@ BL_INLINE void tl1_block(int16x8_t sum[4][2], const uint8_t *packed, int64_t str
     for (int v = 0; v < 4; v++) lut_join(sum[v], low[v], high[v], BL_TL1_BASE);
 }
 
-BL_INLINE void tl1_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
-                               int64_t steps, int64_t panels)
+BL_INLINE void tl1_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables, int64_t steps,
+                        int64_t panels)
 {
     for (int64_t p = 0; p < panels; p++) {
         int16x8_t part[4][2];
         for (int v = 0; v < 4; v++) part[v][0] = part[v][1] = vdupq_n_s16(0);
         for (int64_t s = 0; s < steps; s += BL_TL1_BLOCK)
             tl1_block(part, packed + BL_PANEL * p + s * stride, stride, tables + s * BL_TL1_TABLE_BYTES,
-                             steps - s < BL_TL1_BLOCK ? steps - s : BL_TL1_BLOCK);
+                      steps - s < BL_TL1_BLOCK ? steps - s : BL_TL1_BLOCK);
         lut_add(sum + BL_PANEL * p, part);
     }
 }
 
 BL_INLINE void tl1_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
-                                 int64_t quad, int64_t quads)
+                          int64_t quad, int64_t quads)
 {
     const bl_lut_layout of = bl_tl1_layout(cols);
     const int64_t stride = bl_lut_stride(of, rows, panel);
@@ -67,17 +67,18 @@ BL_INLINE void tl1_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
     }
 }
 
-static void tl1_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                            int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void tl1_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                     int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const bl_lut_layout of = bl_tl1_layout(cols);
     if (n <= BL_LUT_TOKENS)
-        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL1_SPAN, BL_TL1_TABLE_BYTES,
-                    tl1_span);
+        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL1_SPAN, BL_TL1_TABLE_BYTES, tl1_span);
     else
-        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, of.steps,
-                      bl_tl1_token_bytes(cols, n), tl1_decode, panel_dot);
+        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, of.steps, bl_tl1_token_bytes(cols, n),
+                      tl1_decode, panel_dot);
 }
 
-static const bl_cell tl1_cell = {bl_tl1_token_bytes, tl1_prepare, tl1_gemm,
-                                    {BL_CODE_MOST, 2, {BL_TL1_NARROW, DOT_NARROW(PANEL_STEPS)}}};
+static const bl_cell tl1_cell = {bl_tl1_token_bytes,
+                                 tl1_prepare,
+                                 tl1_gemm,
+                                 {BL_CODE_MOST, 2, {BL_TL1_DIGITS, BL_TL1_WORDS, DOT_NARROW(PANEL_STEPS)}}};

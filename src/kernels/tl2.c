@@ -104,16 +104,16 @@ static void prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
             const int first = j < 3 ? 4 * j : 3, apart = j < 3 ? 1 : 4;
             int16_t sums[16];
             for (int e = 0; e < 16; e++)
-                sums[e] = (int16_t)(bl_tl2_weights01[e][0] * part[first] +
-                                    bl_tl2_weights01[e][1] * part[first + apart] +
-                                    bl_tl2_weights2[e][0] * part[first + 2 * apart]);
+                sums[e] =
+                    (int16_t)(bl_tl2_weights01[e][0] * part[first] + bl_tl2_weights01[e][1] * part[first + apart] +
+                              bl_tl2_weights2[e][0] * part[first + 2 * apart]);
             memcpy(prepared, sums, sizeof sums);
         }
     }
 }
 
-BL_INLINE void span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
-                                  int64_t steps, int64_t panels)
+BL_INLINE void span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables, int64_t steps,
+                    int64_t panels)
 {
     for (int64_t step = 0; step < steps; step++, packed += stride, tables += BL_TL2_TABLE_BYTES) {
         int16_t sums[BL_TL2_TRIPLES][16];
@@ -129,8 +129,8 @@ BL_INLINE void span(int32_t *sum, const uint8_t *packed, int64_t stride, const u
     }
 }
 
-static void decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
-                                 int64_t quad, int64_t quads)
+static void decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel, int64_t quad,
+                   int64_t quads)
 {
     const bl_lut_layout of = bl_tl2_layout(cols);
     const int64_t stride = bl_lut_stride(of, rows, panel);
@@ -144,13 +144,12 @@ static void decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t 
         }
 }
 
-static void gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                               int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                 int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const bl_lut_layout of = bl_tl2_layout(cols);
     if (n <= BL_LUT_TOKENS)
-        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, of.steps, BL_TL2_TABLE_BYTES,
-                    span);
+        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, of.steps, BL_TL2_TABLE_BYTES, span);
     else
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl2_quads(cols),
                       bl_tl2_token_bytes(cols, n), decode, bl_panel_dot_plain);

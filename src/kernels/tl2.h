@@ -30,11 +30,12 @@ enum {
 };
 
 /* Those sums, as bl_sums has them. */
-#define BL_TL2_NARROW {8, 14, BL_TL2_TRIPLES}, {16, 384, BL_TL2_TRIPLES * BL_TL2_SPAN}
+#define BL_TL2_DIGITS {8, 14, BL_TL2_TRIPLES}
+#define BL_TL2_WORDS {16, 384, BL_TL2_TRIPLES * BL_TL2_SPAN}
 
 /* The weights of a triple by nibble: w0 and w1, w2 and nothing. */
-static const int8_t bl_tl2_weights01[16][2] = {{0, 0},  {1, 0},  {-1, 1}, {0, 1}, {1, 1},  {-1, -1}, {0, -1}, {1, -1},
-                                               {-1, 0}, {0, 0},  {1, 0},  {-1, 1}, {0, 1}, {1, 1},   {0, 0},  {0, 0}};
+static const int8_t bl_tl2_weights01[16][2] = {{0, 0},  {1, 0}, {-1, 1}, {0, 1},  {1, 1}, {-1, -1}, {0, -1}, {1, -1},
+                                               {-1, 0}, {0, 0}, {1, 0},  {-1, 1}, {0, 1}, {1, 1},   {0, 0},  {0, 0}};
 static const int8_t bl_tl2_weights2[16][2] = {{0, 0}, {0, 0}, {0, 0}, {0, 0}, {0, 0}, {1, 0}, {1, 0}, {1, 0},
                                               {1, 0}, {1, 0}, {1, 0}, {1, 0}, {1, 0}, {1, 0}, {0, 0}, {0, 0}};
 

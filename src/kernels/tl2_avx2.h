@@ -28,15 +28,13 @@ static void tl2_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_
 
 /* Bytes that are negative where the sign bit of the next triple is set, and never zero, which vpsignb takes for one:
  * of the low nibbles, of the high ones. Each doubling brings the next bit to the top. */
-typedef struct {
-    __m256i low, high;
-} tl2_signs;
+typedef struct { __m256i low, high; } tl2_signs;
 
 BL_INLINE tl2_signs tl2_load_signs(const uint8_t *from)
 {
     const __m256i mask = _mm256_set1_epi8((char)0xf0), one = _mm256_set1_epi8(1), signs = load_u8x32(from);
     const tl2_signs both = {_mm256_or_si256(_mm256_and_si256(signs, mask), one),
-                                   _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi16(signs, 4), mask), one)};
+                            _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi16(signs, 4), mask), one)};
     return both;
 }
 
@@ -69,8 +67,8 @@ BL_INLINE void tl2_step(__m256i v_i16x16[2], const uint8_t *packed, const uint8_
     lut_join(v_i16x16, low, high, BL_TL2_BASE);
 }
 
-BL_INLINE void tl2_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
-                               int64_t steps, int64_t panels)
+BL_INLINE void tl2_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables, int64_t steps,
+                        int64_t panels)
 {
     for (int64_t p = 0; p < panels; p++) {
         __m256i v_i16x16[2][2];
@@ -78,8 +76,7 @@ BL_INLINE void tl2_span(int32_t *sum, const uint8_t *packed, int64_t stride, con
         for (int64_t s = 0; s < steps; s++) {
             const uint8_t *from = packed + s * stride + BL_TL2_STEP_BYTES * p;
             for (int line = 0; line < 5; line++) prefetch(from + BL_PANEL * line + BL_LUT_AHEAD);
-            for (int h = 0; h < 2; h++)
-                tl2_step(v_i16x16[h], from + 32 * h, tables + s * BL_TL2_TABLE_BYTES);
+            for (int h = 0; h < 2; h++) tl2_step(v_i16x16[h], from + 32 * h, tables + s * BL_TL2_TABLE_BYTES);
         }
         for (int h = 0; h < 2; h++) lut_add(sum + BL_PANEL * p + 8 * h, v_i16x16[h]);
     }
@@ -112,7 +109,7 @@ BL_INLINE void tl2_quads(__m256i quads[BL_TL2_QUADS], const uint8_t *packed)
 }
 
 BL_INLINE void tl2_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
-                                 int64_t quad, int64_t quads)
+                          int64_t quad, int64_t quads)
 {
     const bl_lut_layout of = bl_tl2_layout(cols);
     const int64_t stride = bl_lut_stride(of, rows, panel);
@@ -129,17 +126,18 @@ BL_INLINE void tl2_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
     }
 }
 
-static void tl2_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                            int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void tl2_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                     int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const bl_lut_layout of = bl_tl2_layout(cols);
     if (n <= BL_LUT_TOKENS)
-        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL2_SPAN, BL_TL2_TABLE_BYTES,
-                    tl2_span);
+        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL2_SPAN, BL_TL2_TABLE_BYTES, tl2_span);
     else
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl2_quads(cols),
                       bl_tl2_token_bytes(cols, n), tl2_decode, panel_dot);
 }
 
-static const bl_cell tl2_cell = {bl_tl2_token_bytes, tl2_prepare, tl2_gemm,
-                                    {BL_CODE_MOST, 3, {BL_TL2_NARROW, DOT_NARROW(PANEL_STEPS)}}};
+static const bl_cell tl2_cell = {bl_tl2_token_bytes,
+                                 tl2_prepare,
+                                 tl2_gemm,
+                                 {BL_CODE_MOST, 3, {BL_TL2_DIGITS, BL_TL2_WORDS, DOT_NARROW(PANEL_STEPS)}}};

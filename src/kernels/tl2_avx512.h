@@ -67,8 +67,8 @@ BL_INLINE __m512i tl2_low_signs(__m512i signs) { return _mm512_srli_epi16(signs,
 BL_INLINE __m512i tl2_high_signs(__m512i signs) { return _mm512_add_epi8(signs, signs); }
 
 /* Neighboring panels, up to a span of steps. */
-BL_INLINE void tl2_panels(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
-                                 int64_t steps, const int panels)
+BL_INLINE void tl2_panels(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables, int64_t steps,
+                          const int panels)
 {
     __m512i v_i16x32[BL_LUT_PANELS][2];
     for (int p = 0; p < panels; p++) v_i16x32[p][0] = v_i16x32[p][1] = _mm512_setzero_si512();
@@ -103,8 +103,8 @@ BL_INLINE void tl2_panels(int32_t *sum, const uint8_t *packed, int64_t stride, c
     for (int p = 0; p < panels; p++) lut_add(sum + BL_PANEL * p, v_i16x32[p]);
 }
 
-BL_INLINE void tl2_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
-                               int64_t steps, int64_t panels)
+BL_INLINE void tl2_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables, int64_t steps,
+                        int64_t panels)
 {
 #define BL_PANELS(panels) tl2_panels(sum, packed, stride, tables, steps, panels)
     switch (panels) {
@@ -120,12 +120,12 @@ BL_INLINE void tl2_span(int32_t *sum, const uint8_t *packed, int64_t stride, con
 BL_INLINE __m512i tl2_codes(void)
 {
     const __m256i codes = _mm256_setr_epi8(21, 22, 24, 25, 26, 32, 33, 34, 36, 37, 38, 40, 41, 42, 21, 21, /* + */
-                                           21, 20, 18, 17, 16, 10, 9, 8, 6, 5, 4, 2, 1, 0, 21, 21);       /* - */
+                                           21, 20, 18, 17, 16, 10, 9, 8, 6, 5, 4, 2, 1, 0, 21, 21);        /* - */
     return _mm512_broadcast_i64x4(codes);
 }
 
 BL_INLINE void tl2_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
-                                 int64_t quad, int64_t quads)
+                          int64_t quad, int64_t quads)
 {
     const bl_lut_layout of = bl_tl2_layout(cols);
     const int64_t stride = bl_lut_stride(of, rows, panel);
@@ -153,16 +153,16 @@ BL_INLINE void tl2_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
     }
 }
 
-static void tl2_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                            int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void tl2_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                     int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const bl_lut_layout of = bl_tl2_layout(cols);
     if (n <= BL_LUT_TOKENS)
-        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL2_SPAN, TL2_TABLE_BYTES,
-                    tl2_span);
+        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL2_SPAN, TL2_TABLE_BYTES, tl2_span);
     else
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl2_quads(cols),
                       tl2_token_bytes(cols, n), tl2_decode, panel_dot);
 }
 
-static const bl_cell tl2_cell = {tl2_token_bytes, tl2_prepare, tl2_gemm, {BL_CODE_MOST, 3, {BL_TL2_NARROW}}};
+static const bl_cell tl2_cell = {
+    tl2_token_bytes, tl2_prepare, tl2_gemm, {BL_CODE_MOST, 3, {BL_TL2_DIGITS, BL_TL2_WORDS}}};

@@ -74,8 +74,8 @@ BL_INLINE void tl2_step(int16x8_t sum[4][2], const uint8_t *packed, const uint8_
     for (int v = 0; v < 4; v++) lut_join(sum[v], low[v], high[v], BL_TL2_BASE);
 }
 
-BL_INLINE void tl2_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables,
-                               int64_t steps, int64_t panels)
+BL_INLINE void tl2_span(int32_t *sum, const uint8_t *packed, int64_t stride, const uint8_t *tables, int64_t steps,
+                        int64_t panels)
 {
     for (int64_t p = 0; p < panels; p++) {
         int16x8_t part[4][2];
@@ -110,7 +110,7 @@ BL_INLINE void tl2_quads(uint8x16_t quads[BL_TL2_QUADS], const uint8_t *packed)
 }
 
 BL_INLINE void tl2_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
-                                 int64_t quad, int64_t quads)
+                          int64_t quad, int64_t quads)
 {
     const bl_lut_layout of = bl_tl2_layout(cols);
     const int64_t stride = bl_lut_stride(of, rows, panel);
@@ -125,17 +125,18 @@ BL_INLINE void tl2_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
     }
 }
 
-static void tl2_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                            int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void tl2_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                     int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const bl_lut_layout of = bl_tl2_layout(cols);
     if (n <= BL_LUT_TOKENS)
-        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL2_SPAN, BL_TL2_TABLE_BYTES,
-                    tl2_span);
+        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL2_SPAN, BL_TL2_TABLE_BYTES, tl2_span);
     else
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl2_quads(cols),
                       bl_tl2_token_bytes(cols, n), tl2_decode, panel_dot);
 }
 
-static const bl_cell tl2_cell = {bl_tl2_token_bytes, tl2_prepare, tl2_gemm,
-                                    {BL_CODE_MOST, 3, {BL_TL2_NARROW, DOT_NARROW(PANEL_STEPS)}}};
+static const bl_cell tl2_cell = {bl_tl2_token_bytes,
+                                 tl2_prepare,
+                                 tl2_gemm,
+                                 {BL_CODE_MOST, 3, {BL_TL2_DIGITS, BL_TL2_WORDS, DOT_NARROW(PANEL_STEPS)}}};

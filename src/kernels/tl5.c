@@ -40,7 +40,7 @@ BL_INLINE int digits_of(const uint8_t *codes)
 }
 
 static void pack_panel(uint8_t *packed, const uint8_t *canonical, int64_t rows, int64_t cols, int64_t panel,
-                              const uint8_t bytes[256])
+                       const uint8_t bytes[256])
 {
     const int64_t row_bytes = bl_i2_s_row_bytes(cols), groups = bl_tl5_groups(cols);
     uint8_t codes[BL_PANEL][PIECE + 8];
@@ -66,8 +66,7 @@ static void pack(uint8_t *packed, const uint8_t *canonical, int64_t rows, int64_
 {
     uint8_t bytes[256];
     make_bytes(bytes);
-    for (int64_t row = lo; row < hi; row += BL_PANEL)
-        pack_panel(packed, canonical, rows, cols, row / BL_PANEL, bytes);
+    for (int64_t row = lo; row < hi; row += BL_PANEL) pack_panel(packed, canonical, rows, cols, row / BL_PANEL, bytes);
 }
 
 /* The byte of a row and a group. */
@@ -136,8 +135,8 @@ static void prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
     }
 }
 
-static void decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
-                                 int64_t quad, int64_t quads)
+static void decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel, int64_t quad,
+                   int64_t quads)
 {
     const int64_t groups = bl_tl5_groups(cols), first = quad / 5 * 4;
     for (int64_t g = first; g < first + quads / 5 * 4; g++)
@@ -149,8 +148,8 @@ static void decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t 
         }
 }
 
-static void gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                               int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                 int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     if (n > 1) {
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl5_quads(cols),

@@ -1,8 +1,8 @@
 /* Kernel tl5: five weights a byte, 1.6 bits a weight.
  *
- * A group of five columns has the value v = sum of t_j 3^j, -121 .. 121. Its byte is |v|, and bit 7 if v is negative, so
- * that one table of 122 sums serves all rows and a sign. Packed, rows padded to panels of 64 (see panel.h), columns to
- * groups, by zero weights:
+ * A group of five columns has the value v = sum of t_j 3^j, -121 .. 121. Its byte is |v|, and bit 7 if v is negative,
+ * so that one table of 122 sums serves all rows and a sign. Packed, rows padded to panels of 64 (see panel.h), columns
+ * to groups, by zero weights:
  *
  *   negatives   int32 (panels, 64): how many groups of a row are negative
  *   blocks      of 48 groups, the last one shorter:

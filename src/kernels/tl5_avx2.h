@@ -1,5 +1,5 @@
-/* Kernel tl5 by arithmetic: there is no look-up of 128 entries in 256 bits, so bytes are decoded to codes, for one token
- * too. Included by avx2.h and avxvnni.h inside their target regions. */
+/* Kernel tl5 by arithmetic: there is no look-up of 128 entries in 256 bits, so bytes are decoded to codes, for one
+ * token too. Included by avx2.h and avxvnni.h inside their target regions. */
 
 static int64_t tl5_token_bytes(int64_t cols, int64_t n)
 {
@@ -47,7 +47,7 @@ BL_INLINE void tl5_decode_half(uint8_t *codes, const __m256i group[4])
 }
 
 BL_INLINE void tl5_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
-                                 int64_t quad, int64_t quads)
+                          int64_t quad, int64_t quads)
 {
     const int64_t groups = bl_tl5_groups(cols);
     for (int64_t g = quad / 5 * 4; quads > 0; g += 4, quads -= 5, codes += 5 * BL_QUAD_BYTES) {
@@ -56,16 +56,15 @@ BL_INLINE void tl5_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
         for (int half = 0; half < 2; half++) {
             __m256i group[4];
             for (int i = 0; i < 4; i++)
-                group[i] = g + i < groups ? load_u8x32(vectors + BL_PANEL * i + 32 * half)
-                                          : _mm256_setzero_si256();
+                group[i] = g + i < groups ? load_u8x32(vectors + BL_PANEL * i + 32 * half) : _mm256_setzero_si256();
             tl5_decode_half(codes + 32 * half, group);
         }
         for (int i = 0; i < 4; i++) prefetch(vectors + BL_PANEL * i + BL_AHEAD);
     }
 }
 
-static void tl5_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                            int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void tl5_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                     int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl5_quads(cols),
                   tl5_token_bytes(cols, n), tl5_decode, panel_dot);

@@ -1,5 +1,5 @@
-/* Kernel tl5 by vpermi2b, which looks up 64 rows in a table of 128 bytes and ignores the sign bit of its index. Included
- * by avx512.h inside its target region.
+/* Kernel tl5 by vpermi2b, which looks up 64 rows in a table of 128 bytes and ignores the sign bit of its index.
+ * Included by avx512.h inside its target region.
  *
  * A sum T of five activations, -640 .. 635, is kept as two bytes, T = 32 high + low with low -16 .. 15. Negating is
  * complementing both, and 33 less per group: that constant is what the count of negatives is for. Six groups add up in
@@ -15,8 +15,10 @@ enum {
     TL5_IN_TILES = 40  /* tokens, most for which decoding anew for every tile is faster than storing codes */
 };
 
-/* The narrow sums of a plane in a byte, then of both in 16 bits, where the complement of T is one more. */
-#define TL5_NARROW {8, 21, TL5_STEP}, {16, 641, BL_TL5_BLOCK}
+/* The narrow sums, as bl_sums has them: of a plane in a byte, then of both in 16 bits, where the complement of T is one
+ * more. */
+#define TL5_DIGITS {8, 21, TL5_STEP}
+#define TL5_WORDS {16, 641, BL_TL5_BLOCK}
 
 /* The weights of five activations in the sums of 128 values, plus 1, as vpmaddubsw takes them: by pairs of activations
  * (the last pair has one), by vector of 32 sums. Sums of one vector are out of order, so that vpacksswb restores it. */
@@ -49,8 +51,8 @@ BL_INLINE void tl5_table(uint8_t *table, const tl5_weights *w, const int8_t *q)
     __m512i low[4], high[4];
     for (int i = 0; i < 4; i++) {
         const __m512i first = _mm512_add_epi16(_mm512_maddubs_epi16(w->pair[0][i], q01), offset);
-        const __m512i rest = _mm512_add_epi16(_mm512_maddubs_epi16(w->pair[1][i], q23),
-                                              _mm512_maddubs_epi16(w->pair[2][i], q4));
+        const __m512i rest =
+            _mm512_add_epi16(_mm512_maddubs_epi16(w->pair[1][i], q23), _mm512_maddubs_epi16(w->pair[2][i], q4));
         const __m512i t16 = _mm512_add_epi16(first, rest); /* T + 16 */
         high[i] = _mm512_srai_epi16(t16, 5);
         low[i] = _mm512_sub_epi16(_mm512_and_si512(t16, five_bits), sixteen);
@@ -96,10 +98,7 @@ static void tl5_prepare_quads(uint8_t *prepared, const int8_t *q, int64_t cols)
     memcpy(prepared, &head, sizeof head);
 }
 
-static int64_t tl5_token_bytes(int64_t cols, int64_t n)
-{
-    return bl_tl5_token_bytes(cols, n <= TL5_LOOKED_UP ? 1 : n);
-}
+static int64_t tl5_token_bytes(int64_t cols, int64_t n) { return bl_tl5_token_bytes(cols, n <= TL5_LOOKED_UP ? 1 : n); }
 
 static void tl5_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {
@@ -109,8 +108,8 @@ static void tl5_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_
 
 /* ---- look-ups --------------------------------------------------------------------------------------------------- */
 
-/* Sums of up to a block of groups for 64 rows: unsigned bytes, and 16 bits of the even rows, with 256 times those of the
- * odd ones mixed in, and of the odd ones. All wrap; what comes out in the end fits. */
+/* Sums of up to a block of groups for 64 rows: unsigned bytes, and 16 bits of the even rows, with 256 times those of
+ * the odd ones mixed in, and of the odd ones. All wrap; what comes out in the end fits. */
 typedef struct { __m512i low, high, even_low, even_high, odd_low, odd_high; } tl5_sum;
 
 /* Add one group of 64 rows to the bytes. negative: all bits of the rows whose weights are. */
@@ -151,8 +150,7 @@ BL_INLINE void tl5_finish(int32_t *dot, const tl5_sum *s, int64_t steps)
 /* Up to six groups of neighboring panels, whose vectors are stride bytes apart; what is ahead is fetched in the order
  * of its addresses. */
 BL_INLINE void tl5_step(tl5_sum sum[2][2], const uint8_t *vectors, int64_t stride, const uint8_t *tables,
-                               int64_t token_bytes, const uint8_t *ahead, int64_t groups, const int tokens,
-                               const int panels)
+                        int64_t token_bytes, const uint8_t *ahead, int64_t groups, const int tokens, const int panels)
 {
     const __m512i spread = _mm512_set1_epi64((long long)0x8080808080808080ull); /* bit 7 to every bit */
     for (int64_t g = 0; g < groups; g++) {
@@ -164,8 +162,7 @@ BL_INLINE void tl5_step(tl5_sum sum[2][2], const uint8_t *vectors, int64_t strid
         }
         for (int t = 0; t < tokens; t++) {
             for (int i = 0; i < 4; i++)
-                table[i] = lut_kept(
-                    _mm512_loadu_si512(tables + t * token_bytes + 2 * BL_TL5_TABLE * g + 64 * i));
+                table[i] = lut_kept(_mm512_loadu_si512(tables + t * token_bytes + 2 * BL_TL5_TABLE * g + 64 * i));
             for (int p = 0; p < panels; p++) tl5_look_up(&sum[t][p], weights[p], negative[p], table);
         }
     }
@@ -175,8 +172,7 @@ BL_INLINE void tl5_step(tl5_sum sum[2][2], const uint8_t *vectors, int64_t strid
 
 /* dot (tokens, panels, 64) += one block of groups of neighboring panels. ahead: weights that are fetched meanwhile. */
 BL_INLINE void tl5_block(int32_t *dot, int64_t dot_stride, const uint8_t *vectors, const uint8_t *tables,
-                                int64_t token_bytes, int64_t groups, const uint8_t *ahead, const int tokens,
-                                const int panels)
+                         int64_t token_bytes, int64_t groups, const uint8_t *ahead, const int tokens, const int panels)
 {
     enum { STEP = TL5_STEP, TABLE = 2 * BL_TL5_TABLE };
     const __m512i zero = _mm512_setzero_si512(), start = _mm512_set1_epi8((char)TL5_START);
@@ -185,8 +181,8 @@ BL_INLINE void tl5_block(int32_t *dot, int64_t dot_stride, const uint8_t *vector
     for (int t = 0; t < tokens; t++)
         for (int p = 0; p < panels; p++) sum[t][p] = (tl5_sum){start, start, zero, zero, zero, zero};
     for (int64_t g = 0; g < groups; g += STEP)
-        tl5_step(sum, vectors + BL_PANEL * g, stride, tables + TABLE * g, token_bytes,
-                        ahead + BL_PANEL * panels * g, groups - g < STEP ? groups - g : STEP, tokens, panels);
+        tl5_step(sum, vectors + BL_PANEL * g, stride, tables + TABLE * g, token_bytes, ahead + BL_PANEL * panels * g,
+                 groups - g < STEP ? groups - g : STEP, tokens, panels);
     const int64_t steps = (groups + STEP - 1) / STEP;
     for (int t = 0; t < tokens; t++)
         for (int p = 0; p < panels; p++) tl5_finish(dot + t * dot_stride + BL_PANEL * p, &sum[t][p], steps);
@@ -201,8 +197,8 @@ BL_INLINE void tl5_begin(int32_t *dot, const uint8_t *packed, int64_t panel, int
 
 /* dot (tokens, panels [lo, hi), 64) += one block of groups from g on. Behind the end of these panels come those of the
  * next block; behind the last block, most likely another matrix. */
-BL_INLINE void tl5_sweep(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
-                                int64_t rows, int64_t cols, int64_t g, int64_t lo, int64_t hi, const int tokens)
+BL_INLINE void tl5_sweep(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables, int64_t rows,
+                         int64_t cols, int64_t g, int64_t lo, int64_t hi, const int tokens)
 {
     const int64_t groups = bl_tl5_block_groups(g, cols), following = g + groups;
     const int64_t token_bytes = tl5_token_bytes(cols, tokens);
@@ -218,8 +214,8 @@ BL_INLINE void tl5_sweep(int32_t *dot, int64_t dot_stride, const uint8_t *packed
 }
 
 /* One token or two and panels [lo, hi), all of whose rows dot has room for. */
-static void tl5_look_ups(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
-                                int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void tl5_look_ups(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables, int64_t rows,
+                         int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     for (int64_t t = 0; t < n; t++) tl5_begin(dot + t * dot_stride, packed, lo, hi - lo);
     for (int64_t g = 0; g < bl_tl5_groups(cols); g += BL_TL5_BLOCK, tables += 2 * BL_TL5_TABLE * BL_TL5_BLOCK) {
@@ -229,17 +225,15 @@ static void tl5_look_ups(int32_t *dot, int64_t dot_stride, const uint8_t *packed
 }
 
 /* Rows of a last panel that is not full go through a buffer. */
-static void tl5_gemv(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables,
-                            int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void tl5_gemv(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables, int64_t rows,
+                     int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const int64_t end = hi / BL_PANEL, whole = end * BL_PANEL;
-    if (lo < whole)
-        tl5_look_ups(dot + lo, dot_stride, packed, tables, rows, cols, lo / BL_PANEL, end, n);
+    if (lo < whole) tl5_look_ups(dot + lo, dot_stride, packed, tables, rows, cols, lo / BL_PANEL, end, n);
     if (whole == hi) return;
     int32_t last[TL5_LOOKED_UP][BL_PANEL];
     tl5_look_ups(last[0], BL_PANEL, packed, tables, rows, cols, end, end + 1, n);
-    for (int64_t t = 0; t < n; t++)
-        memcpy(dot + t * dot_stride + whole, last[t], (size_t)(hi - whole) * sizeof **last);
+    for (int64_t t = 0; t < n; t++) memcpy(dot + t * dot_stride + whole, last[t], (size_t)(hi - whole) * sizeof **last);
 }
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
@@ -268,7 +262,7 @@ BL_INLINE tl5_decoder tl5_make_decoder(void)
         fifth[v] = codes[4];
     }
     return (tl5_decoder){{_mm512_loadu_si512(four), _mm512_loadu_si512(fifth)},
-                                {_mm512_loadu_si512(four + 64), _mm512_loadu_si512(fifth + 64)}};
+                         {_mm512_loadu_si512(four + 64), _mm512_loadu_si512(fifth + 64)}};
 }
 
 /* A negative value has 2 - code. */
@@ -278,7 +272,7 @@ BL_INLINE tl5_codes tl5_decode_bytes(__m512i bytes, const tl5_decoder *of)
     const __m512i four = _mm512_permutex2var_epi8(of->first.four, bytes, of->second.four);
     const __m512i fifth = _mm512_permutex2var_epi8(of->first.fifth, bytes, of->second.fifth);
     return (tl5_codes){_mm512_mask_sub_epi8(four, negative, _mm512_set1_epi8((char)0xaa), four),
-                              _mm512_mask_sub_epi8(fifth, negative, _mm512_set1_epi8(2), fifth)};
+                       _mm512_mask_sub_epi8(fifth, negative, _mm512_set1_epi8(2), fifth)};
 }
 
 BL_INLINE __m512i tl5_code(const tl5_codes *codes, const int k)
@@ -296,7 +290,7 @@ BL_INLINE void tl5_load(__m512i group[4], const uint8_t *vectors, int64_t groups
 
 /* sum (tokens, 16 vectors rows) += four groups of a panel, or of its second half, times five quads of each token. */
 BL_INLINE void tl5_add(__m512i sum[][4], const __m512i group[4], const uint8_t *values, int64_t token_bytes,
-                              const tl5_decoder *decoder, const int half, const int tokens, const int vectors)
+                       const tl5_decoder *decoder, const int half, const int tokens, const int vectors)
 {
     __m512i bytes[4];
     tl5_codes codes[4];
@@ -315,10 +309,9 @@ BL_INLINE void tl5_add(__m512i sum[][4], const __m512i group[4], const uint8_t *
 
 /* A few tokens and the rows of a panel, or of half of it; of the panel, count rows are asked for. Meanwhile the same
  * part of the next panel is fetched, and of a first panel, which nobody has fetched, its next block. */
-BL_INLINE void tl5_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
-                               int64_t rows, int64_t cols, int64_t panel, int first, int64_t count,
-                               int64_t token_bytes, const tl5_decoder *decoder, const int half,
-                               const int tokens, const int vectors)
+BL_INLINE void tl5_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values, int64_t rows,
+                        int64_t cols, int64_t panel, int first, int64_t count, int64_t token_bytes,
+                        const tl5_decoder *decoder, const int half, const int tokens, const int vectors)
 {
     const int64_t groups = bl_tl5_groups(cols);
     __m512i sum[TL5_TILE][4], group[4];
@@ -352,15 +345,14 @@ BL_INLINE void tl5_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed,
 }
 
 /* Tiles of up to TL5_TILE tokens: the whole panel where registers hold its sums, else one half after the other. */
-static void tl5_tiles(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                             int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void tl5_tiles(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                      int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const tl5_decoder decoder = tl5_make_decoder();
     const int64_t token_bytes = tl5_token_bytes(cols, n);
 #define BL_TILE(half, tokens, vectors)                                                                                 \
-    tl5_tile(dot + t * dot_stride + row, dot_stride, packed,                                                    \
-                    prepared + sizeof(bl_prepared) + t * token_bytes, rows, cols, row / BL_PANEL, row == lo && t == 0, \
-                    hi - row, token_bytes, &decoder, half, tokens, vectors)
+    tl5_tile(dot + t * dot_stride + row, dot_stride, packed, prepared + sizeof(bl_prepared) + t * token_bytes, rows,   \
+             cols, row / BL_PANEL, row == lo && t == 0, hi - row, token_bytes, &decoder, half, tokens, vectors)
 #define BL_HALVES(tokens) BL_TILE(0, tokens, 2), BL_TILE(1, tokens, 2)
     for (int64_t row = lo; row < hi; row += BL_PANEL)
         for (int64_t t = 0, tokens; t < n; t += tokens) {
@@ -379,7 +371,7 @@ static void tl5_tiles(int32_t *dot, int64_t dot_stride, const uint8_t *packed, c
 }
 
 BL_INLINE void tl5_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
-                                 int64_t quad, int64_t quads)
+                          int64_t quad, int64_t quads)
 {
     const tl5_decoder decoder = tl5_make_decoder();
     const int64_t groups = bl_tl5_groups(cols);
@@ -401,16 +393,14 @@ BL_INLINE void tl5_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
 
 /* ---- both -------------------------------------------------------------------------------------------------------- */
 
-static void tl5_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                            int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void tl5_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                     int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    if (n <= TL5_LOOKED_UP)
-        tl5_gemv(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n);
-    else if (n <= TL5_IN_TILES)
-        tl5_tiles(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n);
+    if (n <= TL5_LOOKED_UP) tl5_gemv(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n);
+    else if (n <= TL5_IN_TILES) tl5_tiles(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n);
     else
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl5_quads(cols),
                       tl5_token_bytes(cols, n), tl5_decode, panel_dot);
 }
 
-static const bl_cell tl5_cell = {tl5_token_bytes, tl5_prepare, tl5_gemm, {BL_CODE_MOST, 5, {TL5_NARROW}}};
+static const bl_cell tl5_cell = {tl5_token_bytes, tl5_prepare, tl5_gemm, {BL_CODE_MOST, 5, {TL5_DIGITS, TL5_WORDS}}};

@@ -6,8 +6,10 @@
 
 enum { TL5_STEP = 6, TL5_NEGATIVE = 33 };
 
-/* The narrow sums of a plane in a byte, then of both in 16 bits, where the complement of T is one more. */
-#define TL5_NARROW {8, 21, TL5_STEP}, {16, 641, BL_TL5_BLOCK}
+/* The narrow sums, as bl_sums has them: of a plane in a byte, then of both in 16 bits, where the complement of T is one
+ * more. */
+#define TL5_DIGITS {8, 21, TL5_STEP}
+#define TL5_WORDS {16, 641, BL_TL5_BLOCK}
 
 /* A byte of each lane from a table of 128, by two look-ups of 64: an index out of their range gives zero. */
 BL_INLINE uint8x16_t look_up128(uint8x16x4_t low, uint8x16x4_t high, uint8x16_t index)
@@ -113,7 +115,7 @@ static void tl5_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_
 
 /* sum[v] += the sums of a plane of one group, for 16 rows each. */
 BL_INLINE void tl5_look_up(int8x16_t sum[4], const uint8_t *plane, const uint8x16_t magnitude[4],
-                                  const uint8x16_t negative[4])
+                           const uint8x16_t negative[4])
 {
     const uint8x16x4_t first = vld1q_u8_x4(plane), second = vld1q_u8_x4(plane + 64);
     for (int v = 0; v < 4; v++) {
@@ -151,14 +153,13 @@ BL_INLINE void tl5_block(int32_t *dot, const uint8_t *vectors, const uint8_t *ta
     int16x8_t sum[4][2];
     for (int v = 0; v < 4; v++) sum[v][0] = sum[v][1] = vdupq_n_s16(0);
     for (int64_t g = 0; g < groups; g += STEP)
-        tl5_step(sum, vectors + BL_PANEL * g, tables + 2 * BL_TL5_TABLE * g,
-                        groups - g < STEP ? groups - g : STEP);
+        tl5_step(sum, vectors + BL_PANEL * g, tables + 2 * BL_TL5_TABLE * g, groups - g < STEP ? groups - g : STEP);
     lut_add(dot, sum);
 }
 
 /* One token, panels [lo, hi). */
-static void tl5_gemv(int32_t *dot, const uint8_t *packed, const uint8_t *tables, int64_t rows, int64_t cols,
-                            int64_t lo, int64_t hi)
+static void tl5_gemv(int32_t *dot, const uint8_t *packed, const uint8_t *tables, int64_t rows, int64_t cols, int64_t lo,
+                     int64_t hi)
 {
     for (int64_t p = lo; p < hi; p++) {
         int32_t negatives[BL_PANEL];
@@ -216,7 +217,7 @@ BL_INLINE void tl5_decode_vector(uint8_t *codes, const uint8x16_t group[4], cons
 }
 
 BL_INLINE void tl5_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
-                                 int64_t quad, int64_t quads)
+                          int64_t quad, int64_t quads)
 {
     uint8_t bytes[BL_TL5_TABLE];
     tl5_make_digits(bytes);
@@ -235,8 +236,8 @@ BL_INLINE void tl5_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
     }
 }
 
-static void tl5_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                            int64_t rows, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void tl5_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
+                     int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     if (n > 1) {
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl5_quads(cols),
@@ -252,5 +253,5 @@ static void tl5_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, co
     }
 }
 
-static const bl_cell tl5_cell = {bl_tl5_token_bytes, tl5_prepare, tl5_gemm,
-                                    {BL_CODE_MOST, 5, {TL5_NARROW, DOT_NARROW(PANEL_STEPS)}}};
+static const bl_cell tl5_cell = {
+    bl_tl5_token_bytes, tl5_prepare, tl5_gemm, {BL_CODE_MOST, 5, {TL5_DIGITS, TL5_WORDS, DOT_NARROW(PANEL_STEPS)}}};

@@ -13,9 +13,8 @@ BL_INLINE void prefetch_kv(const void *cache, int64_t from, int64_t bytes)
 }
 
 /* Each key is read once for all heads, two keys at once so that more chains of additions overlap. */
-BL_INLINE void score_block(float *scores, int64_t stride, const float *q, const void *keys,
-                                 const bl_kv_kind kind, int64_t head_dim, int64_t lo, int64_t hi, float scale,
-                                 const int heads)
+BL_INLINE void score_block(float *scores, int64_t stride, const float *q, const void *keys, const bl_kv_kind kind,
+                           int64_t head_dim, int64_t lo, int64_t hi, float scale, const int heads)
 {
     const int64_t row_bytes = bl_kv_bytes(kind, head_dim);
     for (int64_t p = lo; p < hi; p += 2) {
@@ -58,9 +57,9 @@ static float exp_scores(float *scores, int64_t length)
 
 /* Columns k .. k + 16 vectors of out (heads, head_dim) += sum over positions [lo, hi), in order, of weight times value.
  * Meanwhile as many bytes from `ahead` on are fetched. */
-BL_INLINE void mix_block(float *out, const float *weights, int64_t stride, const void *values,
-                                const bl_kv_kind kind, int64_t head_dim, int64_t lo, int64_t hi, int64_t k,
-                                const uint8_t *ahead, const int vectors, const int heads)
+BL_INLINE void mix_block(float *out, const float *weights, int64_t stride, const void *values, const bl_kv_kind kind,
+                         int64_t head_dim, int64_t lo, int64_t hi, int64_t k, const uint8_t *ahead, const int vectors,
+                         const int heads)
 {
     f32x16 sum[BL_MAX_HEADS][4];
     for (int h = 0; h < heads; h++)
@@ -70,8 +69,7 @@ BL_INLINE void mix_block(float *out, const float *weights, int64_t stride, const
         prefetch_kv(ahead, (p - lo) * bytes, bytes);
         for (int v = 0; v < vectors; v++) {
             const f32x16 value = load_kv(values, p * head_dim + k + 16 * v, kind);
-            for (int h = 0; h < heads; h++)
-                sum[h][v] = add(sum[h][v], mul(set1(weights[h * stride + p]), value));
+            for (int h = 0; h < heads; h++) sum[h][v] = add(sum[h][v], mul(set1(weights[h * stride + p]), value));
         }
     }
     for (int h = 0; h < heads; h++)
@@ -80,9 +78,9 @@ BL_INLINE void mix_block(float *out, const float *weights, int64_t stride, const
 
 /* Blocks of positions stay in the nearest cache while their columns are taken in turn, and the next block is fetched in
  * the order of its addresses. */
-BL_INLINE void mix_blocks(float *out, const float *weights, int64_t stride, const float *total,
-                                 const void *values, const bl_kv_kind kind, int64_t head_dim, int64_t length,
-                                 int64_t lo, int64_t hi, const int heads)
+BL_INLINE void mix_blocks(float *out, const float *weights, int64_t stride, const float *total, const void *values,
+                          const bl_kv_kind kind, int64_t head_dim, int64_t length, int64_t lo, int64_t hi,
+                          const int heads)
 {
     enum { BLOCK = 32 };
     const int64_t row_bytes = bl_kv_bytes(kind, head_dim);
@@ -92,8 +90,8 @@ BL_INLINE void mix_blocks(float *out, const float *weights, int64_t stride, cons
         const uint8_t *ahead = (const uint8_t *)values + (p + BLOCK) * row_bytes;
         int64_t k = lo;
 #define BL_MIX(vectors)                                                                                                \
-    mix_block(out, weights, stride, values, kind, head_dim, p, end, k, ahead + bl_kv_bytes(kind, BLOCK * k),    \
-                     vectors, heads)
+    mix_block(out, weights, stride, values, kind, head_dim, p, end, k, ahead + bl_kv_bytes(kind, BLOCK * k), vectors,  \
+              heads)
         for (; k + 64 <= hi; k += 64) BL_MIX(4); /* whole lines */
         for (; k + 32 <= hi; k += 32) BL_MIX(2);
         for (; k < hi; k += 16) BL_MIX(1);
@@ -115,11 +113,10 @@ BL_INLINE void mix_blocks(float *out, const float *weights, int64_t stride, cons
 
 /* scores (heads, stride), at positions lo <= p < hi, = q (heads, head_dim) . keys (., head_dim) * scale. */
 static void score_keys(float *scores, int64_t stride, const float *q, const void *keys, bl_kv_kind kind,
-                              int64_t head_dim, int64_t lo, int64_t hi, float scale, int heads)
+                       int64_t head_dim, int64_t lo, int64_t hi, float scale, int heads)
 {
 #define BL_SCORE(first, kind, count)                                                                                   \
-    score_block(scores + first * stride, stride, q + first * head_dim, keys, kind, head_dim, lo, hi, scale,    \
-                       count)
+    score_block(scores + first * stride, stride, q + first * head_dim, keys, kind, head_dim, lo, hi, scale, count)
     BL_EACH_HEADS(BL_SCORE);
 #undef BL_SCORE
 }
@@ -127,11 +124,11 @@ static void score_keys(float *scores, int64_t stride, const float *q, const void
 /* Columns lo <= k < hi, multiples of 16, of out (heads, head_dim) = weights (heads, stride) . values (length, head_dim)
  * / total (heads). */
 static void mix_values(float *out, const float *weights, int64_t stride, const float *total, const void *values,
-                              bl_kv_kind kind, int64_t head_dim, int64_t length, int64_t lo, int64_t hi, int heads)
+                       bl_kv_kind kind, int64_t head_dim, int64_t length, int64_t lo, int64_t hi, int heads)
 {
 #define BL_MIX(first, kind, count)                                                                                     \
-    mix_blocks(out + first * head_dim, weights + first * stride, stride, total + first, values, kind, head_dim, \
-                      length, lo, hi, count)
+    mix_blocks(out + first * head_dim, weights + first * stride, stride, total + first, values, kind, head_dim,        \
+               length, lo, hi, count)
     BL_EACH_HEADS(BL_MIX);
 #undef BL_MIX
 }

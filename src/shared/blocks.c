@@ -70,8 +70,7 @@ static void bl_pack_chunk(uint8_t *strip, int r, bl_type type, const uint8_t *ro
 
 /* Strips of rows lo <= row < hi from rows (rows, bl_row_bytes(type, cols)) of a block type; lo is a multiple of
  * BL_STRIP, hi too or it is rows. Rows beyond the matrix are zero. */
-void bl_pack_blocks(uint8_t *to, const uint8_t *from, bl_type type, int64_t rows, int64_t cols,
-                                     int64_t lo, int64_t hi)
+void bl_pack_blocks(uint8_t *to, const uint8_t *from, bl_type type, int64_t rows, int64_t cols, int64_t lo, int64_t hi)
 {
     const int64_t row_bytes = bl_row_bytes(type, cols), strip_bytes = bl_strip_bytes(type, cols);
     for (int64_t first = lo; first < hi; first += BL_STRIP) {
@@ -146,8 +145,7 @@ int64_t bl_unpack_chunk(uint8_t *blocks, const uint8_t *strip, int r, bl_type ty
 }
 
 /* Rows lo <= row < hi, (hi - lo, bl_row_bytes(type, cols)) in ggml's blocks, from strips. */
-void bl_unpack_blocks(uint8_t *to, const uint8_t *strips, bl_type type, int64_t cols, int64_t lo,
-                                       int64_t hi)
+void bl_unpack_blocks(uint8_t *to, const uint8_t *strips, bl_type type, int64_t cols, int64_t lo, int64_t hi)
 {
     uint8_t blocks[BL_CHUNK_BYTES];
     for (int64_t row = lo; row < hi; row++)

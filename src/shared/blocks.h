@@ -23,8 +23,8 @@
 #include "shared/numerics.h"
 
 enum {
-    BL_STRIP_TOKENS = 8, /* that meet the codes of a unit as soon as they are decoded */
-    BL_CHUNK = 256,      /* columns: one unit of every lane */
+    BL_STRIP_TOKENS = 8,  /* that meet the codes of a unit as soon as they are decoded */
+    BL_CHUNK = 256,       /* columns: one unit of every lane */
     BL_CHUNK_BYTES = 272, /* most that a row of a chunk takes in ggml's blocks: 8 of Q8_0 */
     BL_HALVES_BYTES = 2 * BL_STRIP
 };
@@ -105,8 +105,8 @@ typedef struct {
     const uint8_t *units;  /* (count) */
     const uint8_t *halves; /* of the first unit; those of the next are halves_step bytes further */
     int64_t halves_step;
-    const bl_fixed *x;     /* (count) of the first token */
-    int64_t token_bytes;   /* from one token to the next */
+    const bl_fixed *x;   /* (count) of the first token */
+    int64_t token_bytes; /* from one token to the next */
     int64_t count;
 } bl_lane;
 

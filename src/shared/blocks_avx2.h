@@ -71,8 +71,7 @@ BL_INLINE void lane_sums(float *sums, const bl_type type, const bl_lane *lane, c
             __m256i codes[4];
             unit_codes(codes, type, from);
             const __m256 scale = unit_scales(type, unit, halves, 8 * h);
-            for (int64_t t = 0; t < n; t++)
-                sum[t][h] = add_group(sum[t][h], codes, scale, bl_lane_x(lane, u, t), type);
+            for (int64_t t = 0; t < n; t++) sum[t][h] = add_group(sum[t][h], codes, scale, bl_lane_x(lane, u, t), type);
         }
     }
     for (int64_t t = 0; t < n; t++)

@@ -16,8 +16,8 @@ BL_INLINE void unit_codes(__m512i u8x64[4], const bl_type type, const uint8_t *c
         enum { SELECT = 0xe4 }; /* the first where the mask has ones, else the second */
         const __m512i mask = _mm512_set1_epi8(63), low = _mm512_set1_epi8(3), middle = _mm512_set1_epi8(12);
         const __m512i c = load_i8x64(codes + 128);
-        const __m512i upper = _mm512_ternarylogic_epi64(_mm512_srli_epi16(b, 4), _mm512_srli_epi16(c, 2), middle,
-                                                        SELECT);
+        const __m512i upper =
+            _mm512_ternarylogic_epi64(_mm512_srli_epi16(b, 4), _mm512_srli_epi16(c, 2), middle, SELECT);
         const __m512i all = _mm512_ternarylogic_epi64(_mm512_srli_epi16(a, 6), upper, low, SELECT);
         u8x64[0] = _mm512_and_si512(a, mask), u8x64[1] = _mm512_and_si512(b, mask);
         u8x64[2] = _mm512_and_si512(c, mask), u8x64[3] = _mm512_and_si512(all, mask);
@@ -33,7 +33,7 @@ BL_INLINE __m512 unit_scales(const bl_type type, const uint8_t *unit, const uint
 
 /* Add the dot products of 32 rows with a group. */
 BL_INLINE void add_group(__m512 sum[2], const __m512i u8x64[2][4], const __m512 scale[2], const bl_fixed *x,
-                           const int offset)
+                         const int offset)
 {
     __m512i dot[2][3];
     for (int d = 0; d < 3; d++) {

@@ -22,7 +22,7 @@ BL_INLINE void unit_codes(int8x16_t q[4], const bl_type type, const uint8_t *cod
 
 /* sum + the dot product of 4 rows with a group. */
 BL_INLINE float32x4_t add_group(float32x4_t sum, const int8x16_t q[4], float32x4_t scale, const bl_fixed *x,
-                                  const bl_type type)
+                                const bl_type type)
 {
     const int32_t added = type == BL_Q8_0 ? 0 : x->sum * (1 << bl_code_offset(type));
     int32x4_t dot[3] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(-added)};
@@ -38,8 +38,7 @@ BL_INLINE float32x4_t add_group(float32x4_t sum, const int8x16_t q[4], float32x4
 }
 
 /* 16 rows of a unit, the first of which is `row`. */
-BL_INLINE void add_rows(float *sums, const bl_type type, const bl_lane *lane, int64_t u, const int row,
-                                int64_t n)
+BL_INLINE void add_rows(float *sums, const bl_type type, const bl_lane *lane, int64_t u, const int row, int64_t n)
 {
     const uint8_t *unit = lane->units + u * bl_unit_bytes(type);
     const uint8_t *from = unit + bl_unit_scales(type) + row / BL_LANES * bl_codes_bytes(type);

@@ -31,8 +31,8 @@ static void dense_prepare(uint8_t *prepared, const float *x, int64_t cols)
 /* ---- block types ------------------------------------------------------------------------------------------------- */
 
 /* out (n, 32) = a strip . n tokens, at most BL_STRIP_TOKENS. */
-BL_INLINE void multiply_strip(float *out, const bl_type type, const uint8_t *strip, const uint8_t *prepared, int64_t cols,
-                            const int64_t n)
+BL_INLINE void multiply_strip(float *out, const bl_type type, const uint8_t *strip, const uint8_t *prepared,
+                              int64_t cols, const int64_t n)
 {
     float sums[BL_LANES][BL_STRIP_TOKENS * BL_STRIP];
     const int64_t groups = cols / BL_LANES, block_groups = bl_block_cols(type) / BL_LANES;
@@ -54,7 +54,7 @@ BL_INLINE void multiply_strip(float *out, const bl_type type, const uint8_t *str
 }
 
 BL_INLINE void block_range(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
-                                  const uint8_t *prepared, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+                           const uint8_t *prepared, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const int64_t token_bytes = dense_bytes(cols), strip_bytes = bl_strip_bytes(type, cols);
     for (int64_t row = lo; row < hi; row += BL_STRIP) {
@@ -93,7 +93,7 @@ BL_INLINE f32x16 last_weights(const bl_type type, const uint8_t *source, int64_t
 /* One token, `rows` rows at once so that their chains of additions overlap. Meanwhile the next rows are fetched, in the
  * order of their addresses. */
 BL_INLINE void float_gemv(float *out, const bl_type type, const uint8_t *weights, const float *x, int64_t cols,
-                                 const int rows)
+                          const int rows)
 {
     const int64_t row_bytes = bl_row_bytes(type, cols);
     const int64_t full = cols / BL_LANES * BL_LANES;
@@ -123,15 +123,14 @@ BL_INLINE void decode_floats(float *decoded, const bl_type type, const uint8_t *
 {
     const int64_t full = columns / BL_LANES * BL_LANES;
     for (int64_t line = 0; line < bl_row_bytes(type, columns); line += 64) prefetch(source + line + BL_AHEAD);
-    for (int64_t k = 0; k < full; k += BL_LANES)
-        store(decoded + k, load_weights(type, source + bl_row_bytes(type, k)));
-    if (full < columns)
-        store(decoded + full, last_weights(type, source + bl_row_bytes(type, full), columns - full));
+    for (int64_t k = 0; k < full; k += BL_LANES) store(decoded + k, load_weights(type, source + bl_row_bytes(type, k)));
+    if (full < columns) store(decoded + full, last_weights(type, source + bl_row_bytes(type, full), columns - full));
 }
 
-/* Up to FLOAT_TOKENS tokens, FLOAT_ROWS rows: each chunk of weights is decoded once and meets every token from the cache. */
+/* Up to FLOAT_TOKENS tokens, FLOAT_ROWS rows: each chunk of weights is decoded once and meets every token from the
+ * cache. */
 BL_INLINE void float_rows(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
-                                 const uint8_t *prepared, int64_t cols, int rows, int64_t n)
+                          const uint8_t *prepared, int64_t cols, int rows, int64_t n)
 {
     const int64_t row_bytes = bl_row_bytes(type, cols), token_bytes = dense_bytes(cols);
     float decoded[FLOAT_ROWS][BL_CHUNK] = {{0}};
@@ -160,7 +159,7 @@ BL_INLINE void float_rows(float *out, int64_t out_stride, const bl_type type, co
 }
 
 BL_INLINE void float_range(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
-                                  const uint8_t *prepared, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+                           const uint8_t *prepared, int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
     const int64_t row_bytes = bl_row_bytes(type, cols), token_bytes = dense_bytes(cols);
     for (int64_t row = lo; row < hi;) {
@@ -184,8 +183,8 @@ BL_INLINE void float_range(float *out, int64_t out_stride, const bl_type type, c
 /* out[t * out_stride + row] = weights . activations for rows lo <= row < hi and tokens 0 <= t < n of prepared (n,
  * dense_bytes(cols)). weights: rows (rows, bl_row_bytes(type, cols)) of floats, or strips, of which lo and hi are
  * multiples, or hi is the number of rows. */
-static void dense_gemm(float *out, int64_t out_stride, bl_type type, const uint8_t *weights,
-                              const uint8_t *prepared, int64_t cols, int64_t lo, int64_t hi, int64_t n)
+static void dense_gemm(float *out, int64_t out_stride, bl_type type, const uint8_t *weights, const uint8_t *prepared,
+                       int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
 #define BL_RANGE(kind, type) kind(out, out_stride, type, weights, prepared, cols, lo, hi, n)
     switch (type) { /* the loops are instantiated for a type known to the compiler */
@@ -200,10 +199,7 @@ static void dense_gemm(float *out, int64_t out_stride, bl_type type, const uint8
 }
 
 /* Weights of 16 columns with one scale. */
-BL_INLINE f32x16 scale_codes(const int8_t *q, float scale)
-{
-    return mul(load_i8(q), set1(scale));
-}
+BL_INLINE f32x16 scale_codes(const int8_t *q, float scale) { return mul(load_i8(q), set1(scale)); }
 
 /* out (256) = one block of Q6_K: low 4 bits (128 bytes), high 2 bits (64), int8 scale of every 16 (16), half scale. */
 BL_INLINE void decode_q6_k(float *out, const uint8_t *block)
@@ -212,8 +208,7 @@ BL_INLINE void decode_q6_k(float *out, const uint8_t *block)
     int8_t q[256];
     unpack_i6x128(q, block, block + 128);
     unpack_i6x128(q + 128, block + 64, block + 160);
-    for (int g = 0; g < 16; g++)
-        store(out + 16 * g, scale_codes(q + 16 * g, d * (float)(int8_t)block[192 + g]));
+    for (int g = 0; g < 16; g++) store(out + 16 * g, scale_codes(q + 16 * g, d * (float)(int8_t)block[192 + g]));
 }
 
 /* out (32) = one block of Q8_0 or Q4_0: half scale, then the codes. */

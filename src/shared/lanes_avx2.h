@@ -5,7 +5,11 @@
 
 typedef struct { __m256 low, high; } f32x16;
 
-BL_INLINE f32x16 make_f32x16(__m256 low, __m256 high) { f32x16 v = {low, high}; return v; }
+BL_INLINE f32x16 make_f32x16(__m256 low, __m256 high)
+{
+    f32x16 v = {low, high};
+    return v;
+}
 BL_INLINE f32x16 zero(void) { return make_f32x16(_mm256_setzero_ps(), _mm256_setzero_ps()); }
 BL_INLINE f32x16 set1(float x) { return make_f32x16(_mm256_set1_ps(x), _mm256_set1_ps(x)); }
 BL_INLINE f32x16 load(const float *p) { return make_f32x16(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }

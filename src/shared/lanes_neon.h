@@ -34,10 +34,9 @@ BL_INLINE f32x16 load_f16(const uint8_t *p)
 BL_INLINE f32x16 load_bf16(const uint8_t *p)
 {
     const uint16x8_t a = vreinterpretq_u16_u8(vld1q_u8(p)), b = vreinterpretq_u16_u8(vld1q_u8(p + 16));
-    return make_f32x16(vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(a), 16)),
-                       vreinterpretq_f32_u32(vshll_high_n_u16(a, 16)),
-                       vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(b), 16)),
-                       vreinterpretq_f32_u32(vshll_high_n_u16(b, 16)));
+    return make_f32x16(
+        vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(a), 16)), vreinterpretq_f32_u32(vshll_high_n_u16(a, 16)),
+        vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(b), 16)), vreinterpretq_f32_u32(vshll_high_n_u16(b, 16)));
 }
 BL_INLINE f32x16 load_i8(const int8_t *p)
 {

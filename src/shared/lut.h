@@ -15,19 +15,17 @@
 #include "shared/panel.h"
 
 enum {
-    BL_LUT_PANELS = 4,     /* of a tile */
+    BL_LUT_PANELS = 4, /* of a tile */
     BL_LUT_ROWS = BL_LUT_PANELS * BL_PANEL,
-    BL_LUT_TOKENS = 4,     /* most that are computed by look-up: beyond, decoding pays */
-    BL_LUT_CHUNK = 384,    /* columns that are packed at once: whole blocks of i2_s, whole steps of tl1 and tl2 */
+    BL_LUT_TOKENS = 4,  /* most that are computed by look-up: beyond, decoding pays */
+    BL_LUT_CHUNK = 384, /* columns that are packed at once: whole blocks of i2_s, whole steps of tl1 and tl2 */
     BL_LUT_CHUNK_BYTES = BL_LUT_CHUNK / 4,
-    BL_LUT_ZEROS = 0x55,   /* four weights of zero */
-    BL_LUT_AHEAD = 16384   /* bytes ahead that are fetched: some tiers read a span of steps panel after panel */
+    BL_LUT_ZEROS = 0x55, /* four weights of zero */
+    BL_LUT_AHEAD = 16384 /* bytes ahead that are fetched: some tiers read a span of steps panel after panel */
 };
 
 /* A layout for some number of columns. */
-typedef struct {
-    int64_t steps, step_bytes;
-} bl_lut_layout;
+typedef struct { int64_t steps, step_bytes; } bl_lut_layout;
 
 /* From one step of a panel to the next. */
 BL_INLINE int64_t bl_lut_stride(bl_lut_layout of, int64_t rows, int64_t panel)

@@ -1,4 +1,5 @@
-/* What the look-up kernels share with 512-bit registers. Included by avx512.h inside its target region; see lut_avx2.h. */
+/* What the look-up kernels share with 512-bit registers; see lut_avx2.h. Included by the tier avx512 inside its target
+ * region. */
 
 /* A value that stays in a register: gcc would load it again for each use, and loads are as scarce as look-ups. */
 BL_INLINE __m512i lut_kept(__m512i v)

@@ -12,9 +12,24 @@
 
 enum { BL_LANES = 16 };
 
-BL_INLINE uint32_t bl_bits(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
-BL_INLINE float bl_float(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
-BL_INLINE uint16_t bl_load_u16(const uint8_t *p) { uint16_t u; memcpy(&u, p, 2); return u; }
+BL_INLINE uint32_t bl_bits(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return u;
+}
+BL_INLINE float bl_float(uint32_t u)
+{
+    float x;
+    memcpy(&x, &u, 4);
+    return x;
+}
+BL_INLINE uint16_t bl_load_u16(const uint8_t *p)
+{
+    uint16_t u;
+    memcpy(&u, p, 2);
+    return u;
+}
 
 /* IEEE half to float, exact; scaling by 2^112 lets the multiplier normalize subnormals. */
 BL_INLINE float bl_from_f16(uint16_t half)
@@ -112,7 +127,7 @@ BL_INLINE float bl_fixed_group(int32_t whole[16], const float x[16])
         return bl_float(max_bits);
     }
     uint32_t exponent = max_bits >> 23; /* biased: the largest |x| is below 2^(exponent - 126) */
-    if (exponent < 20) exponent = 20; /* that scale and step are normal numbers */
+    if (exponent < 20) exponent = 20;   /* that scale and step are normal numbers */
     const float scale = bl_float((273 - exponent) << 23);
     for (int j = 0; j < 16; j++) {
         const float rounded = bl_rint(x[j] * scale), limit = 1048575.0f;
@@ -129,12 +144,20 @@ BL_INLINE void bl_sincos(float angle, float *sine, float *cosine)
     const double n = (x * 0.63661977236758134308 + 6755399441055744.0) - 6755399441055744.0;
     const double r = (x - n * 1.57079632673412561417) - n * 6.07710050650619224932e-11;
     const double z = r * r;
-    const double s = r + r * z * (-1.66666666666666324348e-01 + z * (8.33333333332248946124e-03 +
-                     z * (-1.98412698298579493134e-04 + z * (2.75573137070700676789e-06 +
-                     z * (-2.50507602534068634195e-08 + z * 1.58969099521155010221e-10)))));
-    const double c = 1.0 - 0.5 * z + z * z * (4.16666666666666019037e-02 + z * (-1.38888888888741095749e-03 +
-                     z * (2.48015872894767294178e-05 + z * (-2.75573143513906633035e-07 +
-                     z * (2.08757232129817482790e-09 + z * -1.13596475577881948265e-11)))));
+    double s = 1.58969099521155010221e-10;
+    s = -2.50507602534068634195e-08 + z * s;
+    s = 2.75573137070700676789e-06 + z * s;
+    s = -1.98412698298579493134e-04 + z * s;
+    s = 8.33333333332248946124e-03 + z * s;
+    s = -1.66666666666666324348e-01 + z * s;
+    s = r + r * z * s;
+    double c = -1.13596475577881948265e-11;
+    c = 2.08757232129817482790e-09 + z * c;
+    c = -2.75573143513906633035e-07 + z * c;
+    c = 2.48015872894767294178e-05 + z * c;
+    c = -1.38888888888741095749e-03 + z * c;
+    c = 4.16666666666666019037e-02 + z * c;
+    c = 1.0 - 0.5 * z + z * z * c;
     const int quadrant = (int)((int64_t)n & 3);
     const double sines[4] = {s, c, -s, -c};
     *sine = (float)sines[quadrant];

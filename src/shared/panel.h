@@ -45,7 +45,7 @@ typedef void (*bl_panel_dot)(int32_t *sum, const uint8_t *codes, const uint8_t *
                              int64_t quads, int64_t n);
 
 BL_INLINE void bl_panel_dot_plain(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
-                                   int64_t quads, int64_t n)
+                                  int64_t quads, int64_t n)
 {
     for (int64_t t = 0; t < n; t++)
         for (int64_t quad = 0; quad < quads; quad++) {

@@ -5,8 +5,8 @@
 enum { PANEL_STEPS = 40 };
 
 /* sum += codes . values for 8 vectors rows of a panel and a few tokens, over at most PANEL_STEPS quads. */
-BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
-                                 int64_t quads, const int vectors, const int tokens)
+BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes, int64_t quads,
+                          const int vectors, const int tokens)
 {
     __m256i part[6][4];
     for (int t = 0; t < tokens; t++)
@@ -31,15 +31,15 @@ BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *val
 
 /* The whole panel for 1 to 6 tokens: as many vectors at once as leave registers for the codes. */
 BL_INLINE void panel_tokens(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
-                                   int64_t quads, const int tokens)
+                            int64_t quads, const int tokens)
 {
     const int vectors = tokens < 3 ? 4 : 2;
     for (int v = 0; v < BL_PANEL / 8; v += vectors)
         panel_tile(sum + 8 * v, codes + 32 * v, values, token_bytes, quads, vectors, tokens);
 }
 
-static void panel_dot(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
-                                       int64_t quads, int64_t n)
+static void panel_dot(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes, int64_t quads,
+                      int64_t n)
 {
 #define BL_TOKENS(tokens) panel_tokens(to, c, q, token_bytes, steps, tokens)
     for (int64_t quad = 0; quad < quads; quad += PANEL_STEPS) {

@@ -9,8 +9,8 @@ BL_INLINE __m512i broadcast_quad(const uint8_t *values)
     return _mm512_set1_epi32(four);
 }
 
-BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
-                                 int64_t quads, const int tokens)
+BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes, int64_t quads,
+                          const int tokens)
 {
     __m512i sum_i32x16[6][4];
     for (int t = 0; t < tokens; t++)
@@ -30,8 +30,8 @@ BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *val
         for (int v = 0; v < 4; v++) _mm512_storeu_si512(sum + BL_PANEL * t + 16 * v, sum_i32x16[t][v]);
 }
 
-BL_INLINE void panel_dot(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
-                                int64_t quads, int64_t n)
+BL_INLINE void panel_dot(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes, int64_t quads,
+                         int64_t n)
 {
 #define BL_TILE(tokens) panel_tile(sum, codes, values, token_bytes, quads, tokens)
     for (; n >= 6; n -= 6, sum += 6 * BL_PANEL, values += 6 * token_bytes) BL_TILE(6);

@@ -4,8 +4,8 @@
 enum { PANEL_STEPS = 120 };
 
 /* sum (tokens, 64) += codes . values for 16 rows. */
-BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
-                                 int64_t quads, const int tokens)
+BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes, int64_t quads,
+                          const int tokens)
 {
     for (int64_t first = 0; first < quads; first += PANEL_STEPS) {
         const int64_t end = quads - first < PANEL_STEPS ? quads : first + PANEL_STEPS;
@@ -32,8 +32,8 @@ BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *val
     }
 }
 
-BL_INLINE void panel_dot(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
-                                int64_t quads, int64_t n)
+BL_INLINE void panel_dot(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes, int64_t quads,
+                         int64_t n)
 {
     for (; n > 0; n -= 2, sum += 2 * BL_PANEL, values += 2 * token_bytes)
         for (int row = 0; row < BL_PANEL; row += 16)

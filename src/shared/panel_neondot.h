@@ -14,8 +14,8 @@ BL_INLINE int32x4_t dot_quad(int32x4_t sum, int8x16_t codes, int8x16_t q, const 
 
 /* sum (tokens, 64) += codes . values for 16 rows and up to four quads. All 16 bytes of values are read: a token is a
  * whole number of 64 bytes. */
-BL_INLINE void panel_quads(int32x4_t sum[4][4], const uint8_t *codes, const uint8_t *values,
-                                  int64_t token_bytes, const int quads, const int tokens)
+BL_INLINE void panel_quads(int32x4_t sum[4][4], const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
+                           const int quads, const int tokens)
 {
     int8x16_t q[4];
     for (int t = 0; t < tokens; t++) q[t] = vreinterpretq_s8_u8(vld1q_u8(values + t * token_bytes));
@@ -26,8 +26,8 @@ BL_INLINE void panel_quads(int32x4_t sum[4][4], const uint8_t *codes, const uint
         }
 }
 
-BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
-                                 int64_t quads, const int tokens)
+BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes, int64_t quads,
+                          const int tokens)
 {
     int32x4_t sum_i32x4[4][4];
     for (int t = 0; t < tokens; t++)
@@ -43,8 +43,8 @@ BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *val
         for (int v = 0; v < 4; v++) vst1q_s32(sum + BL_PANEL * t + 4 * v, sum_i32x4[t][v]);
 }
 
-BL_INLINE void panel_dot(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
-                                int64_t quads, int64_t n)
+BL_INLINE void panel_dot(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes, int64_t quads,
+                         int64_t n)
 {
 #define BL_TILE(tokens) panel_tile(sum + row, codes + 4 * row, values, token_bytes, quads, tokens)
     for (; n > 0; n -= 4, sum += 4 * BL_PANEL, values += 4 * token_bytes)

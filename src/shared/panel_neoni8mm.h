@@ -20,7 +20,7 @@ BL_INLINE panel_rows panel_load(const uint8_t *codes, const int quads)
 /* The dots of 8 rows with the tokens of `pairs` pairs in two quads. Of a single quad, 8 bytes of values are read, too:
  * a token is a whole number of 64 bytes. */
 BL_INLINE void panel_quads(int32x4_t sum[4][4], const uint8_t *codes, const uint8_t *const *token, int64_t quad,
-                                  const int quads, const int pairs)
+                           const int quads, const int pairs)
 {
     const panel_rows rows = panel_load(codes + BL_QUAD_BYTES * quad, quads);
     for (int p = 0; p < pairs; p++) {
@@ -32,8 +32,8 @@ BL_INLINE void panel_quads(int32x4_t sum[4][4], const uint8_t *codes, const uint
 
 /* sum (tokens, 64) += codes . values for 8 rows and all tokens of `pairs` pairs; the last of an odd number of tokens is
  * its own partner. */
-BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
-                                 int64_t quads, const int pairs, int64_t tokens)
+BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes, int64_t quads,
+                          const int pairs, int64_t tokens)
 {
     const uint8_t *token[8];
     for (int t = 0; t < 2 * pairs; t++) token[t] = values + (t < tokens ? t : tokens - 1) * token_bytes;
@@ -53,8 +53,8 @@ BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *val
         }
 }
 
-BL_INLINE void panel_dot(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
-                                int64_t quads, int64_t n)
+BL_INLINE void panel_dot(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes, int64_t quads,
+                         int64_t n)
 {
 #define BL_TILE(pairs)                                                                                                 \
     panel_tile(sum + row, codes + 4 * row, values, token_bytes, quads, pairs, n < 2 * pairs ? n : 2 * pairs)

@@ -56,7 +56,9 @@ static uint64_t roof_multiply(int64_t rounds)
 #define BL_START(x) __m256i x = _mm256_set1_epi8(#x[0]); /* equal chains would be made one */
 #define BL_END(x) all = _mm256_xor_si256(all, x);
     BL_ROOF_CHAINS(BL_START)
-    for (int64_t r = 0; r < rounds; r++) { BL_ROOF_CHAINS(BL_STEP) }
+    for (int64_t r = 0; r < rounds; r++) {
+        BL_ROOF_CHAINS(BL_STEP)
+    }
     __m256i all = product;
     BL_ROOF_CHAINS(BL_END)
 #undef BL_START

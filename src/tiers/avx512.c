@@ -1,4 +1,5 @@
-/* AVX-512 of Ice Lake and Zen 4 up: integer dot products by vpdpbusd (VNNI). scalar.c states what each function does. */
+/* AVX-512 of Ice Lake and Zen 4 up: integer dot products by vpdpbusd (VNNI). scalar.c states what each function
+ * does. */
 #include "tiers/tier.h"
 
 #if BL_X86
@@ -41,7 +42,9 @@ static uint64_t roof_multiply(int64_t rounds)
 #define BL_START(x) __m512i x = _mm512_set1_epi8(#x[0]);
 #define BL_END(x) all = _mm512_add_epi32(all, x);
     BL_ROOF_CHAINS(BL_START)
-    for (int64_t r = 0; r < rounds; r++) { BL_ROOF_CHAINS(BL_STEP) }
+    for (int64_t r = 0; r < rounds; r++) {
+        BL_ROOF_CHAINS(BL_STEP)
+    }
     __m512i all = _mm512_setzero_si512();
     BL_ROOF_CHAINS(BL_END)
 #undef BL_START

@@ -61,7 +61,9 @@ static uint64_t roof_multiply(int64_t rounds)
 #define BL_START(x) __m256i x = _mm256_set1_epi8(#x[0]);
 #define BL_END(x) all = _mm256_add_epi32(all, x);
     BL_ROOF_CHAINS(BL_START)
-    for (int64_t r = 0; r < rounds; r++) { BL_ROOF_CHAINS(BL_STEP) }
+    for (int64_t r = 0; r < rounds; r++) {
+        BL_ROOF_CHAINS(BL_STEP)
+    }
     __m256i all = _mm256_setzero_si256();
     BL_ROOF_CHAINS(BL_END)
 #undef BL_START

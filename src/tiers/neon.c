@@ -35,7 +35,9 @@ static uint64_t roof_multiply(int64_t rounds)
 #define BL_STEP(x) x = vmlal_s8(x, vget_low_s8(vreinterpretq_s8_s16(x)), values);
 #define BL_END(x) all = veorq_s16(all, x);
     BL_ROOF_CHAINS(BL_START)
-    for (int64_t r = 0; r < rounds; r++) { BL_ROOF_CHAINS(BL_STEP) }
+    for (int64_t r = 0; r < rounds; r++) {
+        BL_ROOF_CHAINS(BL_STEP)
+    }
     int16x8_t all = vdupq_n_s16(0);
     BL_ROOF_CHAINS(BL_END)
 #undef BL_START

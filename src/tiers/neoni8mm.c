@@ -33,7 +33,9 @@ static uint64_t roof_multiply(int64_t rounds)
 #define BL_STEP(x) x = vusmmlaq_s32(x, codes, values);
 #define BL_END(x) all = vaddq_s32(all, x);
     BL_ROOF_CHAINS(BL_START)
-    for (int64_t r = 0; r < rounds; r++) { BL_ROOF_CHAINS(BL_STEP) }
+    for (int64_t r = 0; r < rounds; r++) {
+        BL_ROOF_CHAINS(BL_STEP)
+    }
     int32x4_t all = vdupq_n_s32(0);
     BL_ROOF_CHAINS(BL_END)
 #undef BL_START

@@ -6,9 +6,24 @@
 typedef struct { float lane[BL_LANES]; } f32x16;
 #define EACH_LANE for (int j = 0; j < BL_LANES; j++)
 
-BL_INLINE f32x16 zero(void) { f32x16 v; EACH_LANE v.lane[j] = 0.0f; return v; }
-BL_INLINE f32x16 set1(float x) { f32x16 v; EACH_LANE v.lane[j] = x; return v; }
-BL_INLINE f32x16 load(const float *p) { f32x16 v; memcpy(&v, p, sizeof v); return v; }
+BL_INLINE f32x16 zero(void)
+{
+    f32x16 v;
+    EACH_LANE v.lane[j] = 0.0f;
+    return v;
+}
+BL_INLINE f32x16 set1(float x)
+{
+    f32x16 v;
+    EACH_LANE v.lane[j] = x;
+    return v;
+}
+BL_INLINE f32x16 load(const float *p)
+{
+    f32x16 v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
 BL_INLINE void store(float *p, f32x16 v) { memcpy(p, &v, sizeof v); }
 BL_INLINE f32x16 load_f16(const uint8_t *p)
 {
@@ -22,9 +37,22 @@ BL_INLINE f32x16 load_bf16(const uint8_t *p)
     EACH_LANE v.lane[j] = bl_from_bf16(bl_load_u16(p + 2 * j));
     return v;
 }
-BL_INLINE f32x16 load_i8(const int8_t *p) { f32x16 v; EACH_LANE v.lane[j] = (float)p[j]; return v; }
-BL_INLINE f32x16 add(f32x16 a, f32x16 b) { EACH_LANE a.lane[j] += b.lane[j]; return a; }
-BL_INLINE f32x16 mul(f32x16 a, f32x16 b) { EACH_LANE a.lane[j] *= b.lane[j]; return a; }
+BL_INLINE f32x16 load_i8(const int8_t *p)
+{
+    f32x16 v;
+    EACH_LANE v.lane[j] = (float)p[j];
+    return v;
+}
+BL_INLINE f32x16 add(f32x16 a, f32x16 b)
+{
+    EACH_LANE a.lane[j] += b.lane[j];
+    return a;
+}
+BL_INLINE f32x16 mul(f32x16 a, f32x16 b)
+{
+    EACH_LANE a.lane[j] *= b.lane[j];
+    return a;
+}
 BL_INLINE float reduce(f32x16 v)
 {
     for (int width = BL_LANES / 2; width; width /= 2)
