@@ -1,8 +1,9 @@
 """Train a ternary model on a text of yours: ``python -m bitnet_lut.finetune text.txt -o out.gguf``.
 
-An example of the whole road: the model of the package becomes one of PyTorch, learns the text, is
+An example of the whole way: the model of the package becomes one of PyTorch, learns the text, is
 written as a GGUF file, and goes on from the text's first words. That takes a few minutes on two CPU
-cores. The last tenth of the text is not trained on: how well it is foretold shows the progress.
+cores. The last tenth of the text is not trained on: how well the model predicts it shows
+the progress.
 
 Needs ``pip install 'bitnet_lut[train]'``.
 """
@@ -25,8 +26,8 @@ from torch import Tensor  # isort: skip
 
 __all__ = ["main"]
 
-_SHORTEST = 40  # tokens of a text that anything can be learnt from
-_WARM_UP = 0.1  # of the steps
+_SHORTEST = 40  # tokens; less text teaches nothing
+_WARM_UP = 0.1  # share of the steps
 _PROMPT = 6  # words
 _SHOWN = 60  # tokens
 

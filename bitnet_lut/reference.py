@@ -166,7 +166,7 @@ def block_dot(matrix: DenseMatrix, x: Floats) -> Floats:
 
 
 def linear(matrix: TernaryMatrix | DenseMatrix, x: Floats) -> Floats:
-    """``x @ matrix.T``: (n, K) to (n, M). Ternary matrices meet activations quantized to int8."""
+    """``x @ matrix.T``: (n, K) to (n, M). Ternary ones multiply int8 codes."""
     if isinstance(matrix, DenseMatrix) and matrix.in_strips:
         return block_dot(matrix, x)
     if isinstance(matrix, DenseMatrix):
@@ -226,7 +226,7 @@ def rope(x: Floats, cosine: Floats, sine: Floats, *, interleaved: bool) -> Float
 
 
 def to_half(x: Floats) -> NDArray[np.float16]:
-    """To half precision, nearest even; beyond 65520 infinity."""
+    """To half precision, rounded to nearest even; infinity from 65520 on."""
     with np.errstate(over="ignore"):
         return x.astype(np.float16)
 

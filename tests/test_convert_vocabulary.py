@@ -99,7 +99,7 @@ def test_pre_tokenizers_are_recognized_by_their_regexes(folder_of):
         state["pre_tokenizer"]["pretokenizers"][0] = split("[a-z]+")
 
     folder = folder_of("llama-bpe", llama_of_1bit)
-    with pytest.raises(FormatError, match=r"\[a-z\].*none of llama-bpe.*name the one to write"):
+    with pytest.raises(FormatError, match=r"\[a-z\].*not one of llama-bpe.*name the one to write"):
         from_folder(folder, 764)
     found, warnings = from_folder(folder, 764, "qwen2")
     assert found["tokenizer.ggml.pre"] == "qwen2"

@@ -248,10 +248,10 @@ def test_bytes_of_no_group_run_but_are_told(tmp_path, tl5_file, byte):
     path = changed(tl5_file, tmp_path / "bad", byte_of_first_group(), byte)
     with Model(path, kernel="tl5") as model:
         assert np.isfinite(model.forward([1, 2, 3])).all()
-    assert any("none that is written" in text and QUERY in text for text in inspect_model(path).odd)
-    with pytest.raises(FormatError, match=rf"{QUERY}.*none that is written"):
+    assert any("unknown group byte" in text and QUERY in text for text in inspect_model(path).odd)
+    with pytest.raises(FormatError, match=rf"{QUERY}.*unknown group byte"):
         Model(path, kernel="i2_s")
-    with pytest.raises(FormatError, match=rf"{QUERY}.*none that is written"):
+    with pytest.raises(FormatError, match=rf"{QUERY}.*unknown group byte"):
         convert(path, tmp_path / "out")
 
 

@@ -115,7 +115,7 @@ def test_unsupported_and_damaged_folders_are_refused(folder):
     write(folder, "config.json", eos_token_id=["a"])
     refused(r"config\.json: eos_token_id is 'a'")
     write(folder, "config.json", eos_token="<end>")
-    refused(r"config\.json: eos_token '<end>' is no token")
+    refused(r"config\.json: eos_token '<end>' is not a token")
     (folder / "config.json").write_text("[1]")
     refused(r"config\.json is not a JSON object")
     (folder / "config.json").write_text("{")

@@ -21,16 +21,16 @@ __all__ = ["AboveRoofError", "ModelFigure", "Report", "bench", "bytes_per_token"
 TOLERANCE = 1.05
 # Runs of the roofs that a doubtful figure is compared with once more.
 _ROOF_RUNS_AGAIN = 7
-_PROFILED_TOKENS = 16  # of a generation
+_PROFILED_TOKENS = 16  # of the generation that is profiled
 
 
 class AboveRoofError(ValueError):
-    """A result is faster than the machine can be, so it is wrong, or what was counted is."""
+    """A result is above the measured roof of the machine: it, or the count behind it, is wrong."""
 
 
 @dataclass(frozen=True)
 class ModelFigure:
-    """One thing measured some times.
+    """One thing, measured in several rounds.
 
     what: "prompt" (all tokens at once) or "generate" (one after the other). position: of the
     first token. seconds: of each round. joules: of each round, None where no counter can be read.
@@ -81,14 +81,14 @@ class ModelFigure:
 
     @property
     def share_of_roof(self) -> float:
-        """Of bytes read for generation, of multiply-adds for a prompt."""
+        """Fraction of the roof reached: of reads for generation, of multiply-adds for a prompt."""
         if self.gb_s is None:
             return self.gmac_s / self.integer_roof_gmac_s
         return self.gb_s / self.read_roof_gb_s
 
     @property
     def roof(self) -> str:
-        """What the share is of."""
+        """The roof that `share_of_roof` compares with."""
         if self.gb_s is None:
             return f"{self.integer_roof_gmac_s:.3g} G multiply-adds/s"
         return f"{self.read_roof_gb_s:.3g} GB/s read"
@@ -110,7 +110,7 @@ class Report:
     profiles: tuple[Profile, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, the properties of the figures among them."""
+        """Plain values for JSON, including the properties of the figures."""
         found = asdict(self)
         for figure, values in zip(self.figures, found["figures"], strict=True):
             values |= {

@@ -67,7 +67,7 @@ class KernelFigure:
 
     @property
     def share(self) -> float:
-        """Of the roof."""
+        """Fraction of the roof reached."""
         return self.gmac_s / self.roof_gmac_s
 
     @property

@@ -44,7 +44,7 @@ class Profile:
 
     @property
     def seconds(self) -> float:
-        """Of all parts together."""
+        """Seconds of all parts together."""
         return sum(self.parts.values())
 
 

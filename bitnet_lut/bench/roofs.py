@@ -14,8 +14,8 @@ __all__ = ["ReadRoof", "Roof", "integer_gmac_s", "roof"]
 
 # Far larger than any cache a core has a share of.
 READ_BYTES = 2**29
-_LEAST_BYTES = 2**28  # of one timed run: some hundredths of a second
-_MACS = {"scalar": 2**28}  # of one timed run; wide instructions do more
+_LEAST_BYTES = 2**28  # read in one timed run: some hundredths of a second
+_MACS = {"scalar": 2**28}  # in one timed run; wide instructions do more
 _MACS_OF_VECTORS = 2**32
 
 

@@ -17,14 +17,14 @@ from bitnet_lut.kernels.kernel import Kernel, Packed, Prepared
 __all__ = ["Timer", "prepare_seconds", "ring", "ring_bytes", "take_turns"]
 
 _LEAST_BYTES = 2**27
-_LEAST_SECONDS = 0.04  # of one timed run
-_MOST_MATRICES = 10**6  # of the shortest run
+_LEAST_SECONDS = 0.04  # one timed run takes at least this
+_MOST_MATRICES = 10**6  # in the shortest run
 _RUNS = 5
-_MOST_SECONDS = 1.0  # of all runs of a kernel, but for the first
+_MOST_SECONDS = 1.0  # for all runs of a kernel except the first
 
 
 def ring_bytes() -> int:
-    """Bytes of packed weights of which nothing is left in a cache when they come round again."""
+    """Bytes of packed weights, so many that no cache still holds those whose turn comes again."""
     return max(_LEAST_BYTES, 4 * max(machine().caches.values(), default=0))
 
 

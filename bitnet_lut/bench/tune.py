@@ -31,7 +31,7 @@ TOKENS = (1, 8, 64)  # at once; the first decides, unless others are far slower 
 _PLAIN = "i2_s"  # needs no packing: others must be faster than it, and not by noise alone
 _GAIN = 1.02
 _LOSS = 1.3  # times as long as it, at most, may others take with several tokens
-_WEIGHTS = 2**23  # of the matrix that is timed, about; more rows take as much longer
+_WEIGHTS = 2**23  # about as many in the matrix that is timed; more rows take longer in proportion
 _ROWS = 256  # whole panels of every kernel, and whole tiles of them
 
 

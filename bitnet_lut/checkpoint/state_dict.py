@@ -55,7 +55,7 @@ class _StateDict(SafetensorsFile):
         return raw[start:] if nbytes is None else raw[start : start + nbytes]
 
     def release(self) -> None:
-        """Map the file anew: torch gives no hold of the pages of the map it has."""
+        """Map the file again: torch does not let go of the pages of its own map."""
         if self._mapped:
             self._state = _load(self.name, mapped=True)
 

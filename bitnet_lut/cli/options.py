@@ -35,7 +35,7 @@ def text(argument: str) -> str:
 
 
 def input_text(argument: str | None, what: str) -> str:
-    """The text *argument*; for "-", or None where standard input is no terminal, all of that.
+    """The text *argument*, or all of standard input for "-" and, off a terminal, for None.
 
     One line break at the end of standard input does not count. Raises ValueError if there is no
     text, or if it is not UTF-8.

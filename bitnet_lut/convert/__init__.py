@@ -259,7 +259,7 @@ def _compare(name: str, matrix: TernaryMatrix, scale: Scale) -> Iterator[Rounded
 
 
 def _left_out(unused: tuple[str, ...]) -> Iterator[str]:
-    """Warn of tensors that are not written, but for those that repeat what others say."""
+    """Warn of tensors that are not written, except those that repeat what others say."""
     names = [name for name in unused if not name.endswith(_REPEATED)]
     if names:
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""

@@ -36,7 +36,7 @@ __all__ = ["HEADS", "TYPES", "GGUFTarget"]
 
 HEADS = ("f16", "q8_0", "q6_k", "q4_0")
 
-_NO_HASH = "0" * 64  # of the same length as a hash, in whose place it stands until that is known
+_NO_HASH = "0" * 64  # stands in place of the hash until that is known
 _STRIPS = {block: kind for kind, block in strips.TYPES.items()}
 _TYPE_IDS = {entry.name: type_id for type_id, entry in ggml.GGML_TYPES.items()}
 # Keys that describe the file that was read, not the model.
@@ -103,7 +103,7 @@ class GGUFTarget:
                 writer.amend(TERNARY_HASH_KEY, reader.hash.hexdigest() or _NO_HASH)
 
     def _describe(self, checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
-        """The metadata, but for the hash."""
+        """The metadata, except the hash."""
         if isinstance(checkpoint, GGUFCheckpoint):
             found = self._copy(checkpoint, options)
         else:

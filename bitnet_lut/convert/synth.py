@@ -140,7 +140,7 @@ def _tensor(bits: _Bits, name: str, dims: tuple[int, ...], kind: str) -> Iterato
 def _linear(bits: _Bits, rows: int, cols: int, kind: str) -> Iterator[Bytes]:
     """Ternary weights whose products with activations of deviation 1 have deviation 1."""
     scale = np.array([math.sqrt(2 / cols)], np.float32)
-    step = max(8, _WEIGHTS_AT_ONCE // cols // 8 * 8)  # of rows: whole groups of 128 weights
+    step = max(8, _WEIGHTS_AT_ONCE // cols // 8 * 8)  # rows of whole groups of 128 weights
     for start in range(0, rows, step):
         height = min(step, rows - start)
         codes = bits.bytes(height * cols // 4)
@@ -305,5 +305,5 @@ def _shape(
     return Shape(config, *vocabulary)
 
 
-# Of published models, and a "tiny" one for tests.
+# The shapes of published models, and a "tiny" one for tests.
 SHAPES: Mapping[str, Shape] = {name: _shape(name, *row) for name, row in _ROWS.items()}

@@ -141,7 +141,7 @@ def chat_template(folder: Path) -> str | None:
     file = folder / "tokenizer_config.json"
     settings = read_json(file) if file.is_file() else {}
     template = settings.get("chat_template")
-    if isinstance(template, list):  # of several, by their names
+    if isinstance(template, list):  # several templates, each with a name
         named = {entry.get("name"): entry.get("template") for entry in template}
         template = named.get("default")
     return template if isinstance(template, str) else None
@@ -270,14 +270,14 @@ def _recognize(state: Mapping[str, Any], file: Path) -> str:
     exact = [name for name in names if PRE_TOKENIZERS[name].ignore_merges == ignore_merges]
     if not names:
         raise FormatError(
-            f"{file}: its pre-tokenizer {quote(passes)} is none of "
+            f"{file}: its pre-tokenizer {quote(passes)} is not one of "
             f"{', '.join(NAMED_PRE_TOKENIZERS)}; name the one to write by pre_tokenizer"
         )
     return (exact or names)[0]
 
 
 def _passes(pre_tokenizer: Any) -> Iterator[str]:
-    """The regexes that cut a text; what is none is named by its type."""
+    """The regexes that cut a text; a step that is not a regex is named by its type."""
     for step in _pre_tokenizers(pre_tokenizer):
         regex = step.get("pattern", {}).get("Regex")
         if step["type"] == "Split" and regex and step["behavior"] == "Isolated":

@@ -189,9 +189,9 @@ def may_be_ternary(checkpoint: Checkpoint) -> bool:
 
 
 def blocks(matrix: TernaryMatrix, *, whole: bool) -> Iterator[tuple[slice, Weights]]:
-    """Weights int8 (n, cols) of some rows at a time, always a multiple of 128 but at the end.
+    """Weights int8 (n, cols) of some rows at a time, a multiple of 128 except at the end.
 
-    whole: of all rows at once.
+    whole: all rows at once.
     """
     step = max(1, _WEIGHTS_AT_ONCE // matrix.cols // _ROWS_OF_A_GROUP) * _ROWS_OF_A_GROUP
     if whole:

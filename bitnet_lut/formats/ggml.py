@@ -65,7 +65,7 @@ GGML_TYPES = {
     42: GGMLType("tl2", None, None),
     134: GGMLType("iq1_bn", None, None),
     135: GGMLType("iq2_bn", None, None),
-    1505: GGMLType("tl5", None, None),  # of this package from here on, far from the ids of others
+    1505: GGMLType("tl5", None, None),  # this package's own, from here on
     1506: GGMLType("q6_k_r32", None, None),
     1507: GGMLType("q8_0_r32", None, None),
     1508: GGMLType("q4_0_r32", None, None),

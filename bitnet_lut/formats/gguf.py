@@ -6,7 +6,7 @@
     array  : u32 element type | u64 count | elements
     tensor : string name | u32 n_dims | u64 dims (fastest first) | u32 type | u64 offset in the data
 
-The container says nothing of a tensor's length: only the type does, so a reader of tensors must
+The container does not state a tensor's length: only the type does, so a reader of tensors must
 compare what its type needs with the span up to the next tensor, which is all that is known here.
 """
 
@@ -64,7 +64,7 @@ NUMBER_CODES = {
 }
 ALIGNMENT = 32
 
-# The least bytes an entry can take: what a count is checked against before it is believed.
+# The fewest bytes an entry can take: a count is checked against them before it is believed.
 _LEAST_KEY = 8 + 4 + 1
 _LEAST_STRING = 8
 _LEAST_TENSOR = 8 + 4 + 8 + 4 + 8

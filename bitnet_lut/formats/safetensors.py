@@ -119,7 +119,7 @@ class SafetensorsFile:
         self._file.check_unchanged()
 
     def _info(self, name: str, entry: Any, start: int) -> SafetensorsInfo:
-        """Check one entry of the header, but for its place among the others."""
+        """Check one entry of the header, except its place among the others."""
         fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
         dtype = fields.get("dtype")
         shape = fields.get("shape")
@@ -195,7 +195,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: bytes | str, what: str) -> dict[str, Any]:
-    """Parse a JSON object; FormatError, opened by what, if it is none or repeats a key."""
+    """Parse a JSON object; FormatError, opened by what, for anything else or a repeated key."""
     try:
         value = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:

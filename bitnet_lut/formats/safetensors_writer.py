@@ -16,7 +16,7 @@ from bitnet_lut.formats.safetensors import DTYPES
 
 __all__ = ["SafetensorsWriter"]
 
-_ALIGNMENT = 8  # of the data, by spaces behind the header
+_ALIGNMENT = 8  # of the data; spaces after the header fill the gap
 
 
 class SafetensorsWriter:

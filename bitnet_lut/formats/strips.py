@@ -12,7 +12,7 @@ from bitnet_lut.formats.ternary import Bytes, need_bytes
 
 __all__ = ["ROWS", "TYPES", "nbytes", "pack", "unpack", "unpack_rows"]
 
-ROWS = 32  # of a strip
+ROWS = 32  # in a strip
 
 # The block type of each type of strips, by their names in ``formats.ggml``.
 TYPES: Mapping[str, str] = {"q6_k_r32": "q6_k", "q8_0_r32": "q8_0", "q4_0_r32": "q4_0"}

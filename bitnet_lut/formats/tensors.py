@@ -1,4 +1,4 @@
-"""The two kinds of weight matrix every file format is read into."""
+"""The kinds of weight matrix that every file format is read into."""
 
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias

@@ -63,7 +63,7 @@ def read_rows(data: Bytes, rows: int, cols: int) -> tuple[Bytes, Scale]:
     packed, scale = read_packed(data, rows, cols)
     canonical = _kernel().unpack(packed, rows, cols)
     if not np.array_equal(_kernel().pack(canonical, cols), packed):
-        raise FormatError("a group or a count of negatives is none that is written: damaged data")
+        raise FormatError("unknown group byte or wrong count of negatives: damaged data")
     return canonical, scale
 
 
@@ -80,7 +80,7 @@ def _padded(rows: int) -> int:
 
 
 def _packed_bytes(rows: int, cols: int) -> int:
-    """What the kernel itself says, but for sizes of any magnitude."""
+    """Like the kernel's own count, for sizes of any magnitude."""
     if cols > MAX_COLS:
         raise FormatError(f"rows of {cols} weights: TL5 has at most {MAX_COLS}")
     return _padded(rows) * (_groups(cols) + 4)

@@ -45,7 +45,7 @@ class Packed:
 
     @property
     def bits_per_weight(self) -> float:
-        """Of these weights, with all padding."""
+        """Bits for each of these weights, padding included."""
         return 8 * self.packed.nbytes / (self.rows * self.cols)
 
 
@@ -91,7 +91,7 @@ class Kernel:
         return self._cell.packed_bytes(rows, cols)
 
     def bits_per_weight(self, rows: int = 2560, cols: int = 2560) -> float:
-        """Bits of a weight of a matrix (rows, cols), padding included."""
+        """Bits for each weight of a matrix (rows, cols), padding included."""
         return 8 * self.packed_bytes(rows, cols) / (rows * cols)
 
     def pack(self, weights: NDArray[np.int8]) -> Packed:
@@ -180,7 +180,7 @@ def names() -> list[str]:
 def get(name: str, isa: str = "auto") -> Kernel:
     """The kernel *name* on the tier *isa*; "auto" is the best tier of this machine.
 
-    Raises ValueError for a name that is none of `names`, or a tier that does not run here.
+    Raises ValueError for a name that `names` does not list, or a tier that does not run here.
     """
     if name not in names():
         raise ValueError(f"kernel {name!r} is not one of {', '.join(names())}")

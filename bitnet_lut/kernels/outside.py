@@ -33,7 +33,7 @@ _C = {
     "prepare": CFUNCTYPE(None, c_void_p, c_void_p, c_int64, c_int64),
     "gemm": CFUNCTYPE(None, c_void_p, c_int64, c_void_p, c_void_p, *_ROWS, c_int64),
 }
-_CFunction: type = CFUNCTYPE(None).__mro__[1]  # of every function pointer of ctypes
+_CFunction: type = CFUNCTYPE(None).__mro__[1]  # the base of every function pointer of ctypes
 _LINE = 64  # bytes: what prepared tokens are padded to
 _INT32 = np.dtype(np.int32).str
 

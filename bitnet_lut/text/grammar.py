@@ -80,7 +80,7 @@ class Grammars:
             OpenAI's ``{"type": "json_object"}`` and ``{"type": "json_schema", ...}``.
         Raises GrammarError, with the reason, for a format that is malformed, too large or cannot be
         guaranteed, such as a JSON schema with a keyword that is not supported; TypeError for
-        something that is no format; and ImportError without llguidance.
+        something that is not a format; and ImportError without llguidance.
         """
         guide = _import()
         source, parse = _source(guide, response_format)

@@ -14,7 +14,7 @@ _ROLES = {"system": "system", "developer": "system"} | {
     role: role for role in ("user", "assistant", "tool")
 }
 _TEXT_KEYS = ("name", "tool_call_id", "reasoning_content")
-_DEEPEST = 64  # of objects in objects
+_DEEPEST = 64  # objects in objects
 
 
 class Message(TypedDict):
@@ -37,7 +37,7 @@ class Message(TypedDict):
 def check_messages(messages: Sequence[Message] | Sequence[Mapping[str, Any]]) -> list[Any]:
     """New messages in the one form that templates expect: content a text, arguments an object.
 
-    Raises ValueError, which names the message and its key, for what is no message of this kind:
+    Raises ValueError, which names the message and its key, for what is not such a message:
     ``messages[2].role is 'bot'; it must be one of ...``.
     """
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):

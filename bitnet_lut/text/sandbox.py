@@ -35,7 +35,7 @@ from bitnet_lut.errors import FormatError
 __all__ = ["BoundedTemplate", "Refusal"]
 
 _TURNS = 300_000  # loop turns, macro entries and calls of one rendering
-_SECONDS = 3.0  # of processor time, should the counted work be slower than it ought to be
+_SECONDS = 3.0  # of processor time, in case the counted work is slower than expected
 _CHARACTERS = 2**27  # made in all, a bound for what lies in the buffers of blocks and macros
 _SIZE = 2**22  # characters of one string or container
 _ENTRY = 8  # what an entry of a container counts beside its own size
@@ -69,7 +69,7 @@ class BoundedTemplate:
     def __init__(self, source: str, name: str) -> None:
         """Compile *source*; *name* says in errors where it came from.
 
-        Raises FormatError for a source that is no template or uses what is not allowed.
+        Raises FormatError for a source that is not a template or uses what is not allowed.
         """
         self._name = name
         self._lock = threading.Lock()
@@ -127,7 +127,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.start()
 
     def start(self) -> None:
-        """Begin to count anew."""
+        """Start counting from zero."""
         self._turns = self._characters = 0
         self._deadline = time.thread_time() + _SECONDS
 
@@ -279,7 +279,7 @@ def _size(value: object) -> int:
 
 
 def _measure(value: object, most: int) -> int:
-    """Characters in *value*, with all it holds; stops soon after *most*."""
+    """Characters in *value*, with all it holds; stops shortly after *most*."""
     if isinstance(value, str):
         return len(value) + 1
     if isinstance(value, int):

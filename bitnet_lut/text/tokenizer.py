@@ -102,7 +102,7 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False, start: bool = True) -> str:
-        """The text of *ids*; bytes that are no UTF-8 become U+FFFD.
+        """The text of *ids*; bytes that are not UTF-8 become U+FFFD.
 
         skip_special: leave out control tokens and the ends.
         start: the ids begin a text, so the space that SentencePiece put before it is taken away.

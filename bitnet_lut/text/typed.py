@@ -168,4 +168,4 @@ def _one_of(kinds: tuple[Any, ...], value: Any) -> Any:
             return from_json(kind, value)
         except (TypeError, ValueError, KeyError):
             continue
-    raise TypeError(f"{value!r} is none of {kinds}")
+    raise TypeError(f"{value!r} is not one of {kinds}")

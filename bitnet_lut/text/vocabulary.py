@@ -99,7 +99,7 @@ class Vocabulary:
 
     encoder: text to ids, without BOS and EOS.
     pieces: the bytes that each id stands for.
-    special: ids that are no text of a user's: control and unknown tokens, and all ends.
+    special: ids that no text of a user may spell: control and unknown tokens, and all ends.
     eos_ids: every id that ends a generation, eos_id among them.
     add_bos, add_eos: whether these go around a text by default.
     adds_space: whether the encoder puts a space before a text, for decoding to take away.
@@ -192,7 +192,7 @@ def _sentencepiece_encoder(
 ) -> Encoder:
     """SentencePiece BPE as a list of merges, in the order in which it would do them.
 
-    unknown: the token for characters that are none and cannot be spelt in byte tokens.
+    unknown: the token for characters that have no token and cannot be spelled in byte tokens.
     """
     ids = {
         text: i
@@ -258,7 +258,7 @@ _BYTE_LEVEL = _alphabet()
 
 
 def _byte_level_pieces(tokens: Sequence[str], types: Sequence[int]) -> list[bytes]:
-    """`byte_level_piece` of every token, all at once but for those that spell no bytes."""
+    """`byte_level_piece` of every token, all at once except those that spell no bytes."""
     table = np.full(max(_BYTE_LEVEL) + 2, 0xFFFF, np.uint16)
     table[list(_BYTE_LEVEL)] = list(_BYTE_LEVEL.values())
     characters = np.frombuffer("".join(tokens).encode("utf-32-le"), "<u4")
@@ -299,7 +299,7 @@ def _byte_level_encoder(fields: "_Fields", ids: dict[str, int], rule: PreTokeniz
         for i, (left, right) in enumerate(merges):
             for part in (left, right, left + right):
                 if part not in ids:
-                    what = f"{i} is {quote(texts[i])}, but {quote(part)} is no token"
+                    what = f"{i} is {quote(texts[i])}, but {quote(part)} is not a token"
                     raise fields.error("merges", what)
     encoder = Encoder(models.BPE(ids, merges, ignore_merges=rule.ignore_merges))
     cuts = [pre_tokenizers.Split(Regex(regex), "isolated") for regex in rule.passes]
@@ -357,7 +357,7 @@ class _Fields:
         return tokens
 
     def types(self) -> list[int]:
-        """Of every token; all are normal where the file does not say."""
+        """The type of every token; all are normal where the file does not say."""
         if not self.has("token_type"):
             return [NORMAL] * self._count
         return self._numbers("token_type", "iu")

@@ -142,7 +142,7 @@ def _named(
         if isinstance(text, str):
             i = encoder.token_to_id(text)
             if i is None:
-                raise FormatError(f"{folder / name}: {token}_token {quote(text)} is no token")
+                raise FormatError(f"{folder / name}: {token}_token {quote(text)} is not a token")
             ids.append(i)
         values = config.get(f"{token}_token_id")
         for i in values if isinstance(values, list) else [values]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 __all__ = ["BitLinear", "absmean", "replace_linears", "set_lambda"]
 
-_LEAST = 1e-5  # of a mean or maximum that is divided by
+_LEAST = 1e-5  # the least mean or maximum to divide by
 
 
 class BitLinear(nn.Linear):

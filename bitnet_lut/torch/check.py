@@ -26,7 +26,7 @@ from bitnet_lut.reference import quantize
 
 __all__ = ["Comparison", "compare"]
 
-_MOST_TOKENS = 512  # of a text
+_MOST_TOKENS = 512  # of the text that is compared
 
 Floats = NDArray[np.float32]
 
@@ -132,8 +132,8 @@ def _given(
 
     def replace(name: str, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         differences[f"the input of {name}"] = _relative(args[0].numpy()[0], inputs[name])
-        # The values of the codes and not what they were rounded from, lest the last bit of a
-        # factor turn one of them over.
+        # The values of the codes and not what they were rounded from: the last bit of a factor
+        # could turn one of them over.
         codes, peaks = quantize(inputs[name])
         values = codes * (peaks / np.float32(127))[:, None]
         return (torch.from_numpy(values)[None], *args[1:])

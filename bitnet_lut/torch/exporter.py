@@ -24,7 +24,7 @@ CHECK_TEXT = (
     "What is the capital of France? It is Paris; 12 + 30 = 42.\n"
 )
 
-# Of ``Comparison.step_difference``: float noise stays below a tenth of it, and leaving out the
+# Largest ``Comparison.step_difference``: float noise stays below a tenth of it, and leaving out the
 # rounding of activations gives ten times as much.
 _TOLERANCE = 1e-4
 _VOCABULARY = (

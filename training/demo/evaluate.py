@@ -72,7 +72,10 @@ def texts(tokenizer: Tokenizer, seed: int = 0) -> Iterator[list[int]]:
 def perplexity(
     logits: Callable[[list[int]], NDArray[np.float32]], sequences: Sequence[list[int]]
 ) -> float:
-    """Of all tokens but the first of each sequence; *logits* gives float32 (n, vocab) of n ids."""
+    """The perplexity of all tokens except the first of each sequence.
+
+    logits: gives float32 (n, vocab) of n ids.
+    """
     total, count = 0.0, 0
     for ids in sequences:
         scores = logits(ids)[:-1].astype(np.float64)
@@ -90,7 +93,7 @@ class _Transformers:
         import torch
         from transformers import AutoModelForCausalLM
 
-        # transformers compiles its roundings anew for every length of input.
+        # transformers compiles its roundings again for every length of input.
         torch.compiler.set_stance("force_eager")
         self._torch = torch
         self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

@@ -16,7 +16,7 @@ __all__ = ["CHAT_TEMPLATE", "NAME", "write_gguf", "write_master"]
 
 NAME = "bitnet_lut demonstration model"
 
-# That of microsoft/bitnet-b1.58-2B-4T.
+# The template of microsoft/bitnet-b1.58-2B-4T.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ message['role'] | capitalize + ': ' + message['content'] | trim + '<|eot_id|>' }}"
