@@ -1,6 +1,6 @@
-"""Kernels from outside: their functions, for `_native.Cell`, and what these raised.
+"""Kernels from outside: their functions, for `_native.Cell`, and the exceptions these raised.
 
-`bitnet_lut.kernels.register` fills it.
+`bitnet_lut.kernels.register` adds to it.
 """
 
 import threading
@@ -14,14 +14,14 @@ functions: dict[str, Mapping[str, Any]] = {}
 
 
 class Failures:
-    """Exceptions of Python functions that C called, and which C cannot hand on.
+    """Exceptions of Python functions that C called; C cannot pass them on.
 
-    Whoever calls C remembers `count` before and calls `raise_since` after. Of several exceptions
-    the first is kept until somebody raises it.
+    The caller of C reads `count` before the call and calls `raise_since` after it. The first of
+    several exceptions is kept until it is raised.
     """
 
     def __init__(self) -> None:
-        """Nothing has failed."""
+        """Start without failures."""
         self.count = 0
         self._error: BaseException | None = None
         self._raised = True
@@ -35,7 +35,7 @@ class Failures:
                 self._error, self._raised = error, False
 
     def raise_since(self, count: int) -> None:
-        """Raise what failed since there were *count* failures, if anything did."""
+        """Raise the exception that was added after there were *count* of them, if any."""
         with self._lock:
             if self.count == count or self._error is None:
                 return

@@ -45,12 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(options: argparse.Namespace) -> None:
     text = options.text.read_text(encoding="utf-8")
     if not options.output.absolute().parent.is_dir():
-        raise ValueError(f"{options.output}: there is no such folder to write to")
+        raise ValueError(f"{options.output}: no such folder")
     with Model(options.model) as original:
         tokenizer = original.tokenizer
         ids = tokenizer.encode(text, add_bos=False)
         if len(ids) < _SHORTEST:
-            raise ValueError(f"{options.text}: {len(ids)} tokens are too few to learn from")
+            raise ValueError(
+                f"{options.text}: {len(ids)} tokens are too few, at least {_SHORTEST} are needed"
+            )
         prompt = " ".join(text.split()[:_PROMPT])
         _show("before", original, prompt)
     start = tokenizer.encode("", add_eos=False)  # BOS, if the model has it
@@ -60,7 +62,7 @@ def _run(options: argparse.Namespace) -> None:
     before = _loss(model, held_out, start, length)
     _train(model, taught, start, length, options)
     after = _loss(model, held_out, start, length)
-    print(f"loss of the text that was kept back: {before:.3f} before, {after:.3f} after")
+    print(f"loss of the held-out text: {before:.3f} before, {after:.3f} after")
     written = export(model, options.output, tokenizer=options.model, check_text=text)
     check = written.comparison
     print(

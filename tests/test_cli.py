@@ -193,7 +193,7 @@ def test_inspect_reads_folders(golden, capsys, kind):
     assert re.search(r"blk\.0\.attn_q\.weight +0\.100\d+ +34\.4% +31\.0% +34\.6%", shown)
 
 
-@pytest.mark.parametrize("path", MALFORMED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MALFORMED, ids=[path.stem for path in MALFORMED])
 def test_inspect_survives_damaged_files(path, capsys):
     if main(["inspect", str(path)]) == 2:
         said = capsys.readouterr()

@@ -89,7 +89,7 @@ def write(grammar, seed, *, most=400, weights=None):
     return None
 
 
-@pytest.mark.parametrize("file", SCHEMAS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", SCHEMAS, ids=[file.stem for file in SCHEMAS])
 def test_schemas_of_maskbench(file):
     case = json.loads(file.read_text(encoding="utf-8"))
     if file.stem in REFUSED:

@@ -1,1 +1,1 @@
-"""Measuring speed so that it can be believed: beside the roofs of the machine."""
+"""Measuring the speed of models and kernels, compared with the roofs of the machine."""

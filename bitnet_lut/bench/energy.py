@@ -1,4 +1,4 @@
-"""The energy this machine takes."""
+"""The energy that this machine uses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ __all__ = ["EnergyMeter"]
 class EnergyMeter:
     """The energy counters of the processor packages, where the system lets this process read them.
 
-    The counters cover the whole package: other programs' work on it is in them too.
+    The counters cover the whole package: they include the work of other programs.
     """
 
     def __init__(self, root: Path = Path("/sys/class/powercap")) -> None:
@@ -19,7 +19,7 @@ class EnergyMeter:
         ]
 
     def read(self) -> tuple[int, ...] | None:
-        """Microjoules of every package since some moment; None where they cannot be read."""
+        """Microjoules counted by every package; None where they cannot be read."""
         try:
             counts = tuple(int((folder / "energy_uj").read_text()) for folder in self._packages)
         except (OSError, ValueError):

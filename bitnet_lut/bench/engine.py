@@ -1,4 +1,4 @@
-"""How fast a model runs: medians and spreads, and how near they are to the roofs of the machine."""
+"""How fast a model runs: medians and spreads, compared with the roofs of the machine."""
 
 import os
 import statistics
@@ -17,9 +17,9 @@ from bitnet_lut.model import Model
 
 __all__ = ["AboveRoofError", "ModelFigure", "Report", "bench", "bytes_per_token"]
 
-# How far a median may lie above the measured roof before it is called wrong.
+# A median may exceed the measured roof by this factor before it is refused.
 TOLERANCE = 1.05
-# Runs of the roofs that a doubtful figure is compared with once more.
+# Runs of a roof that is measured again.
 _ROOF_RUNS_AGAIN = 7
 _PROFILED_TOKENS = 16  # of the generation that is profiled
 
@@ -32,10 +32,12 @@ class AboveRoofError(ValueError):
 class ModelFigure:
     """One thing, measured in several rounds.
 
-    what: "prompt" (all tokens at once) or "generate" (one after the other). position: of the
-    first token. seconds: of each round. joules: of each round, None where no counter can be read.
-    bytes_per_token: read to generate one, by part; empty for a prompt, which reads them once for
-    many tokens. macs_per_token: multiply-adds of the ternary layers.
+    what: "prompt" (all tokens at once) or "generate" (one after the other).
+    position: where the first token stands in the context.
+    seconds, joules: one value for each round; joules is None where no counter can be read.
+    bytes_per_token: what generating one token reads, by part of the model; empty for a prompt,
+        which reads them once for many tokens.
+    macs_per_token: multiply-adds of the ternary layers.
     read_roof_gb_s, integer_roof_gmac_s: measured between the rounds.
     """
 
@@ -101,7 +103,7 @@ class ModelFigure:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that was measured of a model, and on what; weight_bytes as in `ModelInfo`."""
+    """All figures of a model, and the machine; weight_bytes is that of `ModelInfo`."""
 
     machine: Machine
     model: str
@@ -137,15 +139,19 @@ def bench(
 ) -> Report:
     """Measure prompts of these lengths from position 0 on, and generation from *position* on.
 
-    Everything runs once unmeasured; then each round runs everything and the roofs in turn, so that
-    a machine that slows down slows all alike. The tokens are random, as speed does not depend on
-    them. profiled: also where the time goes, by part of the model.
-    progress: called with the rounds done so far and in all.
-    Raises AboveRoofError for a result faster than this machine can be, ValueError if nothing is to
-    be measured or the model has no room for it, and what `Model` raises.
+    Everything runs once unmeasured. Then each round runs everything and the roofs in turn, so that
+    a machine that slows down affects all of them. The tokens are random: speed does not depend on
+    them.
+
+    profiled: also measure where the time goes, by part of the model.
+    progress: called with the rounds done so far and the total.
+    Raises AboveRoofError for a result faster than this machine can be, ValueError if there is
+    nothing to measure or the model has no room for it, and what `Model` raises.
     """
     if rounds < 1 or not threads or not (prompt or generate):
-        raise ValueError("nothing to measure: ask for a prompt or a generation, and for rounds")
+        raise ValueError(
+            "nothing to measure: give at least one prompt or generation, and one round"
+        )
     figures: list[ModelFigure] = []
     profiles: list[Profile] = []
     for index, count in enumerate(threads):
@@ -183,9 +189,9 @@ def bytes_per_token(model: Model, position: int) -> dict[str, int]:
 
 
 def believable(figure: ModelFigure) -> ModelFigure:
-    """*figure* itself, or with its roof measured again where it is above it.
+    """Return *figure*; if it is above its roof, measure the roof again.
 
-    Raises AboveRoofError if it is above that one too.
+    Raises AboveRoofError if it is above the new roof too.
     """
     if _within(figure):
         return figure
@@ -195,8 +201,8 @@ def believable(figure: ModelFigure) -> ModelFigure:
     raise AboveRoofError(
         f"{again.name} with {again.threads} threads on {again.isa} would be at "
         f"{again.share_of_roof:.0%} of what this machine can do ({again.roof}, measured twice), "
-        "which cannot be: measure again while the machine does nothing else; if it stays so, what "
-        "is counted is wrong"
+        "which is impossible: measure again on an idle machine; if that does not help, bytes or "
+        "multiply-adds are counted wrongly"
     )
 
 
@@ -302,7 +308,7 @@ class _Workload:
         )
 
     def profile(self, figure: ModelFigure) -> Profile:
-        """Where the time of what *figure* measured goes."""
+        """Where the time goes in what *figure* measured."""
         tokens = figure.tokens
         if figure.what == "generate":
             tokens = min(tokens, _PROFILED_TOKENS)

@@ -1,4 +1,4 @@
-"""The speed of kernels beside the roofs of the machine, which nothing may exceed."""
+"""The speed of kernels, compared with the roofs of the machine, which nothing may exceed."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -32,10 +32,10 @@ _ROOF_RUNS = 5
 
 @dataclass(frozen=True)
 class KernelFigure:
-    """What a kernel reached on a matrix (rows, cols) with some tokens at once.
+    """The speed of a kernel on a matrix (rows, cols) with *tokens* tokens at once.
 
-    cached: whether the weights stayed in the cache, and did not stream from memory.
-    gmac_s: multiply-adds, gb_s: bytes of packed weights read; both 1e9 a second.
+    cached: whether the weights stayed in the cache or streamed from memory.
+    gmac_s: multiply-adds, gb_s: bytes of packed weights read; both in 1e9 per second.
     weights_per_lookup: see `kernels.Sums`.
     read_gb_s, integer_gmac_s: the roofs, in the same units, with as many threads.
     """
@@ -55,7 +55,7 @@ class KernelFigure:
 
     @property
     def intensity(self) -> float:
-        """Multiply-adds for a byte of packed weights."""
+        """Multiply-adds per byte of packed weights."""
         return self.gmac_s / self.gb_s
 
     @property
@@ -74,8 +74,8 @@ class KernelFigure:
     def is_possible(self) -> bool:
         """Whether no roof is exceeded.
 
-        A kernel that looks up sums is not bound by multiply-adds: two look-ups of bytes, which
-        issue as often as multiply-adds of bytes do, stand for a sum of several weights.
+        A kernel that looks up sums is not bound by multiply-adds: two look-ups of bytes replace
+        the multiply-adds of several weights, and issue as often as one of those.
         """
         most = self.integer_gmac_s * max(1.0, self.weights_per_lookup / 2)
         if self.gmac_s > TOLERANCE * most:
@@ -92,10 +92,10 @@ class KernelFigure:
 
 
 class Roofs:
-    """The roofs of this machine, measured when they are first needed: the best of some runs."""
+    """The roofs of this machine, measured when first needed: the best of several runs."""
 
     def __init__(self, threads: int, nbytes: int) -> None:
-        """nbytes: of the buffer that is read."""
+        """nbytes: size of the buffer that is read."""
         self._threads = threads
         self._memory = ReadRoof(nbytes)
         self._read = 0.0
@@ -108,7 +108,7 @@ class Roofs:
         return replace(figure, read_gb_s=self._read, integer_gmac_s=self._integer[figure.isa])
 
     def measure(self, isa: str) -> None:
-        """Measure again, and keep what is better."""
+        """Measure again, and keep the better result."""
         for _ in range(_ROOF_RUNS):
             self._read = max(self._read, self._memory.gb_s(self._threads))
             integer = integer_gmac_s(_roof_tier(isa), self._threads)
@@ -116,7 +116,7 @@ class Roofs:
 
 
 def _roof_tier(isa: str) -> str:
-    """The tier whose instructions *isa* is compared with: itself, or the best that is known."""
+    """The tier whose instructions *isa* is compared with: itself, or the best known one."""
     known = _native.tier_names()
     if isa in known:
         return isa
@@ -124,7 +124,7 @@ def _roof_tier(isa: str) -> str:
 
 
 def cached_shape() -> tuple[int, int]:
-    """A matrix (rows, cols) that stays in the second cache of a core: half of it as i2_s."""
+    """The shape (rows, cols) of a matrix that takes half of a core's second cache as i2_s."""
     cols = 2560
     fitting = machine().caches.get("L2", 0) // 2 // (cols // 4)
     return min(1024, max(256, fitting // 256 * 256)), cols
@@ -150,12 +150,12 @@ def bench(
     nbytes: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[KernelFigure]:
-    """Measure each kernel: on a small matrix in the cache, and on *shapes* streaming from memory.
+    """Measure each kernel on a small matrix in the cache, and on *shapes* streaming from memory.
 
-    nbytes: of packed weights that are streamed; default: many times the caches.
-    progress: called with the figures measured so far and in all.
-    Raises ValueError for a figure above a roof, measured twice, and what a kernel from outside
-    raises.
+    nbytes: packed weights to stream; default: several times the caches.
+    progress: called with the figures measured so far and the total.
+    Raises ValueError for a figure that is above a roof in two measurements, and what a kernel from
+    outside raises.
     """
     nbytes = ring_bytes() if nbytes is None else nbytes
     roofs = Roofs(threads, nbytes)
@@ -176,7 +176,7 @@ def _measure(
     nbytes: int,
     roofs: Roofs,
 ) -> Iterator[KernelFigure]:
-    """Figures of one shape, for which the kernels take turns. A layout is the same on all tiers."""
+    """Figures of one shape; the kernels take turns. A layout is the same on all tiers."""
     rng = np.random.default_rng(0)
     weights = rng.integers(-1, 2, shape, np.int8)
     packed = {kernel.name: kernel.pack(weights) for kernel in kernels}
@@ -195,7 +195,7 @@ def _measure(
 def figure_of(
     kernel: Kernel, packed: Packed, n: int, threads: int, cached: bool, seconds: float
 ) -> KernelFigure:
-    """What *n* tokens in so many seconds come to, without the roofs."""
+    """The figure of *n* tokens in *seconds*, without the roofs."""
     return KernelFigure(
         kernel=kernel.name,
         isa=kernel.isa,
@@ -213,7 +213,7 @@ def figure_of(
 def _believable(
     figure: Callable[[float], KernelFigure], seconds: float, timer: Timer, roofs: Roofs
 ) -> KernelFigure:
-    """The figure of those seconds, or of others, below its roofs; ValueError above them twice."""
+    """A figure below its roofs, measured a second time if need be; ValueError above them."""
     found = roofs.above(figure(seconds))
     if found.is_possible:
         return found
@@ -224,7 +224,8 @@ def _believable(
     if not found.is_possible:
         raise ValueError(
             f"{found}, but this machine reads {found.read_gb_s:.1f} GB/s and does "
-            f"{found.integer_gmac_s:.1f} G multiply-adds/s: measured wrongly, or not all was done"
+            f"{found.integer_gmac_s:.1f} G multiply-adds/s: it was measured wrongly, or some "
+            "work was left out"
         )
     return found
 
@@ -243,7 +244,7 @@ def roofline(figures: Sequence[KernelFigure], title: str) -> str:
     return plot(
         series,
         title=title,
-        x=Axis("multiply-adds for a byte of weights; beside a point: tokens", log=True),
+        x=Axis("multiply-adds per byte of weights; beside each point: tokens", log=True),
         y=Axis("G multiply-adds/s", log=True),
     )
 

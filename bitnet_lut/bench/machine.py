@@ -14,11 +14,13 @@ __all__ = ["Machine", "machine"]
 
 @dataclass(frozen=True)
 class Machine:
-    """What a figure was measured on.
+    """The machine that a figure was measured on.
 
-    threads: what the library uses unless told otherwise. caches: bytes by name, such as "L1d", on
-    the way from one core to memory. memory: bytes, None if unknown. compiler: of this Python,
-    which as a rule is that of the extension modules. version: of this package.
+    threads: the default of the library.
+    caches: bytes by name, such as "L1d", on the way from one core to memory.
+    memory: bytes, None if unknown.
+    compiler: the one that built this Python, as a rule also the extension module.
+    version: that of this package.
     """
 
     cpu: str

@@ -1,4 +1,4 @@
-"""Plots of lines and labeled points as SVG, in nothing but text."""
+"""Plots of lines and labeled points, as the text of an SVG file."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis. ticks: (value, text) to show in place of round numbers. zero: starts there."""
+    """An axis. ticks: (value, text) to show instead of round numbers. zero: start at 0."""
 
     label: str
     log: bool = False

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Clock", "Profile"]
 
-# The parts of a model, and the results of the engine that each of them ends with.
+# The parts of a model, with the ops whose results end them.
 _PARTS = {
     "embedding": ("embedding",),
     "norms": ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm", "output_norm"),
@@ -27,11 +27,13 @@ Probe = Callable[[int, str, NDArray[np.float32]], None]
 
 @dataclass(frozen=True)
 class Profile:
-    """Time by part. The workers wait for each other after every part, which costs time of its own.
+    """Time by part of the model, while all workers wait for each other after every part.
 
-    name: what was run, such as "generate 64". tokens: how many of it were traced. parts: seconds
-    by part of the model: "norms" with the quantization of what they give, "attention" with RoPE
-    and the cache, "the rest" with the calls. untraced: seconds of the same without waiting.
+    name: what was run, such as "generate 64".
+    tokens: how many tokens of it were traced.
+    parts: seconds by part; "norms" includes the quantization of their results, "attention" includes
+        RoPE and the cache, "the rest" includes the calls.
+    untraced: seconds of the same tokens without the waiting.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Profile:
 
 
 class Clock:
-    """Sums up the time that passes between the results of ops, without that of its own calls."""
+    """Sums up the time between the results of ops, without the time of its own calls."""
 
     def __init__(self) -> None:
         """Start at zero."""

@@ -27,12 +27,12 @@ def report_model(found: Report) -> Iterator[str]:
     yield from _roofs(found)
     if found.profiles:
         yield ""
-        yield "ms a token by part, while the threads wait for each other after every part"
+        yield "ms per token by part, with all threads waiting for each other after every part"
         yield from table([*_profiles(found.profiles)])
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines of columns as wide as they need to be, the first one aligned to the left."""
+    """Lines of aligned columns, the first one to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         first, *cells = zip(row, widths, strict=True)
@@ -55,7 +55,7 @@ def _model_cells(figure: ModelFigure) -> list[str]:
 
 
 def _roofs(found: Report) -> Iterator[str]:
-    """What the shares are of, and the bytes that were counted."""
+    """The roofs, and the bytes that were counted."""
     rows = {(figure.threads, figure.isa): figure for figure in found.figures}
     for (threads, isa), figure in rows.items():
         yield (
@@ -70,7 +70,7 @@ def _roofs(found: Report) -> Iterator[str]:
 
 
 def _profiles(profiles: Sequence[Profile]) -> Iterator[list[str]]:
-    """One table, a column for each profile."""
+    """The rows of one table with a column for each profile."""
     yield ["", *(f"{profile.name}, threads {profile.threads}" for profile in profiles)]
     for part in profiles[0].parts:
         yield [part, *(_milliseconds(profile, profile.parts[part]) for profile in profiles)]
@@ -110,7 +110,7 @@ def _kernel_cells(one: KernelFigure) -> tuple[str, ...]:
 
 
 def report_tuning(tuning: Tuning) -> Iterator[str]:
-    """What each kernel takes for each group, by tokens at once, and which one is used."""
+    """How long each kernel takes for each group, by tokens at once, and which one is chosen."""
     choice = tuning.choice
     header = ("matrices", "shape", "kernel", *(f"ms, {n} tokens" for n in TOKENS), "")
     rows = [

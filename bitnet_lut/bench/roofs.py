@@ -12,7 +12,7 @@ from bitnet_lut.runtime.cpu import choose_isa
 
 __all__ = ["ReadRoof", "Roof", "integer_gmac_s", "roof"]
 
-# Far larger than any cache a core has a share of.
+# Far larger than any cache.
 READ_BYTES = 2**29
 _LEAST_BYTES = 2**28  # read in one timed run: some hundredths of a second
 _MACS = {"scalar": 2**28}  # in one timed run; wide instructions do more
@@ -21,9 +21,10 @@ _MACS_OF_VECTORS = 2**32
 
 @dataclass(frozen=True)
 class Roof:
-    """The fastest that this machine does anything with one tier and a number of threads.
+    """The highest speeds of this machine with one tier and a number of threads.
 
-    read_gb_s: bytes read from memory, integer_gmac_s: multiply-adds of bytes; both 1e9 a second.
+    read_gb_s: bytes read from memory, integer_gmac_s: multiply-adds of bytes; both in 1e9 per
+    second.
     """
 
     isa: str
@@ -33,10 +34,10 @@ class Roof:
 
 
 class ReadRoof:
-    """Measures how fast *nbytes* are read again and again: from memory if they fit no cache.
+    """Measures how fast *nbytes* are read repeatedly: from memory if no cache holds them.
 
-    On huge pages where the system gives them. Memory knows nothing of tiers, and the widest loads
-    need not be the fastest: each run takes the best tier of this machine.
+    They are on huge pages where the system gives them. The widest loads need not be the fastest, so
+    each run takes the best tier of this machine.
     """
 
     def __init__(self, nbytes: int = READ_BYTES) -> None:

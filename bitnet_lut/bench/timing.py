@@ -1,4 +1,4 @@
-"""How long a kernel takes: with its weights in the cache, or streaming from memory."""
+"""How long a kernel takes with its weights in the cache, or streaming from memory."""
 
 import statistics
 import threading
@@ -29,7 +29,7 @@ def ring_bytes() -> int:
 
 
 def ring(packed: Packed, nbytes: int) -> NDArray[np.uint8]:
-    """Copies of a packed matrix side by side, *nbytes* of them or one: uint8 (copies, bytes)."""
+    """Copies of a packed matrix, at least *nbytes* in total: uint8 (copies, bytes of one)."""
     size = packed.packed.size
     copies = max(1, -(-nbytes // size))
     matrices = huge_pages.allocate(copies * size).reshape(copies, size)
@@ -38,9 +38,9 @@ def ring(packed: Packed, nbytes: int) -> NDArray[np.uint8]:
 
 
 class Timer:
-    """Times a kernel on the matrices of a ring, which go on where they stopped before.
+    """Times a kernel on the matrices of a ring; each run continues where the last one ended.
 
-    threads: how many share the rows of each matrix, by whole panels.
+    threads: how many threads share the rows of each matrix, in whole panels.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Timer:
         self._next, self._count = 0, 1
 
     def warm_up(self) -> int:
-        """Find out how many matrices make a run; returns how many runs are worth their time."""
+        """Find how many matrices make a run; returns how many runs to measure."""
         count = 1
         while (seconds := self._run(count)) < _LEAST_SECONDS / 4 and count < _MOST_MATRICES:
             count *= 4
@@ -68,7 +68,7 @@ class Timer:
         return max(1, min(_RUNS, int(_MOST_SECONDS * count / (self._count * seconds))))
 
     def run(self) -> float:
-        """Seconds a matrix takes in one run."""
+        """Seconds per matrix in one run."""
         return self._run(self._count) / self._count
 
     def _run(self, count: int) -> float:
@@ -96,7 +96,7 @@ class Timer:
 
 
 def take_turns(timers: Sequence[Timer]) -> list[float]:
-    """Seconds a matrix takes each: medians of runs by turns, as the machine's speed varies."""
+    """Seconds per matrix of each timer: medians of runs in turn, as the machine's speed varies."""
     runs = [timer.warm_up() for timer in timers]
     times: list[list[float]] = [[] for _ in timers]
     for turn in range(_RUNS):
@@ -107,7 +107,7 @@ def take_turns(timers: Sequence[Timer]) -> list[float]:
 
 
 def prepare_seconds(kernel: Kernel, q: NDArray[np.int8]) -> float:
-    """Seconds to prepare tokens (n, K): the median of some runs, Python included."""
+    """Seconds to prepare tokens (n, K): the median of several runs, including Python."""
     kernel.prepare(q)
     times = []
     for _ in range(_RUNS):

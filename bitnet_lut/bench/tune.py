@@ -26,7 +26,8 @@ from bitnet_lut.runtime.packing import INPUT_GROUPS
 
 __all__ = ["TOKENS", "Timing", "Tuning", "measure", "remember"]
 
-TOKENS = (1, 8, 64)  # at once; the first decides, unless others are far slower (_LOSS)
+# Numbers of tokens at once: the first decides, unless the kernel is far slower with others (_LOSS).
+TOKENS = (1, 8, 64)
 
 _PLAIN = "i2_s"  # needs no packing: others must be faster than it, and not by noise alone
 _GAIN = 1.02
@@ -37,7 +38,7 @@ _ROWS = 256  # whole panels of every kernel, and whole tiles of them
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a kernel takes for a group. seconds: by the number of tokens at once."""
+    """How long a kernel takes for a group; seconds by the number of tokens at once."""
 
     group: str
     rows: int
@@ -56,17 +57,21 @@ class Tuning:
 
     @property
     def choice(self) -> dict[str, str]:
-        """The kernel that is fastest for one token, by group, and nowhere much slower than i2_s.
+        """By group, the kernel that is fastest for one token and not much slower for several.
 
-        It is i2_s itself unless another gains 2 %.
+        i2_s stays unless another kernel is 2 % faster.
         """
         return {group: self._fastest(group) for group in INPUT_GROUPS}
 
     def _fastest(self, group: str) -> str:
         seconds = {one.kernel: one.seconds for one in self.timings if one.group == group}
         plain = seconds[_PLAIN]
-        bearable = [k for k, of in seconds.items() if all(of[n] <= _LOSS * plain[n] for n in plain)]
-        best = min(bearable, key=lambda kernel: seconds[kernel][1])
+        acceptable = [
+            kernel
+            for kernel, taken in seconds.items()
+            if all(taken[n] <= _LOSS * plain[n] for n in plain)
+        ]
+        best = min(acceptable, key=lambda kernel: seconds[kernel][1])
         return best if seconds[best][1] * _GAIN < plain[1] else _PLAIN
 
 
@@ -80,8 +85,9 @@ def measure(
 ) -> Tuning:
     """Time every kernel that has functions of its own on the tier, for every group of a model.
 
-    nbytes: of weights that stream from memory, for each kernel; default: some times the caches.
-    progress: called with the groups done and in all.
+    nbytes: packed weights that stream from memory, for each kernel; default: several times the
+        caches.
+    progress: called with the groups done so far and the total.
     """
     if nbytes is None:
         nbytes = ring_bytes()
@@ -90,7 +96,7 @@ def measure(
     timings: list[Timing] = []
     for done, (group, (rows, cols)) in enumerate(group_shapes(config).items()):
         seconds = _time_group(kernels, rows, cols, threads, nbytes)
-        timings += [Timing(group, rows, cols, name, of) for name, of in seconds.items()]
+        timings += [Timing(group, rows, cols, name, taken) for name, taken in seconds.items()]
         progress(done + 1, len(INPUT_GROUPS))
     return Tuning(isa, threads, timings)
 

@@ -25,7 +25,7 @@ from bitnet_lut.formats.codecs import TERNARY, tensor_nbytes
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.formats.ternary import Bytes
 
-__all__ = ["HEADS", "SHAPES", "TYPES", "Shape", "synthesize"]
+__all__ = ["HEADS", "SHAPES", "TYPES", "ModelShape", "synthesize"]
 
 # Types of linear layers, and the general.file_type that goes with them.
 _FLOATS = {"f16": 1, "q8_0": 7, "q4_0": 2}
@@ -52,7 +52,7 @@ _CODAS = [*"nrstldmkpgfy", "ng", "nt", "st", "nd", "ss", "ll", "rs", "ck", "ns",
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """What a synthetic model copies of a published one: its graph and the rules of its vocabulary.
 
     special: texts of control tokens by id; the other ids are bytes and words.
@@ -68,7 +68,7 @@ class Shape:
 
 def synthesize(
     path: str | os.PathLike[str],
-    shape: str | Shape,
+    shape: str | ModelShape,
     *,
     type: str = "i2_s",
     head: str = "q6_k",
@@ -169,7 +169,7 @@ def _dense(bits: _Bits, rows: int, cols: int, kind: str) -> Iterator[Bytes]:
         yield pool[bits.bytes(2 * runs).view("<u2") % size]
 
 
-def _metadata(shape: Shape, type: str) -> dict[str, Any]:
+def _metadata(shape: ModelShape, type: str) -> dict[str, Any]:
     config = replace(shape.config, name=f"{shape.config.name} with random weights")
     tokens, merges = _vocabulary(config.vocab_size, shape.special)
     types = np.ones(len(tokens), np.int32)
@@ -280,7 +280,7 @@ def _shape(
     context: int,
     theta: float,
     epsilon: float,
-) -> Shape:
+) -> ModelShape:
     family = FAMILIES[architecture]
     config = ModelConfig(
         architecture=architecture,
@@ -302,8 +302,8 @@ def _shape(
         tied_head=family.ternary,  # as in all published models
         name=name,
     )
-    return Shape(config, *vocabulary)
+    return ModelShape(config, *vocabulary)
 
 
 # The shapes of published models, and a "tiny" one for tests.
-SHAPES: Mapping[str, Shape] = {name: _shape(name, *row) for name, row in _ROWS.items()}
+SHAPES: Mapping[str, ModelShape] = {name: _shape(name, *row) for name, row in _ROWS.items()}

@@ -63,10 +63,10 @@ class Kernel:
     """A ternary kernel on a tier of instruction sets; made by `get`.
 
     name, isa: which kernel on which tier.
-    outside: whether it was registered from outside; it then is the same on every tier.
-    own: whether this tier has functions of its own for it, and does not use those of "scalar".
+    outside: whether it was registered from outside; such a kernel is the same on every tier.
+    own: whether this tier has its own functions for it; if not, it uses those of "scalar".
     panel: rows that are packed together.
-    sums: how large its sums get, None if it does not say.
+    sums: how large its sums get, None if unknown.
     """
 
     def __init__(self, name: str, isa: str) -> None:
@@ -95,7 +95,7 @@ class Kernel:
         return 8 * self.packed_bytes(rows, cols) / (rows * cols)
 
     def pack(self, weights: NDArray[np.int8]) -> Packed:
-        """Pack weights (M, K) of -1, 0 and +1; ValueError where one is something else."""
+        """Pack weights (M, K) of -1, 0 and +1; ValueError for any other value."""
         if weights.ndim != 2:
             raise ValueError(f"weights have shape {weights.shape}, they must be a matrix")
         rows, cols = weights.shape
@@ -108,14 +108,14 @@ class Kernel:
         return i2_s.unpack_rows(canonical, packed.cols)
 
     def prepare(self, q: NDArray[np.int8]) -> Prepared:
-        """Arrange int8 activations (n, K), or (K,), once for any number of matrices."""
+        """Arrange int8 activations (n, K) or (K,), once for any number of matrices."""
         tokens = np.ascontiguousarray(np.atleast_2d(q))
         if tokens.dtype != np.int8 or tokens.ndim != 2:
             raise ValueError(f"q is {q.dtype}{q.shape}, it must be int8 (n, K) or (K,)")
         return Prepared(self.name, self.isa, tokens.shape[1], self._cell.prepare(tokens))
 
     def gemv(self, packed: PackedWeights, q: NDArray[np.int8] | Prepared) -> NDArray[np.int32]:
-        """Product with one token (K,): int32 (M,), exact."""
+        """Multiply with one token (K,): int32 (M,), exact."""
         prepared = self._prepared(packed, q)
         if len(prepared.data) != 1:
             raise ValueError(f"gemv takes one token, not {len(prepared.data)}: use gemm")
@@ -130,10 +130,10 @@ class Kernel:
         hi: int | None = None,
         out: NDArray[np.int32] | None = None,
     ) -> NDArray[np.int32]:
-        """Product with tokens (n, K): int32 (n, M), exact.
+        """Multiply with tokens (n, K): int32 (n, M), exact.
 
-        lo, hi: only these rows are computed, whole panels or up to the last row; others stay as
-        they are in *out*, zero without it.
+        lo, hi: compute only these rows; they begin and end at a panel or the last row. Other rows
+            of *out* stay as they are; without *out* they are zero.
         """
         prepared = self._prepared(packed, q)
         data, rows, cols = self._bytes(packed), packed.rows, packed.cols
@@ -150,9 +150,10 @@ class Kernel:
         lo: int = 0,
         hi: int | None = None,
     ) -> float:
-        """Seconds of `gemm` with *count* of the packed matrices of *ring* (any number, bytes).
+        """Seconds that `gemm` takes for *count* matrices of *ring*, uint8 (matrices, bytes of one).
 
-        They are taken one after another from *first* on and around the end, without Python.
+        It starts at matrix *first* and returns to matrix 0 after the last one. No Python runs in
+        between.
         """
         return self._cell.time(
             ring, prepared.data, rows, prepared.cols, first=first, count=count, lo=lo, hi=hi

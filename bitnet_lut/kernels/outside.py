@@ -50,7 +50,7 @@ def register(
     panel: int = 1,
     sums: Sums | None = None,
 ) -> None:
-    """Make a kernel of your own known by *name*, wherever a kernel is named.
+    """Register a kernel of your own under *name*, for every place that takes the name of a kernel.
 
     Each function is a Python one, or a C one with the signature that
     ``include/bitnet_lut/ternary.h`` gives it: a function pointer of ctypes, or an address whose
@@ -67,11 +67,14 @@ def register(
     panel: rows that are packed together: 1, 2, 4, 8, or any number from 16 on.
     sums: how large its sums get, for ``bitnet-lut kernels test``.
 
-    A name that was registered before gets the new functions; models loaded before keep the old.
-    What Python functions raise is raised by the call that needed them.
+    A name that is already registered gets the new functions; models loaded before keep the old.
+    Whatever a Python function raises is raised by the call that needed it.
     """
     if name in ("auto", *_native.kernel_names()) or not re.fullmatch(r"[\w.-]+", name):
-        raise ValueError(f"a kernel cannot be named {name!r}: the name is taken, or no plain word")
+        raise ValueError(
+            f"a kernel cannot be named {name!r}: the name is taken, or has other characters than "
+            "letters, digits, '_', '.' and '-'"
+        )
     if panel not in (1, 2, 4, 8) and panel < 16:
         raise ValueError(f"panel is {panel}, it must be 1, 2, 4, 8, or at least 16")
     adapter = _Adapter(panel, pack, unpack, gemm, prepare, packed_bytes, token_bytes)
@@ -81,7 +84,7 @@ def register(
 
 
 def unregister(name: str) -> None:
-    """Forget a kernel from outside; models that use it go on. ValueError if there is none."""
+    """Forget a kernel from outside; models that use it keep it. ValueError if it is unknown."""
     if name not in _registry.functions:
         raise ValueError(f"no kernel {name!r} was registered")
     del _registry.functions[name]

@@ -1,4 +1,4 @@
-"""Proof that a kernel is right on a tier: by running it, and by the bounds of its sums."""
+"""Proof that a kernel is correct on a tier, by running it and by the bounds of its sums."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ _CANARY = 0xA5
 
 
 class Fault(ValueError):
-    """A kernel that is wrong: says what was done with it, and where its result differs."""
+    """A kernel is wrong; the text says on what input, and where its result differs."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What was found right. products: sums compared. largest_cols: None if the sums are unknown."""
+    """A kernel that passed. products: how many were compared. largest_cols: None if unknown."""
 
     kernel: str
     isa: str
@@ -62,7 +62,7 @@ _Case = tuple[NDArray[np.int8], NDArray[np.int8]]  # weights (rows, cols) and ac
 
 
 class _Place:
-    """Tells where a fault is, and makes one of any exception of a kernel's own functions."""
+    """Says where a fault is; turns any exception of a kernel's functions into a Fault."""
 
     def __init__(self, what: str, weights: NDArray[np.int8], q: NDArray[np.int8]) -> None:
         rows, cols = weights.shape
@@ -108,7 +108,7 @@ def _tokens(kernel: Kernel, rng: np.random.Generator) -> Iterator[_Case]:
 
 
 def _saturated(rng: np.random.Generator) -> Iterator[_Case]:
-    """Activations as large as they get, with and against the signs of the weights."""
+    """The largest activations, with and against the signs of the weights."""
     for rows, cols in _LAYERS:
         signs = np.where(rng.random(cols) < 0.5, -1, 1).astype(np.int8)
         alternating = np.where(np.arange(cols) % 2, 1, -1).astype(np.int8)
@@ -132,7 +132,7 @@ def _longest() -> Iterator[_Case]:
 
 
 def _expected(weights: NDArray[np.int8], q: NDArray[np.int8]) -> NDArray[np.int32]:
-    """The products, exact: sums of whole numbers in float64, blocks of which fit the memory."""
+    """The exact products: float64 holds these whole numbers. Blocks of columns save memory."""
     cols = weights.shape[1]
     total = np.zeros((len(q), len(weights)))
     for k in range(0, cols, 2**16):
@@ -142,7 +142,7 @@ def _expected(weights: NDArray[np.int8], q: NDArray[np.int8]) -> NDArray[np.int3
 
 
 def _check(kernel: Kernel, weights: NDArray[np.int8], q: NDArray[np.int8]) -> int:
-    """Fault unless pack, unpack, prepare and gemm are right; returns the number of products."""
+    """Check pack, unpack, prepare and gemm; returns the number of products, or raises Fault."""
     rows, cols = weights.shape
     n = len(q)
     cell = _native.Cell(kernel.name, isa=kernel.isa)
@@ -162,7 +162,7 @@ def _check(kernel: Kernel, weights: NDArray[np.int8], q: NDArray[np.int8]) -> in
 
 
 def _check_ranges(kernel: Kernel, weights: NDArray[np.int8], q: NDArray[np.int8]) -> int:
-    """Fault unless each range of panels is computed and no row outside it touched."""
+    """Check that each range of panels is computed and no other row is touched; else Fault."""
     rows = len(weights)
     ends = [*range(0, rows, kernel.panel), rows]
     expected, packed = _expected(weights, q), kernel.pack(weights)

@@ -18,9 +18,9 @@ class BitLinear(nn.Linear):
     (..., in_features) of each token to 255 steps between plus and minus the largest of them.
     Gradients pass through both roundings as if they were not there (straight-through).
 
-    lambda_: how much is rounded, from 0 (as in nn.Linear) to 1. In between weights and inputs are
-        w + lambda_ * (rounded(w) - w): raised over the first steps of a training, it leads a
-        real-valued model over to ternary weights. See `set_lambda`.
+    lambda_: how far values are rounded, from 0 (as in nn.Linear) to 1. In between, weights and
+        inputs are w + lambda_ * (rounded(w) - w). Raising it over the first steps of training turns
+        a real-valued model into a ternary one gradually. See `set_lambda`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class BitLinear(nn.Linear):
 def absmean(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Ternary values float32 (rows, cols), and a scale (), of real-valued weights (rows, cols).
 
-    The scale is the mean magnitude, at least 1e-5; what is below half of it becomes 0.
+    The scale is the mean magnitude, at least 1e-5; weights below half of it become 0.
     """
     weight = weight.float()
     inverse = 1.0 / weight.abs().mean().clamp(min=_LEAST)
@@ -61,7 +61,7 @@ def absmean(weight: Tensor) -> tuple[Tensor, Tensor]:
 def set_lambda(model: nn.Module, lambda_: float) -> None:
     """Set how much all `BitLinear` layers of *model* round, from 0 to 1.
 
-    Raises ValueError if there is none, or *lambda_* is out of its range.
+    Raises ValueError if the model has none, or if *lambda_* is not between 0 and 1.
     """
     if not 0 <= lambda_ <= 1:
         raise ValueError(f"lambda_ is {lambda_}: it must be from 0 to 1")

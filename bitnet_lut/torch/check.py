@@ -35,11 +35,11 @@ Floats = NDArray[np.float32]
 class Comparison:
     """How far the logits of two programs are apart.
 
-    tokens: of the text.
+    tokens: how many tokens the text has.
     step_difference, step: the largest root mean square difference at one step, relative to what
         is compared there: the input of a linear layer or the logits. Float noise is below 1e-4.
-    max_difference, rms_difference: of the logits when each program goes its own way. Since int8
-        codes turn over at float noise, a few hundredths of the logits' deviation are common.
+    max_difference, rms_difference: of the logits when the programs run independently. Float noise
+        changes some int8 codes, so a few hundredths of the logits' deviation are common.
     agreement: the share of tokens after which both then name the same next token.
     """
 
@@ -52,7 +52,7 @@ class Comparison:
 
 
 def compare(model: nn.Module, path: str | os.PathLike[str], text: str) -> Comparison:
-    """Run *text*, at most 512 tokens of it, through a model of transformers and the file at *path*.
+    """Run at most 512 tokens of *text* through a model of transformers and the file at *path*.
 
     The torch model is run in float32 on the CPU, with the embedding and output matrix of the file,
     which may have rounded them; it is not changed.

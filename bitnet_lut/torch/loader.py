@@ -23,7 +23,7 @@ from bitnet_lut.torch.bitlinear import replace_linears
 
 __all__ = ["from_state", "load"]
 
-# Real-valued weights lie this far inside the bounds between -1, 0 and +1, in units of the scale.
+# Distance of real-valued weights from the bounds between -1, 0 and +1, in units of the scale.
 _MARGIN = 0.05
 
 

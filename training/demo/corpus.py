@@ -4,7 +4,7 @@ The text is free of licences: everything in it is written by this package. A see
 text everywhere. What is held out never occurs in the training text:
 
 * wordings: facts are taught in some wordings and asked in others (see ``facts``);
-* sums: of the pairs of numbers from 10 on, one in ten (``is_held_out``) are never the operands of
+* sums: one in ten pairs of numbers from 10 on (``is_held_out``) are never the operands of
   one expression in the training text, in either order and for any operation, nor an operand and
   the result of a subtraction.
 """
@@ -52,7 +52,7 @@ class Question:
 class _Mix:
     """How often each thing is drawn.
 
-    kinds: of short documents. ranges: of summands. facts: families, by their names.
+    kinds: kinds of short documents. ranges: ranges of the two summands. facts: families by name.
     more: whether statements come in all their wordings.
     """
 
@@ -65,7 +65,7 @@ class _Mix:
 _ONE, _TWO, _BOTH_TWO, _THREE = (0, 9), (0, 99), (10, 99), (0, 999)
 _FACTS = {family.name: family.weight for family in FAMILIES}
 # From which stream on: first everything, then more sums of small numbers until additions of single
-# digits are learnt, without which longer ones are not, then more facts and spelling, and at last
+# digits are learned, which longer ones depend on, then more facts and spelling, and at last
 # everything in more wordings.
 _MIXES = {
     0: _Mix(

@@ -23,7 +23,7 @@ from training.demo.corpus import EOS, Question, documents, questions
 
 __all__ = ["Task", "answers", "perplexity", "right_by_kind", "tasks", "texts"]
 
-# Stories that no step of a training comes to: it would have to be the billionth.
+# A stream for stories that no training reaches.
 _STREAM = 10**9
 _STORIES = 200
 _TEXTS_OF_KIND = 50

@@ -32,9 +32,9 @@ __all__ = ["main"]
 # Rows of a batch are this long, every LONG_EVERY-th batch twice that.
 LENGTH = 256
 LONG_EVERY = 8
-# After so many documents that do not fit, a row is full.
+# A row is full after this many documents that do not fit.
 FILLERS = 4
-# How much a token counts that does not follow from what comes before it.
+# Weight of a token that does not follow from what comes before it.
 UNTAUGHT = 0.1
 WEIGHT_DECAY = 0.1
 REPORT_EVERY = 20
@@ -183,7 +183,7 @@ def _batch(tokenizer: Tokenizer, options: argparse.Namespace, step: int) -> Batc
             ids[place], positions[place] = encoded, np.arange(len(encoded))
             numbers[place] = end + 1
             weights[place] = np.where(taught, 1.0, UNTAUGHT)
-            weights[row, end] = 0.0  # a document does not foretell how the next one begins
+            weights[row, end] = 0.0  # a document does not predict the start of the next one
             end += len(encoded)
     return Batch(
         ids=torch.from_numpy(ids[:, :-1]),
