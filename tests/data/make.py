@@ -139,6 +139,12 @@ def some_masters() -> bytes:
     return len(text).to_bytes(8, "little") + text + data
 
 
+def group_of(name: str) -> str:
+    """The archive of a file: that of its folder, or of its name without the suffix."""
+    folder, _, inside = name.partition("/")
+    return folder if inside else Path(name).stem
+
+
 def write(archive: Path, files: dict[str, bytes]) -> None:
     """An archive without times and owners, so that the same files give the same bytes."""
     with (
@@ -174,8 +180,8 @@ def main() -> None:
             tensors = derived_tensors(SHARED / family, inside, opened)
         manifest["derived"][name] = {"source": source, "tensors": tensors}
         files[name] = flipped(files[name], files[source], tensors)
-    for group in sorted({name.split("/")[0].split(".")[0] for name in files}):
-        chosen = {name: files[name] for name in files if name.split("/")[0].split(".")[0] == group}
+    for group in sorted(set(map(group_of, files))):
+        chosen = {name: data for name, data in files.items() if group_of(name) == group}
         write(HERE / f"{group}.tar.xz", chosen)
     (HERE / "manifest.json").write_text(json.dumps(manifest) + "\n")
 
