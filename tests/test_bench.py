@@ -252,7 +252,7 @@ class TestBench:
             assert one.seconds == pytest.approx(sum(one.parts.values()))
         text = "\n".join(report_model(found))
         assert "ffn matrices" in text
-        assert "wait for each other" in text
+        assert "waiting for each other" in text
 
     def test_nothing_to_measure(self):
         for arguments in ({"rounds": 0}, {"prompt": [], "generate": []}, {"threads": []}):
@@ -312,7 +312,7 @@ class TestCommand:
         said = capsys.readouterr()
         assert (code, said.out) == (2, "")
         assert "generate 2" in said.err
-        assert "which cannot be" in said.err
+        assert "which is impossible" in said.err
 
     @pytest.mark.parametrize("numbers", ["0", "1,,2", "-1", "many"])
     def test_numbers(self, capsys, numbers):
