@@ -15,7 +15,6 @@ import pytest
 from hf_folder import HFFolder
 from model_files import QUERY, rewritten
 
-from bitnet_lut import convert as convert_module
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.cli import main
 from bitnet_lut.convert import convert
@@ -131,7 +130,7 @@ def test_a_disk_that_fills_up_while_writing(golden, output, monkeypatch, writer)
 
 def test_too_little_room_is_seen_before_anything_is_written(golden, output, monkeypatch, type):
     usage = shutil.disk_usage(output.parent)._replace(free=1000)
-    monkeypatch.setattr(convert_module.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="1,000 were free") as found:
         convert(golden / BITNET, output, type=type)
     assert found.value.filename == str(output)
@@ -188,7 +187,7 @@ def test_outputs_that_cannot_be(golden, tmp_path):
     for output, type, error, message in (
         (tmp_path / "no/out", "i2_s", FileNotFoundError, "there is no such folder"),
         (source, "tq2_0", ValueError, "this is the source"),
-        (full, "i2_s", IsADirectoryError, "it is a folder, not a GGUF file"),
+        (full, "i2_s", IsADirectoryError, "it is a folder, not a file"),
         (full, "hf", FileExistsError, "it exists, and is not an empty folder"),
         (source, "hf", ValueError, "this is the source"),
         (full / "file", "hf", FileExistsError, "it exists, and is not an empty folder"),

@@ -4,7 +4,6 @@ The matrices of each of INPUT_GROUPS have one kernel.
 """
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from bitnet_lut import _native
 from bitnet_lut.bench.timing import Timer, prepare_seconds, ring, ring_bytes, take_turns
 from bitnet_lut.families import ModelConfig
+from bitnet_lut.formats.output import write_text
 from bitnet_lut.kernels.kernel import Kernel, get
 from bitnet_lut.runtime.choose import (
     group_shapes,
@@ -132,11 +132,9 @@ def remember(tuning: Tuning) -> Path | None:
     everything = read_measurements()
     entry = everything.setdefault(machine_key(tuning.isa, tuning.threads), {})
     entry.update({shapes[group]: kernel for group, kernel in tuning.choice.items()})
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, json.dumps(everything, indent=1) + "\n")
     except OSError as error:
         warnings.warn(f"the tuning is not kept: {error}", stacklevel=2)
         return None

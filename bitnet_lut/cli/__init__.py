@@ -6,8 +6,11 @@ answered from the start.
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import NoReturn, Protocol
 
@@ -54,7 +57,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 after an error, 130 after Ctrl-C."""
     try:
-        return _main(sys.argv[1:] if arguments is None else arguments)
+        with _leaving_by_exception():
+            return _main(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         print("bitnet-lut: interrupted", file=sys.stderr)
         return _INTERRUPTED
@@ -85,6 +89,26 @@ def _main(arguments: Sequence[str]) -> int:
             raise
         return _fail(f"{error}: there is too little memory for so many, see --threads")
     return code
+
+
+@contextmanager
+def _leaving_by_exception() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP raise SystemExit, so that half files are removed."""
+
+    def leave(number: int, frame: object) -> NoReturn:
+        sys.exit(128 + number)  # as a shell reports it
+
+    replaced = []
+    if threading.current_thread() is threading.main_thread():
+        wanted = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+        replaced = [one for one in wanted if one and signal.getsignal(one) is signal.SIG_DFL]
+    for one in replaced:
+        signal.signal(one, leave)
+    try:
+        yield
+    finally:
+        for one in replaced:
+            signal.signal(one, signal.SIG_DFL)
 
 
 def _fail(message: str) -> int:

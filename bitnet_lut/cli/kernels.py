@@ -130,8 +130,10 @@ def _bench(options: argparse.Namespace) -> int:
     for line in report_kernels(figures):
         print(line)
     if options.plot is not None:
+        from bitnet_lut.formats.output import write_text
+
         picture = roofline(figures, f"Kernels, {options.shape}")
-        options.plot.write_text(picture, encoding="utf-8")
+        write_text(options.plot, picture)
     return 0
 
 

@@ -5,12 +5,9 @@ had, and its graph must be the same. Whatever could not be kept exactly is in th
 """
 
 import dataclasses
-import errno
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,6 +23,7 @@ from bitnet_lut.convert.weights import Options, Rounded, TensorReader, Ternarize
 from bitnet_lut.errors import FormatError
 from bitnet_lut.families import FAMILIES, Activation, ModelConfig, is_linear, tensor_shapes
 from bitnet_lut.formats import i2_s
+from bitnet_lut.formats.output import Output, find_target
 from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.ternary import Scale
 from bitnet_lut.formats.tiles import Shape, Tile
@@ -48,7 +46,6 @@ ARCHITECTURES = tuple(
     if sum(other.graph == family.graph for other in FAMILIES.values()) > 1
 )
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Factors of RoPE, which are checked to be those of the config, and copies of tied embeddings.
 _REPEATED = ("rope_freqs.weight", "inv_freq", "output.weight")
 _ZEROS = 0x55  # four weights 0
@@ -131,7 +128,7 @@ def write_checkpoint(
     shapes = tensor_shapes(target.config)
     read_again = sum(_bytes_read(shapes[name]) for name in filter(is_linear, shapes))
     advance = _Progress(progress, target.nbytes + read_again)
-    with _taking_name(output, target.nbytes, folder=folder) as temporary:
+    with Output(output, folder=folder, nbytes=target.nbytes) as temporary:
         target.write(temporary, reader, rounded.append, advance)
         rounded += _verify(temporary, target.config, reader, advance)
         checkpoint.check_unchanged()
@@ -169,41 +166,9 @@ def _check(options: Options) -> None:
 
 def _check_output(source: Path, output: Path, *, folder: bool) -> None:
     """OSError or ValueError where the output cannot be, or is the source."""
-    if not output.absolute().parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(output.parent))
-    if not output.exists():
-        return
-    if source.exists() and output.samefile(source):
+    if output.exists() and source.exists() and output.samefile(source):
         raise ValueError(f"{output}: this is the source; choose another name")
-    if folder and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(errno.EEXIST, "it exists, and is not an empty folder", str(output))
-    if not folder and output.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "it is a folder, not a GGUF file", str(output))
-
-
-@contextmanager
-def _taking_name(output: Path, nbytes: int, *, folder: bool) -> Iterator[Path]:
-    """A file or folder that is given the name *output* at the end, or removed after an error."""
-    parent = output.absolute().parent
-    free = shutil.disk_usage(parent).free
-    size = f"the result takes {nbytes:,} bytes, {free:,} were free in {parent}"
-    if nbytes > free:
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {size}", str(output))
-    temporary = output.with_name(f"{output.name}.{os.getpid()}.part")
-    try:
-        if folder:
-            temporary.mkdir()
-        yield temporary
-        temporary.replace(output)
-    except BaseException as error:
-        if folder:
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            reason = f"{os.strerror(error.errno)}: {size}"
-            raise OSError(error.errno, reason, str(output)) from None
-        raise
+    find_target(output, folder=folder)
 
 
 def _verify(

@@ -94,7 +94,8 @@ class GGUFTarget:
         mark = {TERNARY_HASH_KEY: _NO_HASH} if self._marked else {}
         table = [(name, t.shape, _TYPE_IDS[t.type], t.nbytes) for name, t in self._tensors.items()]
         alignment = TYPES[self._type].alignment
-        with GGUFWriter(path, {**self._metadata, **mark}, table, alignment) as writer:
+        metadata = {**self._metadata, **mark}
+        with GGUFWriter(path, metadata, table, alignment, in_place=True) as writer:
             for name, tensor in self._tensors.items():
                 for piece in _pieces(name, tensor, reader, rounded):
                     writer.write(name, piece)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut.formats import gguf
+from bitnet_lut.formats.output import Output
 
 __all__ = ["GGUFWriter"]
 
@@ -20,8 +21,8 @@ __all__ = ["GGUFWriter"]
 class GGUFWriter:
     """Writes the header at once and then the tensors in the order they were declared.
 
-    The file is written under a temporary name beside *path* and takes its own when it is closed
-    complete; an exception inside the ``with`` block removes it.
+    The file takes its name when it is closed complete, and an exception inside the ``with`` block
+    removes it: see `Output`.
     """
 
     def __init__(
@@ -30,6 +31,8 @@ class GGUFWriter:
         metadata: Mapping[str, Any],
         tensors: Sequence[tuple[str, Sequence[int], int, int]],
         alignment: int = gguf.ALIGNMENT,
+        *,
+        in_place: bool = False,
     ) -> None:
         """Write the header.
 
@@ -38,6 +41,7 @@ class GGUFWriter:
             (value type, value).
         tensors: (name, shape in NumPy order, ggml type id, bytes of data) each.
         alignment: of every tensor, a power of two; stored unless it is the default.
+        in_place: write at *path* itself, which is another's `Output`.
         """
         if alignment.bit_count() != 1:
             raise ValueError(f"alignment {alignment} is not a power of two")
@@ -51,12 +55,14 @@ class GGUFWriter:
         self._alignment = alignment
         self._left = {name: nbytes for name, _, _, nbytes in tensors}
         self._path = Path(path)
-        self._temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-        self._file = self._temporary.open("wb")
+        total = len(header) + sum(self._left.values())
+        self._output = None if in_place else Output(path, nbytes=total)
+        place = self._path if self._output is None else self._output.temporary
+        self._file = place.open("wb")
         try:
             self._file.write(header)
-        except BaseException:
-            self._discard()
+        except BaseException as error:
+            self._fail(error)
             raise
 
     def write(self, name: str, data: Any) -> None:
@@ -87,16 +93,16 @@ class GGUFWriter:
         """Give the complete file its name; ValueError (and no file) if tensors are unwritten."""
         if self._file.closed:
             return
-        if self._left:
-            self._discard()
-            name, nbytes = next(iter(self._left.items()))
-            raise ValueError(f"{self._path}: tensor {name!r} lacks {nbytes} bytes")
         try:
+            if self._left:
+                name, nbytes = next(iter(self._left.items()))
+                raise ValueError(f"{self._path}: tensor {name!r} lacks {nbytes} bytes")
             self._file.close()  # writes what is buffered, for which the disk may be too full
-            self._temporary.replace(self._path)
-        except BaseException:
-            self._discard()
+        except BaseException as error:
+            self._fail(error)
             raise
+        if self._output is not None:
+            self._output.commit()
 
     def __enter__(self) -> Self:
         """The writer itself."""
@@ -112,12 +118,14 @@ class GGUFWriter:
         if error is None:
             self.close()
         else:
-            self._discard()
+            self._fail(error)
 
-    def _discard(self) -> None:
+    def _fail(self, error: BaseException) -> None:
+        """Remove the file; raises an error of the disk again, in terms of its path."""
         with suppress(OSError):
             self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        if self._output is not None:
+            self._output.__exit__(type(error), error, None)
 
 
 def _header(

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.convert import HEADS, Options, write_checkpoint
 from bitnet_lut.convert import vocabulary as convert_vocabulary
+from bitnet_lut.formats.output import Output, scratch_folder
 from bitnet_lut.torch.check import Comparison, compare
 from bitnet_lut.torch.checkpoint import ModelCheckpoint
 from bitnet_lut.torch.loader import from_state
@@ -88,8 +88,8 @@ def export(
     model = getattr(model, "_orig_mod", model)  # inside torch.compile's wrapper
     if head not in (None, *HEADS):
         raise ValueError(f"head is {head!r}: it must be one of {', '.join(HEADS)}, or None")
-    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent) as name:
-        folder, file = Path(name) / "vocabulary", Path(name) / path.name
+    with scratch_folder(path) as scratch:
+        folder, file = scratch / "vocabulary", scratch / path.name
         folder.mkdir()
         _write_vocabulary(tokenizer, folder)
         checkpoint = ModelCheckpoint(model, folder, path.stem)
@@ -103,7 +103,8 @@ def export(
                 "transformers, with ternary layers in every place but the output matrix",
                 comparison,
             )
-        file.replace(path)
+        with Output(path) as temporary:
+            file.replace(temporary)
     return Export(path, comparison, warnings)
 
 
