@@ -25,8 +25,9 @@ from bitnet_lut.runtime.layers import Layer, kernel_names, make_layers
 from bitnet_lut.runtime.memory import ModelInfo, refuse_beyond
 from bitnet_lut.runtime.packing import pack_tensors, suited
 from bitnet_lut.runtime.sampling import Sampling
-from bitnet_lut.runtime.session import BATCH, Probe, Session, SessionBatch, int32_ids, step_lanes
+from bitnet_lut.runtime.session import Probe, Session, SessionBatch, int32_ids, step_lanes
 from bitnet_lut.runtime.speculation import Speculation
+from bitnet_lut.runtime.steps import BATCH, Steps
 from bitnet_lut.text.tokenizer import Tokenizer
 
 __all__ = ["Model", "Probe", "Session", "SessionBatch"]
@@ -88,7 +89,7 @@ class Model:
             tokenizer = beside.submit(_tokenizer, checkpoint, pre_tokenizer)
             self._config = checkpoint.config
             self._context = _context(checkpoint.config, context)
-            self._kv_f16 = kv == "f16"
+            self._kv = kv
             threads = self._pool.threads
             release = checkpoint.release
             kernels = choose_kernels(checkpoint.config, kernel, isa, threads)
@@ -99,10 +100,12 @@ class Model:
             if weights.strip_bytes:
                 release()
             self._tokenizer = tokenizer.result()
+        self._open_steps: Steps | None = None
         self._weights: _native.Weights | None = weights
         self._layers = make_layers(tensors)
         self._info = self._measure(read, tensors, isa)
         self._refuse_session(self._context)
+        self._open_steps = Steps(weights, self._pool, context=self._context)
 
     def _measure(
         self, read: Mapping[str, Tensor], tensors: Mapping[str, Tensor], isa: str
@@ -173,10 +176,7 @@ class Model:
         """Start a sequence at position 0; *context* is its room (default: the model's)."""
         context = self._context if context is None else context
         self._refuse_session(context)
-        return Session(
-            self,
-            _native.Session(self._open(), self._pool, context, kv_f16=self._kv_f16, batch=BATCH),
-        )
+        return Session(self, _native.Cache(self._open(), context, kind=self._kv))
 
     @overload
     def forward(self, ids: Sequence[int]) -> NDArray[np.float32]: ...
@@ -198,9 +198,9 @@ class Model:
         states = np.empty(
             (config.block_count + 1, len(tokens), config.embedding_length), np.float32
         )
-        self.session(context=max(1, len(tokens)))._engine.step(
-            tokens, logits, states if hidden else None
-        )
+        cache = self.session(context=max(1, len(tokens)))._cache
+        rows = np.arange(len(tokens))
+        self._steps.run([(cache, tokens)], rows, logits, states if hidden else None)
         return (logits, states) if hidden else logits
 
     def session_batch(self, count: int, *, context: int | None = None) -> "SessionBatch":
@@ -338,7 +338,7 @@ class Model:
 
     def close(self) -> None:
         """Free the weights, as soon as no session uses them any more."""
-        self._weights = None
+        self._weights = self._open_steps = None
 
     def __enter__(self) -> Self:
         """Return the model itself."""
@@ -358,10 +358,19 @@ class Model:
             raise ValueError("this model was closed: open it again to use it")
         return self._weights
 
+    @property
+    def _steps(self) -> Steps:
+        self._open()
+        assert self._open_steps is not None
+        return self._open_steps
+
     def _session_bytes(self, context: int) -> tuple[int, int]:
-        return _native.session_bytes(
-            self._open(), context, kv_f16=self._kv_f16, batch=BATCH, threads=self._pool.threads
+        """Bytes of a cache, and of the scratch that all sessions share."""
+        weights = self._open()
+        scratch = _native.workspace_bytes(
+            weights, context=context, batch=BATCH, threads=self._pool.threads
         )
+        return _native.cache_bytes(weights, context, kind=self._kv), scratch
 
     def _refuse_session(self, context: int) -> None:
         if not 1 <= context <= self._config.context_length:

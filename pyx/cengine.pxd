@@ -1,11 +1,17 @@
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from ckernels cimport bl_cell, bl_kernel, bl_kv_kind, bl_tier, bl_type
 
 
-cdef extern from "bitnet_lut/engine.h" nogil:
-    enum: BL_OWN_TOKENS
+cdef extern from "pool.h" nogil:
+    ctypedef struct bl_pool:
+        int workers
+    void bl_pool_init(bl_pool *, int)
+    void bl_pool_free(bl_pool *)
+    void bl_pool_run(bl_pool *, void (*)(void *, int, int) noexcept nogil, void *)
 
+
+cdef extern from "bitnet_lut/engine.h" nogil:
     ctypedef struct bl_matrix:
         bl_type type
         int64_t rows
@@ -16,13 +22,18 @@ cdef extern from "bitnet_lut/engine.h" nogil:
         const bl_cell *cell
         const float *scale
         int64_t scales
+        const float *norm
         const float *bias
 
     ctypedef struct bl_layer:
         const float *attn_norm
+        const float *q_norm
+        const float *k_norm
         const float *attn_sub_norm
+        const float *attn_post_norm
         const float *ffn_norm
         const float *ffn_sub_norm
+        const float *ffn_post_norm
         bl_matrix q
         bl_matrix k
         bl_matrix v
@@ -45,6 +56,8 @@ cdef extern from "bitnet_lut/engine.h" nogil:
         int64_t rope_dim
         int64_t vocab
         float eps
+        float embedding_scale
+        float score_scale
         bl_activation activation
         int rope_interleaved
         const float *inverse_frequency
@@ -59,61 +72,35 @@ cdef extern from "bitnet_lut/engine.h" nogil:
     ctypedef void (*bl_probe)(void *, int64_t, bl_op, const float *, int64_t, int64_t) noexcept nogil
 
     ctypedef struct bl_cache:
-        int64_t context
         bl_kv_kind kind
-        void *keys
-        void *values
-
-    ctypedef struct bl_place:
-        const bl_cache *cache
+        int64_t context
         int64_t position
+    int64_t bl_cache_bytes(const bl_model *, bl_kv_kind, int64_t)
+    void bl_cache_place(bl_cache *, const bl_model *, bl_kv_kind, int64_t, void *)
+    void bl_cache_copy(bl_cache *, const bl_cache *, const bl_model *)
 
-    ctypedef struct bl_state:
+    ctypedef struct bl_workspace:
         int64_t context
         int64_t batch
-        float *x
-        float *input
-        uint8_t *prepared
-        uint8_t *own_prepared
-        int64_t own_bytes
-        int8_t *quantized
-        float *act_max
-        float *own_act_max
-        float *q
-        float *k
-        float *v
-        float *mixed
-        float *gate
-        float *up
-        float *out
-        float *scores
-        float *totals
-        float *cosine
-        float *sine
-        float *worker_scratch
+    int64_t bl_workspace_bytes(const bl_model *, int64_t, int64_t, int)
+    void bl_workspace_place(bl_workspace *, const bl_model *, int64_t, int64_t, int, void *)
+
+    ctypedef struct bl_chunk:
+        const bl_cache *cache
+        const int32_t *tokens
+        int64_t n
+        int finite
 
     ctypedef struct bl_step:
         const bl_model *model
-        bl_state *state
+        bl_workspace *workspace
         bl_pool *pool
-        const int32_t *tokens
-        const bl_place *places
-        int64_t n
+        bl_chunk *chunks
+        int64_t chunk_count
+        const int64_t *rows
+        int64_t row_count
         float *logits
-        int64_t logit_tokens
         float *hidden
-        int64_t hidden_stride
         bl_probe probe
         void *probe_context
-
-    int64_t bl_head_stride(const bl_model *)
-    int64_t bl_widest_input(const bl_model *)
-    int64_t bl_prepared_bytes(const bl_model *, int64_t)
-    int64_t bl_scratch_floats(const bl_model *, int64_t)
-    int bl_forward(bl_step *)
-
-    ctypedef struct bl_pool:
-        int workers
-    void bl_pool_init(bl_pool *, int)
-    void bl_pool_free(bl_pool *)
-    void bl_pool_run(bl_pool *, void (*)(void *, int, int) noexcept nogil, void *)
+    void bl_forward(const bl_step *)

@@ -3,7 +3,7 @@
 #define BL_ROOF_H
 
 #include "bitnet_lut/bitnet_lut.h"
-#include "bitnet_lut/pool.h"
+#include "pool.h"
 
 /* One measurement, shared by the workers of a pool. Without data it multiplies. */
 typedef struct {

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import numpy as np
+from alone import Alone
 from golden_data import GOLDEN
 from numpy.typing import NDArray
 from tiny_model import dense_product
@@ -65,9 +66,9 @@ def pool(threads: int = 2) -> _native.Pool:
     return _native.Pool(threads)
 
 
-def session(model: str, isa: str, *, kv: str = "f32", threads: int = 2) -> _native.Session:
+def session(model: str, isa: str, *, kv: str = "f32", threads: int = 2) -> Alone:
     context = load(model)[0].context_length
-    return _native.Session(weights(model, isa), pool(threads), context, kv_f16=kv == "f16")
+    return Alone(weights(model, isa), pool(threads), context, kind=kv)
 
 
 def logits(model: str, isa: str, ids: NDArray[np.int32], *, kv: str = "f32") -> Floats:

@@ -9,6 +9,9 @@
 #include "apart.h"
 #include "check.h"
 #include "bitnet_lut/engine.h"
+#include "cache.h"
+#include "kernels.h"
+#include "pool.h"
 
 #define FAIL(...) (fprintf(stderr, "selftest: " __VA_ARGS__), fputc('\n', stderr), exit(1))
 

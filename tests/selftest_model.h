@@ -106,6 +106,8 @@ static void read_dump(dump *d, const char *path)
     int64_t *const sizes[] = {&m->layers, &m->embedding, &m->ffn, &m->heads,
                               &m->kv_heads, &m->head_dim, &m->rope_dim, &m->vocab};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) *sizes[i] = take_int(d);
+    m->embedding_scale = 1.0f;
+    m->score_scale = 1.0f / sqrtf((float)m->head_dim);
     m->activation = (bl_activation)take_int(d);
     m->rope_interleaved = (int)take_int(d);
     const int64_t tied_head = take_int(d);
@@ -130,32 +132,13 @@ static void free_dump(dump *d)
     free(d->layers);
 }
 
-enum { STATE_BLOCKS = 20, LINEARS = 7 };
+enum { LINEARS = 7 };
 
-/* Each array of cache and state in a block of its own, which the caller frees. */
-static bl_state make_state(const bl_model *m, bl_cache *cache_of, int64_t context, int64_t batch, int kv_f16,
-                           int workers, void *blocks[STATE_BLOCKS])
+/* Memory of some bytes that starts at a multiple of 64, in a block that is to be freed. */
+static void *aligned_room(int64_t bytes, void **block)
 {
-    const int64_t widest = bl_widest_input(m), stride = bl_head_stride(m), attention = m->heads * m->head_dim;
-    const int64_t kv = m->kv_heads * m->head_dim, cache = m->layers * m->kv_heads * context * stride * (kv_f16 ? 2 : 4);
-    const int64_t bytes[STATE_BLOCKS] = {
-        cache, cache, batch * m->embedding * 4, batch * widest * 4, bl_prepared_bytes(m, batch),
-        workers * widest, batch * 4, batch * attention * 4, batch * kv * 4, batch * kv * 4, batch * attention * 4,
-        batch * m->ffn * 4, batch * m->ffn * 4, batch * m->embedding * 4, batch * m->rope_dim * 4,
-        workers * bl_scratch_floats(m, context) * 4, workers * bl_prepared_bytes(m, BL_OWN_TOKENS),
-        workers * BL_LANES * 4, m->heads * context * 4, m->heads * 4};
-    for (int i = 0; i < STATE_BLOCKS; i++) blocks[i] = room(bytes[i]);
-    memset(blocks[0], 0, (size_t)cache);
-    memset(blocks[1], 0, (size_t)cache);
-    float *angles = blocks[14];
-    *cache_of = (bl_cache){.context = context, .kind = kv_f16 ? BL_KV_F16 : BL_KV_F32, .keys = blocks[0], .values = blocks[1]};
-    return (bl_state){
-        .context = context, .batch = batch, .x = blocks[2],
-        .input = blocks[3], .prepared = blocks[4], .quantized = blocks[5], .act_max = blocks[6], .q = blocks[7],
-        .k = blocks[8], .v = blocks[9], .mixed = blocks[10], .gate = blocks[11], .up = blocks[12], .out = blocks[13],
-        .cosine = angles, .sine = angles + batch * m->rope_dim / 2, .worker_scratch = blocks[15],
-        .own_prepared = blocks[16], .own_bytes = bl_prepared_bytes(m, BL_OWN_TOKENS), .own_act_max = blocks[17],
-        .scores = blocks[18], .totals = blocks[19]};
+    *block = room(bytes + 63);
+    return (void *)(((uintptr_t)*block + 63) & ~(uintptr_t)63);
 }
 
 static void count_op(void *counts, int64_t layer, bl_op op, const float *data, int64_t n, int64_t width)
@@ -203,41 +186,57 @@ typedef struct {
     const bl_tier *tier;
     int kernel;
     bl_pool *pool;
-    int64_t batch;       /* tokens of one call */
-    int kv_f16;
-    int64_t logit_tokens; /* the last ones */
-    int observed;        /* with hidden states and a probe */
+    int64_t cut;   /* tokens of one step */
+    int64_t batch; /* tokens of one pass */
+    bl_kv_kind kind;
+    int64_t wanted; /* rows of logits, of the last tokens */
+    int observed;  /* with hidden states and a probe */
 } way;
 
-/* logits (logit_tokens, vocab) of the dumped tokens. */
+/* Steps of one sequence from its start. Returns how many passes they took. */
+static int64_t run_steps(const dump *d, way w, const bl_model *model, bl_cache *cache, bl_workspace *workspace,
+                         float *logits, float *hidden, int64_t *ops)
+{
+    int64_t passes = 0;
+    for (int64_t done = 0; done < d->n; done += w.cut) {
+        int64_t rows[64], count = 0;
+        bl_chunk chunk = {cache, d->tokens + done, d->n - done < w.cut ? d->n - done : w.cut, 0};
+        bl_step step = {.model = model, .workspace = workspace, .pool = w.pool, .chunks = &chunk, .chunk_count = 1,
+                        .rows = rows, .logits = logits, .hidden = hidden, .probe = w.observed ? count_op : NULL,
+                        .probe_context = ops};
+        for (int64_t t = 0; t < chunk.n; t++)
+            if (done + t >= d->n - w.wanted) rows[count++] = t;
+        step.row_count = count;
+        bl_forward(&step);
+        if (!chunk.finite) FAIL("%s: not finite at position %lld", w.tier->name, (long long)done);
+        cache->position += chunk.n;
+        logits += count * model->vocab;
+        if (hidden) hidden += (model->layers + 1) * chunk.n * model->embedding;
+        passes += (chunk.n + w.batch - 1) / w.batch;
+    }
+    return passes;
+}
+
+/* logits (wanted, vocab) of the dumped tokens. */
 static float *forward(const dump *d, way w)
 {
-    void *blocks[STATE_BLOCKS];
+    void *blocks[2];
     bl_model model = pack_model(d, w.tier, w.kernel);
-    const int64_t without = d->n - w.logit_tokens;
     bl_cache cache;
-    bl_state state = make_state(&model, &cache, d->n, w.batch, w.kv_f16, w.pool->workers, blocks);
-    bl_place *places = room(d->n * (int64_t)sizeof *places);
-    for (int64_t t = 0; t < d->n; t++) places[t] = (bl_place){&cache, t};
-    float *logits = room(w.logit_tokens * model.vocab * 4);
+    bl_workspace workspace;
+    bl_cache_place(&cache, &model, w.kind, d->n, aligned_room(bl_cache_bytes(&model, w.kind, d->n), &blocks[0]));
+    const int64_t bytes = bl_workspace_bytes(&model, d->n, w.batch, w.pool->workers);
+    bl_workspace_place(&workspace, &model, d->n, w.batch, w.pool->workers, aligned_room(bytes, &blocks[1]));
+    float *logits = room(w.wanted * model.vocab * 4);
     float *hidden = room(w.observed ? (model.layers + 1) * d->n * model.embedding * 4 : 0);
-    int64_t ops[BL_OP_COUNT] = {0}, calls = 0;
-    for (int64_t done = 0; done < d->n; done += w.batch, calls++) {
-        const int64_t n = d->n - done < w.batch ? d->n - done : w.batch;
-        const int64_t wanted = done + n - without < 0 ? 0 : done + n - without < n ? done + n - without : n;
-        bl_step step = {
-            .model = &model, .state = &state, .pool = w.pool, .tokens = d->tokens + done, .n = n, .places = places + done,
-            .logits = wanted ? logits + (done + n - wanted - without) * model.vocab : NULL, .logit_tokens = wanted,
-            .hidden = w.observed ? hidden + done * model.embedding : NULL, .hidden_stride = d->n * model.embedding,
-            .probe = w.observed ? count_op : NULL, .probe_context = ops};
-        if (!bl_forward(&step)) FAIL("%s: not finite at position %lld", w.tier->name, (long long)done);
-    }
-    if (w.observed && (ops[BL_OP_FFN_DOWN] != calls * model.layers || ops[BL_OP_LOGITS] != calls))
+    int64_t ops[BL_OP_COUNT] = {0};
+    const int64_t passes = run_steps(d, w, &model, &cache, &workspace, logits, w.observed ? hidden : NULL, ops);
+    if (w.observed && (ops[BL_OP_FFN_DOWN] != passes * model.layers || ops[BL_OP_LOGITS] != passes))
         FAIL("the probe saw %lld times ffn_down, %lld times logits", (long long)ops[BL_OP_FFN_DOWN],
              (long long)ops[BL_OP_LOGITS]);
-    for (int i = 0; i < STATE_BLOCKS; i++) free(blocks[i]);
+    free(blocks[0]);
+    free(blocks[1]);
     free(hidden);
-    free(places);
     free_packed(&model);
     return logits;
 }
@@ -246,44 +245,137 @@ static float *forward(const dump *d, way w)
 static void check_way(const dump *d, way w, const float *expected)
 {
     float *logits = forward(d, w);
-    const int64_t floats = w.logit_tokens * d->model.vocab;
+    const int64_t floats = w.wanted * d->model.vocab;
     if (memcmp(logits, expected + d->n * d->model.vocab - floats, (size_t)floats * 4))
-        FAIL("%s %s, %d threads, batches of %lld, %s cache, %s: other logits than scalar, 1 thread, at once",
-             w.tier->name, bl_kernels[w.kernel]->name, w.pool->workers, (long long)w.batch, w.kv_f16 ? "f16" : "f32", w.observed ? "observed" : "unobserved");
+        FAIL("%s %s, %d threads, steps of %lld, %s cache, %s: other logits than scalar, 1 thread, at once",
+             w.tier->name, bl_kernels[w.kernel]->name, w.pool->workers, (long long)w.cut, bl_kv_formats[w.kind].name,
+             w.observed ? "observed" : "unobserved");
     free(logits);
 }
 
-/* Every kernel, tier, number of threads and cut gives the same logits, which are printed: cache, token, bits. */
+/* ---- several sequences in one step ------------------------------------------------------------------------------ */
+
+enum { SEQUENCES = 4 };
+
+/* Sequences that all say the dumped tokens, in steps of random chunks of some of them: every row is that of running
+ * alone, whatever stands beside it. */
+static void check_mixture(const dump *d, way w, const float *expected)
+{
+    void *blocks[SEQUENCES + 1];
+    bl_model model = pack_model(d, w.tier, w.kernel);
+    bl_cache caches[SEQUENCES];
+    bl_workspace workspace;
+    const int64_t vocab = model.vocab, bytes = bl_workspace_bytes(&model, d->n, w.batch, w.pool->workers);
+    for (int i = 0; i < SEQUENCES; i++)
+        bl_cache_place(&caches[i], &model, w.kind, d->n,
+                       aligned_room(bl_cache_bytes(&model, w.kind, d->n), &blocks[i]));
+    bl_workspace_place(&workspace, &model, d->n, w.batch, w.pool->workers, aligned_room(bytes, &blocks[SEQUENCES]));
+    float *logits = room(SEQUENCES * d->n * vocab * 4);
+    for (int left = SEQUENCES; left;) {
+        bl_chunk chunks[SEQUENCES];
+        int64_t rows[SEQUENCES * 64], positions[SEQUENCES * 64], count = 0, n = 0, used = 0;
+        for (int i = 0; i < SEQUENCES; i++) {
+            const int64_t at = caches[i].position, rest = d->n - at;
+            if (!rest || random_below(3) == 0) continue;
+            bl_chunk *chunk = &chunks[used++];
+            *chunk = (bl_chunk){&caches[i], d->tokens + at, random_below(2) ? 1 : 1 + random_below((int)rest), 0};
+            for (int64_t t = 0; t < chunk->n; t++, n++) {
+                if (random_below(2)) continue;
+                positions[count] = at + t;
+                rows[count++] = n;
+            }
+        }
+        bl_step step = {.model = &model, .workspace = &workspace, .pool = w.pool, .chunks = chunks, .rows = rows,
+                        .chunk_count = used, .row_count = count, .logits = logits};
+        bl_forward(&step);
+        for (int64_t i = 0; i < count; i++)
+            if (memcmp(logits + i * vocab, expected + positions[i] * vocab, (size_t)vocab * 4))
+                FAIL("%s %s, %d threads, batches of %lld: row %lld of a mixture differs", w.tier->name,
+                     bl_kernels[w.kernel]->name, w.pool->workers, (long long)w.batch, (long long)i);
+        for (int64_t i = 0; i < used; i++) {
+            bl_cache *cache = &caches[chunks[i].cache - caches];
+            cache->position += chunks[i].n;
+            left -= cache->position == d->n;
+        }
+    }
+    for (int i = 0; i <= SEQUENCES; i++) free(blocks[i]);
+    free(logits);
+    free_packed(&model);
+}
+
+/* A copy of a cache continues as the first one does. */
+static void check_copy(const dump *d, way w, const float *expected)
+{
+    void *blocks[3];
+    bl_model model = pack_model(d, w.tier, w.kernel);
+    bl_cache first, second;
+    bl_workspace workspace;
+    const int64_t bytes = bl_cache_bytes(&model, w.kind, d->n), vocab = model.vocab, half = d->n / 2, rows[] = {0};
+    bl_cache_place(&first, &model, w.kind, d->n, aligned_room(bytes, &blocks[0]));
+    bl_cache_place(&second, &model, w.kind, d->n, aligned_room(bytes, &blocks[1]));
+    bl_workspace_place(&workspace, &model, d->n, w.batch, w.pool->workers,
+                       aligned_room(bl_workspace_bytes(&model, d->n, w.batch, w.pool->workers), &blocks[2]));
+    float *logits = room(vocab * 4);
+    bl_chunk chunk = {&first, d->tokens, half, 0};
+    bl_step step = {.model = &model, .workspace = &workspace, .pool = w.pool, .chunks = &chunk, .chunk_count = 1,
+                    .rows = rows, .logits = logits};
+    bl_forward(&step);
+    first.position = half;
+    bl_cache_copy(&second, &first, &model);
+    memset(first.keys, 0x5a, (size_t)bl_cache_offset(&first, &model, model.layers, 0, 0));
+    chunk = (bl_chunk){&second, d->tokens + half, 1, 0};
+    step.row_count = 1;
+    bl_forward(&step);
+    if (second.position != half || memcmp(logits, expected + half * vocab, (size_t)vocab * 4))
+        FAIL("%s cache: a copy continues in another way", bl_kv_formats[w.kind].name);
+    for (int i = 0; i < 3; i++) free(blocks[i]);
+    free(logits);
+    free_packed(&model);
+}
+
+static void check_cell_of_model(const dump *d, const bl_tier *tier, int kernel, bl_pool *pool, bl_kv_kind kind,
+                                const float *expected)
+{
+    const int64_t cuts[] = {1, 2, 3, d->n};
+    for (size_t c = 0; c < sizeof cuts / sizeof *cuts; c++)
+        check_way(d, (way){tier, kernel, pool, cuts[c], d->n, kind, d->n, 0}, expected);
+    check_way(d, (way){tier, kernel, pool, d->n, 4, kind, 1, 0}, expected);
+    check_way(d, (way){tier, kernel, pool, 4, 4, kind, d->n, 1}, expected);
+    check_mixture(d, (way){tier, kernel, pool, 0, 3, kind, 0, 0}, expected);
+    check_mixture(d, (way){tier, kernel, pool, 0, SEQUENCES * d->n, kind, 0, 0}, expected);
+    check_copy(d, (way){tier, kernel, pool, 0, d->n, kind, 0, 0}, expected);
+}
+
+static void print_logits(bl_kv_kind kind, const float *logits, int64_t n, int64_t vocab)
+{
+    for (int64_t t = 0; t < n; t++) {
+        printf("%s %lld", bl_kv_formats[kind].name, (long long)t);
+        for (int64_t i = 0; i < vocab; i++) printf(" %08x", (unsigned)bl_bits(logits[t * vocab + i]));
+        putchar('\n');
+    }
+}
+
+/* Every kernel, tier, number of threads, cut and mixture gives the same logits, which are printed: cache, token, bits. */
 static void check_model(const char *path)
 {
     static dump d;
     memset(&d, 0, sizeof d);
     read_dump(&d, path);
-    const int64_t cuts[] = {1, 2, 3, d.n};
-    for (int kv_f16 = 0; kv_f16 < 2; kv_f16++) {
+    if (d.n > 64) FAIL("%s has more than 64 tokens", path);
+    for (bl_kv_kind kind = 0; kind < BL_KV_KINDS; kind++) {
         float *expected = NULL;
         for (int threads = 1; threads <= 2; threads++) {
             bl_pool *pool = room(sizeof *pool);
             bl_pool_init(pool, threads);
-            if (!expected) expected = forward(&d, (way){&bl_tier_scalar, BL_I2_S, pool, d.n, kv_f16, d.n, 0});
+            if (!expected) expected = forward(&d, (way){&bl_tier_scalar, BL_I2_S, pool, d.n, d.n, kind, d.n, 0});
             for (int i = 0; i < bl_tier_count * BL_KERNEL_COUNT; i++) {
                 const bl_tier *tier = bl_tiers[i / BL_KERNEL_COUNT];
-                const int kernel = i % BL_KERNEL_COUNT;
-                if (!runs_here(tier)) continue;
-                for (size_t c = 0; c < sizeof cuts / sizeof *cuts; c++)
-                    check_way(&d, (way){tier, kernel, pool, cuts[c], kv_f16, d.n, 0}, expected);
-                check_way(&d, (way){tier, kernel, pool, 4, kv_f16, 1, 0}, expected);
-                check_way(&d, (way){tier, kernel, pool, 4, kv_f16, d.n, 1}, expected);
+                if (runs_here(tier)) check_cell_of_model(&d, tier, i % BL_KERNEL_COUNT, pool, kind, expected);
             }
             bl_pool_free(pool);
             free(pool);
         }
-        for (int64_t t = 0; t < d.n; t++) {
-            printf("%s %lld", kv_f16 ? "f16" : "f32", (long long)t);
-            const float *row = expected + t * d.model.vocab;
-            for (int64_t i = 0; i < d.model.vocab; i++) printf(" %08x", (unsigned)bl_bits(row[i]));
-            putchar('\n');
-        }
+        print_logits(kind, expected, d.n, d.model.vocab);
         free(expected);
     }
     free_dump(&d);

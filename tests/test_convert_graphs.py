@@ -144,7 +144,7 @@ def random_model(request, tmp_path):
 
 
 def tiny_logits(path):
-    return load_model(path).logits(12, isa="scalar", kv_f16=False)
+    return load_model(path).logits(12, isa="scalar", kind="f32")
 
 
 def test_random_models_in_every_format_and_back(random_model, tmp_path):

@@ -1,4 +1,4 @@
-"""Weights, Session and Pool: positions, errors, threads, memory, and use after fork()."""
+"""Weights, Cache, Workspace and Pool: positions, errors, threads, memory, and use after fork()."""
 
 import gc
 import os
@@ -9,15 +9,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alone import Alone
 from compare import assert_same_bits
 from numpy.typing import NDArray
-from tiny_model import tiny_config, tiny_tensors
+from tiny_model import dense_matrix, tiny_config, tiny_tensors
 
 import bitnet_lut
 from bitnet_lut import _native, reference
-from bitnet_lut._native import Pool, Session, Weights, session_bytes
+from bitnet_lut._native import (
+    CACHE_KINDS,
+    Cache,
+    Pool,
+    Weights,
+    Workspace,
+    cache_bytes,
+    workspace_bytes,
+)
 from bitnet_lut.errors import NumericsError
 from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
+from bitnet_lut.runtime.packing import pack_matrix
 
 CONFIG = tiny_config()
 TENSORS = tiny_tensors(CONFIG)
@@ -36,8 +46,8 @@ def pool() -> Pool:
 
 
 @pytest.fixture
-def session(weights: Weights, pool: Pool) -> Session:
-    return Session(weights, pool, len(IDS))
+def session(weights: Weights, pool: Pool) -> Alone:
+    return Alone(weights, pool, len(IDS))
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +56,14 @@ def expected() -> NDArray[np.float32]:
     return reference.forward(CONFIG, TENSORS, IDS, kv="f16")[0]
 
 
-def step(session: Session, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+def step(session: Alone, ids: NDArray[np.int32]) -> NDArray[np.float32]:
     """Logits of every one of *ids*."""
     logits = np.zeros((len(ids), session.weights.config.vocab_size), np.float32)
     session.step(ids, logits)
     return logits
 
 
-def test_steps_continue_where_the_last_ended(session: Session, expected: NDArray) -> None:
+def test_steps_continue_where_the_last_ended(session: Alone, expected: NDArray) -> None:
     assert session.position == 0
     assert session.context == len(IDS)
     for start, end in ((0, 5), (5, 6), (6, 6), (6, 48)):
@@ -63,34 +73,32 @@ def test_steps_continue_where_the_last_ended(session: Session, expected: NDArray
 
 def test_hidden_states_of_several_batches(weights: Weights, pool: Pool) -> None:
     _, expected = reference.forward(CONFIG, TENSORS, IDS)
-    session = Session(weights, pool, len(IDS), kv_f16=False, batch=5)
+    session = Alone(weights, pool, len(IDS), kind="f32", batch=5)
     for start, end in ((0, 17), (17, 48)):
         hidden = np.zeros((CONFIG.block_count + 1, end - start, CONFIG.embedding_length), "f4")
         session.step(IDS[start:end], hidden=hidden)
         assert_same_bits(hidden, expected[:, start:end])
 
 
-@pytest.mark.parametrize("kv_f16", [True, False])
+@pytest.mark.parametrize("kind", CACHE_KINDS)
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 2, 32), (7, 1, 24), (3, 3, 48)])
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
-def test_far_positions(
-    threads: int, heads: int, kv_heads: int, head_dim: int, kv_f16: bool
-) -> None:
+def test_far_positions(threads: int, heads: int, kv_heads: int, head_dim: int, kind: str) -> None:
     """Single tokens whose positions are shared out give the bits of a block, of one thread."""
     config = tiny_config(
         head_count=heads, head_count_kv=kv_heads, head_dim=head_dim, rope_dim=head_dim
     )
     weights = Weights(config, tiny_tensors(config), isa=BEST)
     ids = np.random.default_rng(6).integers(0, config.vocab_size, 290, dtype=np.int32)
-    whole = step(Session(weights, Pool(1), len(ids), kv_f16=kv_f16), ids)
-    session = Session(weights, Pool(threads), len(ids), kv_f16=kv_f16)
+    whole = step(Alone(weights, Pool(1), len(ids), kind=kind), ids)
+    session = Alone(weights, Pool(threads), len(ids), kind=kind)
     step(session, ids[:125])
     for at in (*range(125, 132), 255, 256, 257, 289):
         step(session, ids[session.position : at])
         assert_same_bits(step(session, ids[at : at + 1]), whole[at : at + 1], f"position {at}")
 
 
-def test_rewind(session: Session, expected: NDArray) -> None:
+def test_rewind(session: Alone, expected: NDArray) -> None:
     step(session, IDS)
     for position in (40, 7, 7, 0):
         session.rewind(position)
@@ -99,14 +107,14 @@ def test_rewind(session: Session, expected: NDArray) -> None:
         session.rewind(position)
         assert_same_bits(step(session, IDS[position:]), expected[position:])
     for position in (-1, 49):
-        with pytest.raises(ValueError, match=f"cannot rewind to {position}, the session is at 48"):
+        with pytest.raises(ValueError, match=f"cannot rewind to {position}, the cache is at 48"):
             session.rewind(position)
 
 
-@pytest.mark.parametrize("kv_f16", [True, False])
-def test_fork_leaves_both_independent(weights: Weights, pool: Pool, kv_f16: bool) -> None:
-    session = Session(weights, pool, len(IDS), kv_f16=kv_f16, batch=7)
-    expected, _ = reference.forward(CONFIG, TENSORS, IDS, kv="f16" if kv_f16 else "f32")
+@pytest.mark.parametrize("kind", CACHE_KINDS)
+def test_fork_leaves_both_independent(weights: Weights, pool: Pool, kind: str) -> None:
+    session = Alone(weights, pool, len(IDS), kind=kind, batch=7)
+    expected, _ = reference.forward(CONFIG, TENSORS, IDS, kv=kind)
     step(session, IDS[:20])
     other = session.fork()
     assert (other.position, other.context) == (20, session.context)
@@ -117,7 +125,7 @@ def test_fork_leaves_both_independent(weights: Weights, pool: Pool, kv_f16: bool
     assert_same_bits(step(other, IDS[20:]), expected[20:])
 
 
-def test_full_context(session: Session, expected: NDArray) -> None:
+def test_full_context(session: Alone, expected: NDArray) -> None:
     step(session, IDS[:46])
     with pytest.raises(ValueError, match="3 tokens at position 46 do not fit the context of 48"):
         step(session, IDS[:3])
@@ -125,7 +133,7 @@ def test_full_context(session: Session, expected: NDArray) -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, 53, 2**31 - 1, -(2**31)])
-def test_ids_outside_the_vocabulary(session: Session, expected: NDArray, bad: int) -> None:
+def test_ids_outside_the_vocabulary(session: Alone, expected: NDArray, bad: int) -> None:
     with pytest.raises(ValueError, match=f"token 2 is {bad}, the vocabulary has 53 ids"):
         step(session, np.array([1, 2, bad], np.int32))
     assert session.position == 0
@@ -147,6 +155,39 @@ def poison(name: str, value: float) -> dict:
         changed = tensor.copy()
         changed[-1] = value
     return TENSORS | {name: changed}
+
+
+# The kernel or the dense type of each matrix that shares an input with another.
+MIXTURES = [
+    {"attn_q": "tl5", "attn_k": "i2_s", "attn_v": "f16", "ffn_gate": "tl2", "ffn_up": "tl1"},
+    {"attn_q": "f32", "attn_k": "tl1", "attn_v": "bf16", "ffn_gate": "i2_s", "ffn_up": "f16"},
+    {"attn_q": "i2_s", "attn_k": "i2_s", "attn_v": "tl5", "ffn_gate": "f16", "ffn_up": "tl5"},
+]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_matrices_of_different_types_share_an_input(
+    isa: str, mixture: dict[str, str], threads: int
+) -> None:
+    """Sizes of several panels, so that kernels with other panels leave other rows to a thread."""
+    config = tiny_config(embedding_length=192, feed_forward_length=331, head_count=12, head_dim=16)
+    tensors = tiny_tensors(config)
+    packed = dict(tensors)
+    rng = np.random.default_rng(4)
+    for block in range(config.block_count):
+        for linear, kind in mixture.items():
+            name = f"blk.{block}.{linear}.weight"
+            matrix = tensors[name]
+            if kind in _native.kernel_names():
+                packed[name] = pack_matrix(matrix, _native.Cell(kind, isa=isa))
+            else:
+                dense = dense_matrix(rng, kind, matrix.rows, matrix.cols)
+                tensors[name] = packed[name] = dense
+    expected, _ = reference.forward(config, tensors, IDS[:20], kv="f16")
+    session = Alone(Weights(config, packed, isa=isa), Pool(threads), 20)
+    for start, end in ((0, 9), (9, 10), (10, 12), (12, 20)):
+        assert_same_bits(step(session, IDS[start:end]), expected[start:end])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -173,7 +214,7 @@ def test_what_is_not_finite_is_traced_to_its_op(
     pool: Pool, isa: str, name: str, where: str, value: float
 ) -> None:
     config = tiny_config(activation="silu")  # relu2 is rightly zero at minus infinity
-    session = Session(Weights(config, poison(name, value), isa=isa), pool, 32, batch=4)
+    session = Alone(Weights(config, poison(name, value), isa=isa), pool, 32, batch=4)
     ids = np.arange(53, 47, -1, dtype=np.int32) - 1  # the first has the poisoned embedding
     message = rf"position 0 is not finite: (nan|-?inf) first appeared in {where}, token \d of its"
     with pytest.raises(NumericsError, match=message):
@@ -183,7 +224,7 @@ def test_what_is_not_finite_is_traced_to_its_op(
 
 def test_a_session_recovers_from_what_was_not_finite(pool: Pool, isa: str) -> None:
     tensors = poison("token_embd.weight", np.nan)
-    session = Session(Weights(CONFIG, tensors, isa=isa), pool, len(IDS))
+    session = Alone(Weights(CONFIG, tensors, isa=isa), pool, len(IDS))
     ids = np.minimum(IDS, 51)
     expected, _ = reference.forward(CONFIG, TENSORS, ids, kv="f16")
     step(session, ids[:9])
@@ -194,7 +235,7 @@ def test_a_session_recovers_from_what_was_not_finite(pool: Pool, isa: str) -> No
     assert_same_bits(step(session, ids[9:]), expected[9:])
 
 
-def test_what_a_probe_raises_is_raised(session: Session, expected: NDArray) -> None:
+def test_what_a_probe_raises_is_raised(session: Alone, expected: NDArray) -> None:
     def probe(layer: int, op: str, array: NDArray) -> None:
         if op == "attn_k":
             raise KeyError(layer)
@@ -205,7 +246,7 @@ def test_what_a_probe_raises_is_raised(session: Session, expected: NDArray) -> N
     assert_same_bits(step(session, IDS), expected)
 
 
-def test_a_second_thread_is_refused(session: Session, expected: NDArray) -> None:
+def test_a_second_thread_is_refused(session: Alone, expected: NDArray) -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def probe(layer: int, op: str, array: NDArray) -> None:
@@ -215,8 +256,16 @@ def test_a_second_thread_is_refused(session: Session, expected: NDArray) -> None
     first = threading.Thread(target=lambda: session.step(IDS[:1], probe=probe))
     first.start()
     inside.wait()
-    with pytest.raises(RuntimeError, match="in use by another thread: give every thread a session"):
+    with pytest.raises(RuntimeError, match="in use by another thread: wait for that"):
         step(session, IDS)
+    other = Workspace(session.weights, session.pool, context=session.context)
+    for use in (
+        lambda: other.step([(session.cache, IDS[:1])]),
+        lambda: session.rewind(0),
+        session.cache.fork,
+    ):
+        with pytest.raises(RuntimeError, match="in use by another thread: give every thread a seq"):
+            use()
     leave.set()
     first.join()
     assert session.position == 1
@@ -230,7 +279,7 @@ def test_many_python_threads_on_one_weights_and_pool(
     pool, results = Pool(threads), {}
 
     def run(seat: int) -> None:
-        session = Session(weights, pool, len(IDS))
+        session = Alone(weights, pool, len(IDS))
         parts = np.array_split(np.arange(len(IDS)), seat + 1)
         results[seat] = np.concatenate([step(session, IDS[part]) for part in parts])
 
@@ -247,7 +296,7 @@ def test_many_python_threads_on_one_weights_and_pool(
 def test_sessions_share_a_pool_with_sessions_of_other_weights(pool: Pool) -> None:
     other_config = tiny_config(embedding_length=40, head_count=2, sub_norms=False, qkv_bias=False)
     models = [(CONFIG, TENSORS), (other_config, tiny_tensors(other_config, seed=1))]
-    sessions = [Session(Weights(*model, isa=BEST), pool, len(IDS)) for model in models]
+    sessions = [Alone(Weights(*model, isa=BEST), pool, len(IDS)) for model in models]
     expected = [reference.forward(*model, IDS, kv="f16")[0] for model in models]
     for start in range(0, len(IDS), 12):
         for session, logits in zip(sessions, expected, strict=True):
@@ -256,7 +305,7 @@ def test_sessions_share_a_pool_with_sessions_of_other_weights(pool: Pool) -> Non
 
 
 def test_pool_keeps_what_a_session_needs_alive() -> None:
-    session = Session(Weights(CONFIG, tiny_tensors(CONFIG), isa=BEST), Pool(2), 64)
+    session = Alone(Weights(CONFIG, tiny_tensors(CONFIG), isa=BEST), Pool(2), 64)
     assert session.pool.threads == 2
     assert np.isfinite(step(session, IDS)).all()
 
@@ -264,7 +313,8 @@ def test_pool_keeps_what_a_session_needs_alive() -> None:
 _FORKED = """
 import os, sys, threading, warnings
 import numpy as np
-from bitnet_lut._native import Pool, Session, Weights
+from alone import Alone
+from bitnet_lut._native import Pool, Weights
 from tiny_model import tiny_config, tiny_tensors
 
 warnings.simplefilter("ignore")  # Python 3.12 warns of fork() in a process with threads
@@ -282,17 +332,17 @@ def in_child():
     right = [run(used) == expected]
     gate = threading.Barrier(4)
     def thread():
-        session = Session(weights, pool, 64)
+        session = Alone(weights, pool, 64)
         gate.wait()
         right.append(run(session) == expected)
     team = [threading.Thread(target=thread) for _ in range(4)]
     for t in team: t.start()
     for t in team: t.join()
-    right.append(run(Session(weights, Pool(3), 64)) == expected)
+    right.append(run(Alone(weights, Pool(3), 64)) == expected)
     return right == [True] * 6
 
 def in_grandchild():
-    return in_child() and fork(lambda: run(Session(weights, pool, 64)) == expected) == 0
+    return in_child() and fork(lambda: run(Alone(weights, pool, 64)) == expected) == 0
 
 def fork(task):
     child = os.fork()
@@ -303,13 +353,13 @@ def fork(task):
             os._exit(2)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-used = Session(weights, pool, 64)
+used = Alone(weights, pool, 64)
 expected = run(used)
 used.rewind(0)
 for _ in range(5):
     assert fork(in_child) == 0
 assert fork(in_grandchild) == 0
-assert run(Session(weights, pool, 64)) == expected
+assert run(Alone(weights, pool, 64)) == expected
 print("every process agrees")
 """
 
@@ -334,39 +384,68 @@ def test_pool_of_too_few_threads() -> None:
             Pool(threads)
 
 
-def test_session_bytes_of_the_cache(weights: Weights) -> None:
+def test_bytes_of_a_cache(weights: Weights) -> None:
     """Keys and values of each layer, head and position, head_dim 20 padded to 32."""
-    for context, half in ((1, True), (64, True), (64, False), (4096, True)):
-        cache, scratch = session_bytes(weights, context, kv_f16=half)
-        per_position = 2 * CONFIG.block_count * CONFIG.head_count_kv * 32 * (2 if half else 4)
-        assert cache == context * per_position
-        assert scratch > 0
+    for context, kind, size in ((1, "f16", 2), (64, "f16", 2), (64, "f32", 4), (4096, "f16", 2)):
+        per_position = 2 * CONFIG.block_count * CONFIG.head_count_kv * 32 * size
+        assert cache_bytes(weights, context, kind=kind) == context * per_position
+        assert Cache(weights, context, kind=kind).nbytes == context * per_position
+
+
+def virtual_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc/self/statm")
-def test_session_bytes_is_what_is_allocated(weights: Weights) -> None:
-    def virtual_bytes() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-
+def test_what_was_counted_is_allocated(weights: Weights) -> None:
     pool = Pool(1)
     gc.collect()  # nothing else is freed meanwhile
-    for context, batch, half in ((100_000, 64, True), (200_000, 1, False), (64, 50_000, True)):
-        total = sum(session_bytes(weights, context, kv_f16=half, batch=batch))
+    for total, make in (
+        (cache_bytes(weights, 200_000), lambda: Cache(weights, 200_000)),
+        (
+            workspace_bytes(weights, context=200_000, batch=10_000),
+            lambda: Workspace(weights, pool, context=200_000, batch=10_000),
+        ),
+    ):
         assert total > 32 << 20  # large enough for a mapping of its own
         before = virtual_bytes()
-        session = Session(weights, pool, context, kv_f16=half, batch=batch)
+        made = make()
+        assert made.nbytes == total
         assert abs(virtual_bytes() - before - total) <= 4 * os.sysconf("SC_PAGE_SIZE")
-        del session
+        del made
         assert virtual_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc/self/statm")
+def test_many_sequences_cost_their_caches_and_one_workspace(weights: Weights) -> None:
+    count, context = 64, 40_000
+    total = count * cache_bytes(weights, context) + workspace_bytes(weights, context=context)
+    pool = Pool(1)
+    gc.collect()
+    before = virtual_bytes()
+    workspace = Workspace(weights, pool, context=context)
+    caches = [Cache(weights, context) for _ in range(count)]
+    workspace.step([(cache, IDS[:2]) for cache in caches])
+    assert [cache.position for cache in caches] == [2] * count
+    assert abs(virtual_bytes() - before - total) < 1 << 20  # 64 workspaces would be 380 MB more
+    assert total < 1.1 * count * cache_bytes(weights, context)
 
 
 @pytest.mark.parametrize("context", [0, -1, 1 << 31, 1 << 58, 1 << 62])
 def test_contexts_that_cannot_be(weights: Weights, pool: Pool, context: int) -> None:
     """Sizes in bytes of the largest would wrap around 64 bits."""
-    with pytest.raises(ValueError, match=rf"context {context}, batch 64 .* must be in 1\.\."):
-        Session(weights, pool, context)
+    with pytest.raises(ValueError, match=rf"context {context} must be in 1\.\."):
+        Cache(weights, context)
+    with pytest.raises(ValueError, match=rf"context {context}, batch 128 .* must be in 1\.\."):
+        Workspace(weights, pool, context=context)
     with pytest.raises(ValueError, match="batch 0"):
-        Session(weights, pool, 64, batch=0)
+        Workspace(weights, pool, context=64, batch=0)
+
+
+def test_kinds_of_caches(weights: Weights) -> None:
+    assert CACHE_KINDS == ("f16", "f32")
+    with pytest.raises(ValueError, match="kind 'q9' of cache is not one of f16, f32"):
+        Cache(weights, 8, kind="q9")
 
 
 def test_more_memory_than_there_is(pool: Pool) -> None:
@@ -374,10 +453,10 @@ def test_more_memory_than_there_is(pool: Pool) -> None:
     heads = {"head_count": 64, "head_count_kv": 64, "head_dim": 2, "rope_dim": 2}
     config = tiny_config(embedding_length=1, feed_forward_length=1, block_count=18, **heads)
     weights = Weights(config, tiny_tensors(config), isa=BEST)
-    cache, scratch = session_bytes(weights, 2**31 - 1, kv_f16=False, threads=2)
-    assert cache > 1 << 48
-    with pytest.raises(MemoryError, match=f"KV cache {cache:,} bytes, scratch {scratch:,} bytes"):
-        Session(weights, pool, 2**31 - 1, kv_f16=False)
+    total = cache_bytes(weights, 2**31 - 1, kind="f32")
+    assert total > 1 << 48
+    with pytest.raises(MemoryError, match=f"a cache of 2147483647 positions, {total:,} bytes"):
+        Cache(weights, 2**31 - 1, kind="f32")
 
 
 def test_weights_for_an_unknown_tier() -> None:

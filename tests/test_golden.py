@@ -13,6 +13,7 @@ from pathlib import Path
 import golden_models as models
 import numpy as np
 import pytest
+from alone import Alone
 from compare import assert_same_bits
 from numpy.typing import NDArray
 
@@ -145,8 +146,8 @@ def test_threads_and_batches_do_not_change_a_bit(model: str, isa: str) -> None:
         (1, 1, 130),
         (2, 130, 130),
     ):
-        session = _native.Session(
-            models.weights(model, isa), models.pool(threads), n, kv_f16=False, batch=batch
+        session = Alone(
+            models.weights(model, isa), models.pool(threads), n, kind="f32", batch=batch
         )
         logits = np.zeros((n, expected.shape[1]), np.float32)
         session.step(ids[:n], logits)
@@ -280,9 +281,7 @@ def test_ik_formats_hold_the_same_weights(golden: Path, isa: str) -> None:
     for kind in ("i2_s", "iq2_bn", "iq1_bn"):
         with open_checkpoint(golden / "ik-bn" / f"model-{kind}.gguf") as checkpoint:
             config, tensors = checkpoint.config, checkpoint.tensors()
-        session = _native.Session(
-            _native.Weights(config, tensors, isa=isa), models.pool(), 30, kv_f16=False
-        )
+        session = Alone(_native.Weights(config, tensors, isa=isa), models.pool(), 30, kind="f32")
         logits[kind] = np.zeros((30, config.vocab_size), np.float32)
         session.step(ids, logits[kind])
         assert_same_bits(logits[kind], reference.forward(config, tensors, ids)[0], kind)

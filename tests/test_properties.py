@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from alone import Alone
 from compare import assert_same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,8 @@ from ternary_dot import ternary_dot
 from tiny_model import dense_matrix, dense_product, tiny_config, tiny_tensors
 
 from bitnet_lut import _native, reference
-from bitnet_lut._native import Pool, Session, Weights, session_bytes
-from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
+from bitnet_lut._native import Cache, Pool, Weights, Workspace, cache_bytes
+from bitnet_lut.formats.tensors import TernaryMatrix
 
 f32 = np.float32
 TIERS = [name for name in _native.tier_names() if not _native.missing_features(name)]
@@ -106,7 +107,7 @@ def test_forward_pass_of_any_shape(config: Any, isa: str, seed: int, n: int, dat
     logits, hidden = reference.forward(config, tensors, ids, kv=kv)
     weights = Weights(config, tensors, isa=isa)
     threads, batch = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 8))
-    session = Session(weights, pool(threads), n + 1, kv_f16=kv == "f16", batch=batch)
+    session = Alone(weights, pool(threads), n + 1, kind=kv, batch=batch)
     found_logits, found_hidden = np.zeros_like(logits), np.zeros_like(hidden)
     session.step(ids, found_logits, found_hidden)
     assert_same_bits(found_hidden, hidden)
@@ -290,9 +291,6 @@ def test_weights_refuse_what_does_not_fit_together() -> None:
     embedding = TernaryMatrix(53, 72, np.zeros((53, 32), np.uint8), np.ones(1, f32))
     with pytest.raises(ValueError, match=r"token_embd\.weight is ternary, which is supported for"):
         Weights(CONFIG, TENSORS | {"token_embd.weight": embedding}, isa=BEST)
-    plain = DenseMatrix("f16", 40, 72, np.zeros((40, 144), np.uint8))
-    with pytest.raises(ValueError, match=r"blk\.0\.: matrices that share an input must be"):
-        Weights(CONFIG, TENSORS | {"blk.0.attn_k.weight": plain}, isa=BEST)
     with pytest.raises(ValueError, match="rope_dim 22, head_dim 20, heads 6"):
         Weights(tiny_config(rope_dim=22), TENSORS, isa=BEST)
     with pytest.raises(TypeError, match="Argument 'tensors' must not be None"):
@@ -303,6 +301,7 @@ def test_weights_refuse_what_does_not_fit_together() -> None:
 
 IDS = np.zeros(3, np.int32)
 READ_ONLY = np.frombuffer(bytes(3 * 53 * 4), f32).reshape(3, 53)
+ALL, LOGITS = np.arange(3), np.zeros((3, 53), f32)
 
 
 @pytest.mark.parametrize(
@@ -311,29 +310,48 @@ READ_ONLY = np.frombuffer(bytes(3 * 53 * 4), f32).reshape(3, 53)
         ((IDS.astype(np.int64),), ValueError, "Buffer dtype mismatch"),
         ((IDS[None],), ValueError, "wrong number of dimensions (expected 1, got 2)"),
         ((np.zeros(6, np.int32)[::2],), ValueError, "not C-contiguous"),
-        ((None,), TypeError, "Argument 'ids' must not be None"),
+        ((None,), TypeError, "a chunk is a Cache and its ids"),
         (([1, 2],), TypeError, "a bytes-like object is required, not 'list'"),
-        ((IDS, np.zeros((4, 53), f32)), ValueError, "logits is 4 x 53, expected at most 3 x 53"),
-        ((IDS, np.zeros((3, 52), f32)), ValueError, "logits is 3 x 52, expected at most 3 x 53"),
-        ((IDS, np.zeros((3, 53))), ValueError, "Buffer dtype mismatch"),
-        ((IDS, np.zeros((53, 3), f32).T), ValueError, "not C-contiguous"),
-        ((IDS, np.zeros(53, f32)), ValueError, "wrong number of dimensions"),
-        ((IDS, READ_ONLY), ValueError, "buffer source array is read-only"),
-        ((IDS, None, np.zeros((2, 3, 72), f32)), ValueError, "2 x 3 x 72, expected 3 x 3 x 72"),
-        ((IDS, None, np.zeros((3, 2, 72), f32)), ValueError, "3 x 2 x 72, expected 3 x 3 x 72"),
-        ((IDS, None, np.zeros((3, 3, 71), f32)), ValueError, "3 x 3 x 71, expected 3 x 3 x 72"),
+        ((IDS, np.arange(4), np.zeros((4, 53), f32)), ValueError, "among the 3 tokens of the step"),
+        ((IDS, np.array([-1]), LOGITS[:1]), ValueError, "rows must ascend and be among the 3"),
+        ((IDS, np.array([1, 1]), LOGITS[:2]), ValueError, "rows must ascend and be among the 3"),
+        ((IDS, ALL[::-1].copy(), LOGITS), ValueError, "rows must ascend and be among the 3"),
+        ((IDS, ALL, LOGITS[:2]), ValueError, "3 rows are wanted, logits has 2"),
+        ((IDS, ALL), ValueError, "3 rows are wanted, logits has 0"),
+        ((IDS, None, LOGITS), ValueError, "0 rows are wanted, logits has 3"),
+        ((IDS, ALL.astype(np.int32), LOGITS), ValueError, "Buffer dtype mismatch"),
+        ((IDS, ALL, np.zeros((3, 52), f32)), ValueError, "logits is 3 x 52, expected 3 x 53"),
+        ((IDS, ALL, np.zeros((3, 53))), ValueError, "Buffer dtype mismatch"),
+        ((IDS, ALL, np.zeros((53, 3), f32).T), ValueError, "not C-contiguous"),
+        ((IDS, ALL, np.zeros(53, f32)), ValueError, "wrong number of dimensions"),
+        ((IDS, ALL, READ_ONLY), ValueError, "buffer source array is read-only"),
+        (
+            (IDS, None, None, np.zeros((2, 3, 72), f32)),
+            ValueError,
+            "2 x 3 x 72, expected 3 x 3 x 72",
+        ),
+        (
+            (IDS, None, None, np.zeros((3, 2, 72), f32)),
+            ValueError,
+            "3 x 2 x 72, expected 3 x 3 x 72",
+        ),
+        (
+            (IDS, None, None, np.zeros((3, 3, 71), f32)),
+            ValueError,
+            "3 x 3 x 71, expected 3 x 3 x 72",
+        ),
     ],
 )
 def test_step_refuses(arguments: tuple, error: type[Exception], text: str) -> None:
-    session = Session(Weights(CONFIG, TENSORS, isa=BEST), pool(1), 8)
+    session = Alone(Weights(CONFIG, TENSORS, isa=BEST), pool(1), 8)
     with pytest.raises(error) as caught:
-        session.step(*arguments)
+        session.workspace.step([(session.cache, arguments[0])], *arguments[1:])
     assert text in str(caught.value)
     assert session.position == 0
 
 
 def test_step_takes_empty_and_read_only_arrays() -> None:
-    session = Session(Weights(CONFIG, TENSORS, isa=BEST), pool(2), 8)
+    session = Alone(Weights(CONFIG, TENSORS, isa=BEST), pool(2), 8)
     session.step(IDS[:0], np.zeros((0, 53), f32), np.zeros((3, 0, 72), f32))
     session.step(IDS[:0])
     assert session.position == 0
@@ -346,10 +364,13 @@ def test_step_takes_empty_and_read_only_arrays() -> None:
 def test_session_arguments() -> None:
     weights = Weights(CONFIG, TENSORS, isa=BEST)
     with pytest.raises(TypeError, match="Argument 'weights' has incorrect type"):
-        Session(None, pool(1), 8)
-    with pytest.raises(TypeError, match="Argument 'pool' has incorrect type"):
-        Session(weights, None, 8)
+        Cache(None, 8)
     with pytest.raises(TypeError, match="Argument 'weights' has incorrect type"):
-        session_bytes(None, 8)
-    with pytest.raises(OverflowError):
-        Session(weights, pool(1), 1 << 64)
+        Workspace(None, pool(1), context=8)
+    with pytest.raises(TypeError, match="Argument 'pool' has incorrect type"):
+        Workspace(weights, None, context=8)
+    with pytest.raises(TypeError, match="Argument 'weights' has incorrect type"):
+        cache_bytes(None, 8)
+    for make in (Cache, partial(Workspace, pool=pool(1))):
+        with pytest.raises(OverflowError):
+            make(weights, context=1 << 64)

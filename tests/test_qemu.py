@@ -30,7 +30,7 @@ odd, found = odd_model(), {}
 for isa in (name for name in tier_names() if not missing_features(name)):
     assert not self_test_fault(isa), isa
     found[isa] = {
-        kv: digest(odd.logits(9, isa=isa, kv_f16=kv == "f16", threads=2, batch=4))
+        kv: digest(odd.logits(9, isa=isa, kind=kv, threads=2, batch=4))
         for kv in ("f16", "f32")
     }
     for path in sys.argv[1:]:

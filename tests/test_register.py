@@ -5,11 +5,12 @@ import threading
 
 import numpy as np
 import pytest
+from alone import Alone
 from outside_kernels import PYTHON, WITH_TABLES, compile_c, gemm, pack
 from tiny_model import tiny_config, tiny_tensors
 
 from bitnet_lut import Model, _registry, kernels, reference
-from bitnet_lut._native import Pool, Session, Weights
+from bitnet_lut._native import Pool, Weights
 from bitnet_lut.demo import MODEL
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.tensors import PackedMatrix, TernaryMatrix
@@ -102,7 +103,7 @@ def packed_tensors(tensors, name, isa):
 def logits(config, tensors, isa, threads, n=7):
     weights = Weights(config, tensors, isa=isa)
     result = np.zeros((n, config.vocab_size), np.float32)
-    session = Session(weights, Pool(threads), 16)
+    session = Alone(weights, Pool(threads), 16)
     session.step(np.arange(n, dtype=np.int32), result)
     session.step(np.arange(1, dtype=np.int32), result[:1])
     return result
@@ -139,7 +140,7 @@ def test_a_model_outlives_the_name(isa):
     kernels.unregister("mine")
     gc.collect()
     found = np.zeros_like(expected)
-    session = Session(weights, Pool(2), 16)
+    session = Alone(weights, Pool(2), 16)
     session.step(np.arange(7, dtype=np.int32), found)
     session.step(np.arange(1, dtype=np.int32), found[:1])
     np.testing.assert_array_equal(found, expected)
@@ -156,7 +157,7 @@ def test_a_step_raises_what_a_kernel_raised(register, isa):
     register()
     tensors = dict(packed_tensors(tiny_tensors(config), "mine", isa))
     register(gemm=breaks)
-    session = Session(Weights(config, tensors, isa=isa), Pool(2), 16)
+    session = Alone(Weights(config, tensors, isa=isa), Pool(2), 16)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             session.step(np.arange(3, dtype=np.int32), None)

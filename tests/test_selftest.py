@@ -51,6 +51,7 @@ class Build(NamedTuple):
 ZIG = (sys.executable, "-m", "ziglang")
 CLANG = ("clang",) if shutil.which("clang") else (*ZIG, "cc", "-mcpu=baseline")
 SANITIZED = ("gcc", "-Og", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZED += ("-DBL_RED_ZONE=64",)
 # Neither qemu-user nor ThreadSanitizer can start threads in a forked child.
 UNFORKED = "-DBL_SELFTEST_NO_FORK"
 # The tier avxvnni by the AVX-512 form of its instruction, which more machines have.

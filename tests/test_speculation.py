@@ -18,6 +18,7 @@ from bitnet_lut.cli import main
 from bitnet_lut.demo import MODEL
 from bitnet_lut.model import Session
 from bitnet_lut.runtime.speculation import Speculation
+from bitnet_lut.runtime.steps import Steps
 
 TIERS = [name for name in _native.tier_names() if not _native.missing_features(name)]
 STORY = "Once upon a time there was a young mouse named Leo."
@@ -91,8 +92,9 @@ def odd_weights(isa: str) -> tuple[Any, Any]:
 
 def odd_session(isa: str, context: int = 64) -> Session:
     config, weights = odd_weights(isa)
-    model: Any = SimpleNamespace(config=config, _open=lambda: weights)
-    return Session(model, _native.Session(weights, _native.Pool(1), context, batch=5))
+    steps = Steps(weights, _native.Pool(1), context=context, batch=5)
+    model: Any = SimpleNamespace(config=config, _open=lambda: weights, _steps=steps)
+    return Session(model, _native.Cache(weights, context))
 
 
 def run(

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from alone import Alone
 from numpy.typing import NDArray
 
-from bitnet_lut._native import Pool, Session, Weights
+from bitnet_lut._native import Pool, Weights
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats import i2_s
@@ -39,11 +40,11 @@ class TinyModel:
         return np.random.default_rng(n).integers(0, self.config.vocab_size, n, dtype=np.int32)
 
     def logits(
-        self, n: int, *, isa: str, kv_f16: bool, threads: int = 1, batch: int = 64
+        self, n: int, *, isa: str, kind: str, threads: int = 1, batch: int = 64
     ) -> NDArray[np.float32]:
         """Logits (n, vocab) of ``ids(n)``."""
         weights = Weights(self.config, self.tensors, isa=isa)
-        session = Session(weights, Pool(threads), n, kv_f16=kv_f16, batch=batch)
+        session = Alone(weights, Pool(threads), n, kind=kind, batch=batch)
         logits = np.zeros((n, self.config.vocab_size), np.float32)
         session.step(self.ids(n), logits)
         return logits

@@ -1,6 +1,8 @@
 """A sequence and its cache; and sequences that step together."""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,35 +10,33 @@ from numpy.typing import NDArray
 
 from bitnet_lut import _native
 from bitnet_lut.runtime.batch import Lane
+from bitnet_lut.runtime.steps import BATCH
 
 if TYPE_CHECKING:
     from bitnet_lut.model import Model
 
-__all__ = ["BATCH", "Probe", "Session", "SessionBatch", "int32_ids", "step_lanes"]
+__all__ = ["Probe", "Session", "SessionBatch", "int32_ids", "step_lanes"]
 
 # Called with the layer (-1 outside the layers), the op's name and its result (n, width).
 Probe = Callable[[int, str, NDArray[np.float32]], None]
-
-# Tokens computed at once. More gain nothing: so many decode weights, and wait for threads, rarely.
-BATCH = 128
 
 
 class Session:
     """One sequence: its position and its cache of keys and values. Use it from one thread."""
 
-    def __init__(self, model: "Model", engine: _native.Session) -> None:
+    def __init__(self, model: "Model", cache: _native.Cache) -> None:
         """`Model.session` makes one."""
-        self._model, self._engine = model, engine
+        self._model, self._cache, self._lock = model, cache, threading.Lock()
 
     @property
     def position(self) -> int:
         """How many tokens it has seen."""
-        return self._engine.position
+        return self._cache.position
 
     @property
     def context(self) -> int:
         """How many tokens it has room for."""
-        return self._engine.context
+        return self._cache.context
 
     def step(self, ids: Sequence[int], *, every: bool = False) -> NDArray[np.float32]:
         """Run *ids* (n); return the logits (vocab,) after the last, or with every=True (n, vocab).
@@ -46,17 +46,18 @@ class Session:
         been run then), and NumericsError if the result is not finite.
         """
         tokens = self._checked(ids)
-        logits = np.empty((len(tokens) if every else 1, self._model.config.vocab_size), np.float32)
-        start = self.position
-        try:
-            for at in range(0, len(tokens), BATCH):
-                piece = tokens[at : at + BATCH]
-                last = at + BATCH >= len(tokens)
-                wanted = logits[at : at + BATCH] if every else logits if last else None
-                self._engine.step(piece, wanted)
-        except BaseException:
-            self._engine.rewind(start)
-            raise
+        rows = np.arange(0 if every else len(tokens) - 1, len(tokens))
+        logits = np.empty((len(rows), self._model.config.vocab_size), np.float32)
+        with self._alone():
+            start = self.position
+            try:
+                for at in range(0, len(tokens), BATCH):
+                    piece = tokens[at : at + BATCH]
+                    a, b = np.searchsorted(rows, (at, at + BATCH))
+                    self._model._steps.run([(self._cache, piece)], rows[a:b] - at, logits[a:b])
+            except BaseException:
+                self._cache.rewind(start)
+                raise
         return logits if every else logits.reshape(-1)
 
     def trace(self, ids: Sequence[int], probe: Probe) -> NDArray[np.float32]:
@@ -67,16 +68,30 @@ class Session:
         """
         tokens = self._checked(ids)
         logits = np.empty((1, self._model.config.vocab_size), np.float32)
-        self._engine.step(tokens, logits, probe=probe)
+        last = np.array([len(tokens) - 1])
+        with self._alone():
+            self._model._steps.run([(self._cache, tokens)], last, logits, probe=probe)
         return logits.reshape(-1)
 
     def rewind(self, position: int) -> None:
         """Forget everything from *position* on; ValueError if it was not reached yet."""
-        self._engine.rewind(position)
+        self._cache.rewind(position)
 
     def fork(self) -> "Session":
         """A second session that goes on from here on its own."""
-        return Session(self._model, self._engine.fork())
+        return Session(self._model, self._cache.fork())
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse a second thread meanwhile, which would else wait and then run its ids after."""
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError(
+                "this session is in use by another thread: give every thread a session of its own"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _checked(self, ids: Sequence[int]) -> NDArray[np.int32]:
         self._model._open()
@@ -114,7 +129,12 @@ def _step_together(sessions: Sequence[Session], ids: Sequence[int]) -> NDArray[n
     model = sessions[0]._model
     model._open()
     logits = np.empty((len(sessions), model.config.vocab_size), np.float32)
-    _native.step_together([session._engine for session in sessions], int32_ids(ids), logits)
+    tokens = int32_ids(ids).reshape(-1, 1)
+    caches = [session._cache for session in sessions]
+    with ExitStack() as stack:
+        for session in sessions:
+            stack.enter_context(session._alone())
+        model._steps.run(list(zip(caches, tokens, strict=True)), np.arange(len(caches)), logits)
     return logits
 
 

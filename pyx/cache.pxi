@@ -1,0 +1,115 @@
+"""The keys and values of one sequence."""
+
+import threading
+
+from libc.stdint cimport int64_t, uint8_t, uintptr_t
+from libc.stdlib cimport free, malloc
+
+from cengine cimport bl_cache, bl_cache_bytes, bl_cache_copy, bl_cache_place
+from ckernels cimport BL_KV_KINDS, bl_kv_formats, bl_kv_kind, bl_round_up
+
+CACHE_KINDS = tuple(sorted(bl_kv_formats[<int>i].name.decode() for i in range(BL_KV_KINDS)))
+
+cdef int64_t _ALIGN = 64
+cdef int64_t _MOST = (1 << 31) - 1  # positions or tokens: sizes in bytes then stay within 64 bits
+
+
+cdef bl_kv_kind _kind_of(str name) except *:
+    cdef int i
+    for i in range(BL_KV_KINDS):
+        if bl_kv_formats[i].name.decode() == name:
+            return <bl_kv_kind>i
+    raise ValueError(f"kind {name!r} of cache is not one of {', '.join(CACHE_KINDS)}")
+
+
+cdef uint8_t *_allocate(int64_t nbytes, uint8_t **block) noexcept:
+    """Memory that starts at a multiple of 64, and the block it is part of, which must be freed; NULL if there is none."""
+    block[0] = <uint8_t *>malloc(<size_t>nbytes + _ALIGN)
+    if block[0] is NULL:
+        return NULL
+    return <uint8_t *><uintptr_t>bl_round_up(<int64_t><uintptr_t>block[0], _ALIGN)
+
+
+cdef int _hold(lock, list held, str message) except -1:
+    """Take a lock that nobody may hold, and note it in *held*."""
+    if not lock.acquire(False):
+        raise RuntimeError(message)
+    held.append(lock)
+    return 0
+
+
+cdef int _release(list held) except -1:
+    for lock in held:
+        lock.release()
+    return 0
+
+
+def cache_bytes(Weights weights not None, int64_t context, *, str kind not None="f16") -> int:
+    """Bytes of a Cache before it is made."""
+    if not 1 <= context <= _MOST:
+        raise ValueError(f"context {context} must be in 1..{_MOST}")
+    return bl_cache_bytes(&weights.model, _kind_of(kind), context)
+
+
+cdef class Cache:
+    """Keys and values of one sequence, and the position it has reached.
+
+    context: positions it can hold. kind: one of CACHE_KINDS, how it keeps them.
+
+    One thread uses it at a time; a second one is refused with RuntimeError.
+    """
+
+    cdef bl_cache cache
+    cdef uint8_t *block
+    cdef object lock
+    cdef readonly Weights weights
+    cdef readonly str kind
+    cdef readonly int64_t nbytes
+
+    def __cinit__(self, Weights weights not None, int64_t context, *, str kind not None="f16"):
+        self.weights, self.kind, self.lock = weights, kind, threading.Lock()
+        self.nbytes = cache_bytes(weights, context, kind=kind)
+        cdef uint8_t *memory = _allocate(self.nbytes, &self.block)
+        if memory is NULL:
+            raise MemoryError(f"no memory for a cache of {context} positions, {self.nbytes:,} bytes; ask for a shorter "
+                              "context")
+        bl_cache_place(&self.cache, &weights.model, _kind_of(kind), context, memory)
+
+    def __dealloc__(self):
+        free(self.block)
+
+    @property
+    def context(self) -> int:
+        """Positions it can hold."""
+        return self.cache.context
+
+    @property
+    def position(self) -> int:
+        """Tokens it holds."""
+        return self.cache.position
+
+    cdef int _hold(self, list held) except -1:
+        return _hold(self.lock, held, "this cache is in use by another thread: give every thread a sequence of its own")
+
+    def rewind(self, int64_t position) -> None:
+        """Go back to an earlier *position*; what came after is forgotten. Raises ValueError for one not reached yet."""
+        held = []
+        self._hold(held)
+        try:
+            if not 0 <= position <= self.cache.position:
+                raise ValueError(f"cannot rewind to {position}, the cache is at {self.cache.position}")
+            self.cache.position = position
+        finally:
+            _release(held)
+
+    def fork(self) -> Cache:
+        """A new cache that continues from here on its own; only the used part is copied."""
+        cdef Cache other = Cache(self.weights, self.cache.context, kind=self.kind)
+        held = []
+        self._hold(held)
+        try:
+            with nogil:
+                bl_cache_copy(&other.cache, &self.cache, &self.weights.model)
+        finally:
+            _release(held)
+        return other

@@ -1,0 +1,187 @@
+/* Attention of a pass over the caches of its sequences. */
+#include <math.h>
+
+#include "cache.h"
+#include "pass.h"
+
+/* Write a row of head_dim elements, padded with zeros, where it belongs in a cache. */
+static void bl_store_row(const bl_model *m, bl_kv_kind kind, uint8_t *row, const float *head)
+{
+    const int64_t stride = bl_head_stride(m);
+    if (kind == BL_KV_F16) m->tier->store_f16((uint16_t *)(void *)row, head, stride);
+    else memcpy(row, head, (size_t)stride * sizeof(float));
+}
+
+/* head = one head of queries or keys of token t, normed if there is a norm, and rotated. */
+static void bl_rotate(const bl_pass *p, int64_t t, float *head, const float *from, const float *norm)
+{
+    const bl_model *m = p->model;
+    const int64_t half = m->rope_dim / 2;
+    if (norm) m->tier->rms_norm(head, from, norm, m->head_dim, m->eps);
+    else memcpy(head, from, (size_t)m->head_dim * sizeof(float));
+    m->tier->rope(head, p->work->cosine + t * half, p->work->sine + t * half, m->rope_dim, m->rope_interleaved);
+}
+
+/* This worker does some of the (token, kv head) pairs. */
+void bl_fill_cache(const bl_pass *p, int64_t layer, int worker, int workers)
+{
+    const bl_model *m = p->model;
+    const int64_t stride = bl_head_stride(m);
+    float *head = bl_scratch(p, worker);
+    memset(head, 0, (size_t)stride * sizeof(float));
+    int64_t lo, hi;
+    bl_share(p->n * m->kv_heads, 1, worker, workers, &lo, &hi);
+    for (int64_t i = lo; i < hi; i++) {
+        const int64_t t = i / m->kv_heads, kv_head = i % m->kv_heads;
+        const bl_cache *cache = p->work->places[t].cache;
+        const int64_t offset = bl_cache_offset(cache, m, layer, kv_head, p->work->places[t].position);
+        bl_rotate(p, t, head, p->work->k + i * m->head_dim, m->layer[layer].k_norm);
+        bl_store_row(m, cache->kind, cache->keys + offset, head);
+        memcpy(head, p->work->v + i * m->head_dim, (size_t)m->head_dim * sizeof(float));
+        bl_store_row(m, cache->kind, cache->values + offset, head);
+    }
+}
+
+/* How many of the heads that share keys are done together: fewer while there is not enough work for every worker. */
+BL_INLINE int64_t bl_heads_together(const bl_pass *p, int workers)
+{
+    const int64_t group = p->model->heads / p->model->kv_heads;
+    int64_t together = group < BL_MAX_HEADS ? group : BL_MAX_HEADS;
+    while (together > 1 && p->n * p->model->kv_heads * ((group + together - 1) / together) < 4 * workers) together /= 2;
+    return together;
+}
+
+/* q (count, stride) = queries of token t from a head on. */
+static void bl_rotate_queries(const bl_pass *p, int64_t layer, int64_t t, int64_t head, int64_t count, float *q)
+{
+    const bl_model *m = p->model;
+    const int64_t stride = bl_head_stride(m);
+    memset(q, 0, (size_t)(count * stride) * sizeof(float));
+    for (int64_t h = 0; h < count; h++)
+        bl_rotate(p, t, q + h * stride, p->work->q + (t * m->heads + head + h) * m->head_dim, m->layer[layer].q_norm);
+}
+
+/* Where the rows that a head reads begin in keys or values. */
+static int64_t bl_rows_of_head(const bl_pass *p, const bl_cache *cache, int64_t layer, int64_t head)
+{
+    const bl_model *m = p->model;
+    return bl_cache_offset(cache, m, layer, head / (m->heads / m->kv_heads), 0);
+}
+
+/* Causal attention of `count` heads from `head` on, which share keys, for token t. */
+static void bl_attend_heads(const bl_pass *p, int64_t layer, int64_t t, int64_t head, int64_t count, float *scratch)
+{
+    const bl_model *m = p->model;
+    const bl_place *place = &p->work->places[t];
+    const bl_cache *cache = place->cache;
+    const int64_t stride = bl_head_stride(m), rows = bl_rows_of_head(p, cache, layer, head);
+    float *scores = scratch, *q = scratch + BL_MAX_HEADS * p->work->context, *out = q + BL_MAX_HEADS * stride;
+    bl_rotate_queries(p, layer, t, head, count, q);
+    bl_attention(m->tier, out, q, cache->keys + rows, cache->values + rows, cache->kind, stride, place->position + 1,
+                 m->score_scale, scores, (int)count);
+    for (int64_t h = 0; h < count; h++)
+        memcpy(p->work->mixed + (t * m->heads + head + h) * m->head_dim, out + h * stride,
+               (size_t)m->head_dim * sizeof(float));
+}
+
+/* This worker's heads of mixed = causal attention; those that share keys come one after the other. */
+static void bl_attend_by_heads(const bl_pass *p, int64_t layer, int worker, int workers)
+{
+    const bl_model *m = p->model;
+    const int64_t group = m->heads / m->kv_heads, together = bl_heads_together(p, workers);
+    const int64_t parts = (group + together - 1) / together;
+    int64_t lo, hi;
+    bl_share(p->n * m->kv_heads * parts, 1, worker, workers, &lo, &hi);
+    for (int64_t i = lo; i < hi; i++) {
+        const int64_t t = i % p->n, kv_head = i / p->n / parts, first = i / p->n % parts * together;
+        const int64_t count = group - first < together ? group - first : together;
+        bl_attend_heads(p, layer, t, kv_head * group + first, count, bl_scratch(p, worker));
+    }
+}
+
+/* ---- one token far on in a text: every key and value is read once, whatever the number of workers --------------- */
+
+/* Heads that share keys and are done together: the part'th of them all. Returns how many. */
+BL_INLINE int64_t bl_heads_of_part(const bl_model *m, int64_t part, int64_t *head)
+{
+    const int64_t group = m->heads / m->kv_heads, parts = (group + BL_MAX_HEADS - 1) / BL_MAX_HEADS;
+    const int64_t first = part % parts * BL_MAX_HEADS;
+    *head = part / parts * group + first;
+    return group - first < BL_MAX_HEADS ? group - first : BL_MAX_HEADS;
+}
+
+/* This worker's positions of the scores. */
+static void bl_score_by_positions(const bl_pass *p, int64_t layer, int64_t parts, int worker, int workers)
+{
+    const bl_model *m = p->model;
+    const bl_cache *cache = p->work->places->cache;
+    const int64_t length = p->work->places->position + 1, room = bl_round_up(length, BL_LANES);
+    const int64_t context = p->work->context;
+    float *q = bl_scratch(p, worker);
+    int64_t lo, hi;
+    bl_share(parts * room, BL_LANES, worker, workers, &lo, &hi);
+    for (int64_t at = lo, end; at < hi; at = end) {
+        const int64_t part = at / room, first = at % room;
+        end = hi < (part + 1) * room ? hi : (part + 1) * room;
+        const int64_t last = first + end - at < length ? first + end - at : length;
+        int64_t head;
+        const int64_t count = bl_heads_of_part(m, part, &head);
+        bl_rotate_queries(p, layer, 0, head, count, q);
+        m->tier->score_keys(p->work->scores + head * context, context, q,
+                            cache->keys + bl_rows_of_head(p, cache, layer, head), cache->kind, bl_head_stride(m),
+                            first, last, m->score_scale, (int)count);
+    }
+}
+
+/* This worker's columns of mixed. */
+static void bl_mix_by_columns(const bl_pass *p, int64_t layer, int64_t parts, int worker, int workers)
+{
+    const bl_model *m = p->model;
+    const bl_cache *cache = p->work->places->cache;
+    const int64_t stride = bl_head_stride(m), context = p->work->context;
+    float *out = bl_scratch(p, worker);
+    int64_t lo, hi;
+    bl_share(parts * stride, 2 * BL_LANES, worker, workers, &lo, &hi);
+    for (int64_t at = lo, end; at < hi; at = end) {
+        const int64_t part = at / stride, first = at % stride;
+        end = hi < (part + 1) * stride ? hi : (part + 1) * stride;
+        const int64_t last = first + end - at, used = last < m->head_dim ? last : m->head_dim;
+        int64_t head;
+        const int64_t count = bl_heads_of_part(m, part, &head);
+        m->tier->mix_values(out, p->work->scores + head * context, context, p->work->totals + head,
+                            cache->values + bl_rows_of_head(p, cache, layer, head), cache->kind, stride,
+                            p->work->places->position + 1, first, last, (int)count);
+        for (int64_t h = 0; h < count && first < used; h++)
+            memcpy(p->work->mixed + (head + h) * m->head_dim + first, out + h * stride + first,
+                   (size_t)(used - first) * sizeof(float));
+    }
+}
+
+static void bl_attend_by_positions(const bl_pass *p, int64_t layer, int worker, int workers)
+{
+    const bl_model *m = p->model;
+    const int64_t group = m->heads / m->kv_heads, parts = m->kv_heads * ((group + BL_MAX_HEADS - 1) / BL_MAX_HEADS);
+    int64_t lo, hi;
+    bl_score_by_positions(p, layer, parts, worker, workers);
+    bl_pool_barrier(p->pool);
+    bl_share(m->heads, 1, worker, workers, &lo, &hi);
+    for (int64_t h = lo; h < hi; h++)
+        p->work->totals[h] =
+            m->tier->exp_scores(p->work->scores + h * p->work->context, p->work->places->position + 1);
+    bl_pool_barrier(p->pool);
+    bl_mix_by_columns(p, layer, parts, worker, workers);
+}
+
+/* From this position on the workers share out positions instead of heads, which takes two more barriers. The C
+ * self-test, whose texts are short, has a nearer one. */
+#ifndef BL_FAR
+#define BL_FAR 128
+#endif
+
+/* Sums run in the same order however the work is shared out. */
+void bl_attend(const bl_pass *p, int64_t layer, int worker, int workers)
+{
+    const int far = p->n == 1 && p->work->places->position >= BL_FAR;
+    if (far && workers > 1) bl_attend_by_positions(p, layer, worker, workers);
+    else bl_attend_by_heads(p, layer, worker, workers);
+}

@@ -1,0 +1,121 @@
+#include "workspace.h"
+
+#include "pass.h"
+
+/* In a self-test under AddressSanitizer the bytes between two arrays are poisoned, so that it sees any access there. */
+#ifndef BL_RED_ZONE
+#define BL_RED_ZONE 0
+#endif
+#if BL_RED_ZONE
+#include <sanitizer/asan_interface.h>
+#endif
+
+void *bl_take(bl_arena *arena, int64_t bytes)
+{
+    uint8_t *array = arena->base ? arena->base + arena->used : NULL;
+    const int64_t taken = bl_round_up(bytes, BL_ALIGN) + BL_RED_ZONE;
+#if BL_RED_ZONE
+    if (array) __asan_poison_memory_region(array + bytes, (size_t)(taken - bytes));
+#endif
+    arena->used += taken;
+    return array;
+}
+
+static int64_t bl_widest_input(const bl_model *m)
+{
+    const int64_t attention = m->heads * m->head_dim;
+    const int64_t widest = m->embedding > attention ? m->embedding : attention;
+    return m->ffn > widest ? m->ffn : widest;
+}
+
+/* Scores, queries and results of the heads that one worker does together; or an input that it makes for itself, before
+ * and after the norm of a matrix. */
+static int64_t bl_scratch_floats(const bl_model *m, int64_t context)
+{
+    const int64_t heads = BL_MAX_HEADS * (context + 2 * bl_head_stride(m)), inputs = 2 * bl_widest_input(m);
+    return bl_round_up(heads > inputs ? heads : inputs, BL_LANES);
+}
+
+/* What an input needs: forms in which it is read, and the bytes of 1 to batch tokens in the largest of them. */
+static void bl_measure_input(const bl_model *m, const bl_matrix *const *readers, int count, int64_t batch,
+                             int64_t *forms, int64_t *form_bytes)
+{
+    for (int r = 0; r < count; r++) {
+        if (bl_form_of(readers, r) != r) continue;
+        if (*forms < r + 1) *forms = r + 1;
+        for (int64_t n = 1; n <= batch; n++) {
+            const int64_t bytes = n * bl_token_bytes_of(m, readers[r], n);
+            if (*form_bytes < bytes) *form_bytes = bytes;
+        }
+    }
+}
+
+/* The same of all inputs of a model. */
+static void bl_measure_inputs(const bl_model *m, int64_t batch, int64_t *forms, int64_t *form_bytes)
+{
+    const bl_matrix *const head[] = {&m->head};
+    *forms = *form_bytes = 0;
+    bl_measure_input(m, head, 1, batch, forms, form_bytes);
+    for (int64_t l = 0; l < m->layers; l++) {
+        const bl_layer *y = &m->layer[l];
+        const bl_matrix *const readers[] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down};
+        bl_measure_input(m, readers, 3, batch, forms, form_bytes);
+        bl_measure_input(m, readers + 3, 1, batch, forms, form_bytes);
+        bl_measure_input(m, readers + 4, 2, batch, forms, form_bytes);
+        bl_measure_input(m, readers + 6, 1, batch, forms, form_bytes);
+    }
+    *form_bytes = bl_round_up(*form_bytes, BL_ALIGN);
+}
+
+/* Take the arrays of a workspace whose sizes are set. */
+static void bl_take_arrays(bl_workspace *w, const bl_model *m, int workers, bl_arena *arena)
+{
+    const int64_t floats = sizeof(float), batch = w->batch * floats, widest = bl_widest_input(m);
+    const int64_t attention = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim;
+    w->places = bl_take(arena, w->batch * (int64_t)sizeof *w->places);
+    w->wanted = bl_take(arena, w->batch * (int64_t)sizeof *w->wanted);
+    w->x = bl_take(arena, batch * m->embedding);
+    w->input = bl_take(arena, batch * widest);
+    w->prepared = bl_take(arena, w->forms * w->form_bytes);
+    w->own_prepared = bl_take(arena, workers * w->forms * w->own_bytes);
+    w->quantized = bl_take(arena, workers * widest);
+    w->act_max = bl_take(arena, w->forms * batch);
+    w->own_act_max = bl_take(arena, workers * BL_LANES * floats);
+    w->q = bl_take(arena, batch * attention);
+    w->k = bl_take(arena, batch * kv);
+    w->v = bl_take(arena, batch * kv);
+    w->mixed = bl_take(arena, batch * attention);
+    w->gate = bl_take(arena, batch * m->ffn);
+    w->up = bl_take(arena, batch * m->ffn);
+    w->out = bl_take(arena, batch * m->embedding);
+    w->cosine = bl_take(arena, batch * (m->rope_dim / 2));
+    w->sine = bl_take(arena, batch * (m->rope_dim / 2));
+    w->scores = bl_take(arena, m->heads * w->context * floats);
+    w->totals = bl_take(arena, m->heads * floats);
+    w->worker_scratch = bl_take(arena, workers * w->scratch_floats * floats);
+}
+
+static int64_t bl_lay_out(bl_workspace *w, const bl_model *m, int64_t context, int64_t batch, int workers,
+                          void *memory)
+{
+    bl_arena arena = {memory, 0};
+    w->context = context;
+    w->batch = batch;
+    w->quantized_stride = bl_widest_input(m);
+    w->scratch_floats = bl_scratch_floats(m, context);
+    bl_measure_inputs(m, batch, &w->forms, &w->form_bytes);
+    bl_measure_inputs(m, BL_OWN_TOKENS, &w->forms, &w->own_bytes);
+    bl_take_arrays(w, m, workers, &arena);
+    return arena.used;
+}
+
+int64_t bl_workspace_bytes(const bl_model *m, int64_t context, int64_t batch, int workers)
+{
+    bl_workspace counted;
+    return bl_lay_out(&counted, m, context, batch, workers, NULL);
+}
+
+void bl_workspace_place(bl_workspace *w, const bl_model *m, int64_t context, int64_t batch, int workers, void *memory)
+{
+    bl_lay_out(w, m, context, batch, workers, memory);
+}
