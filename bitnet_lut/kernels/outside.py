@@ -7,7 +7,7 @@ take the GIL, and remember what is raised until C has returned.
 import ctypes
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ctypes import CFUNCTYPE, c_int64, c_void_p
 from typing import Any, TypeAlias
 
@@ -77,7 +77,15 @@ def register(
         )
     if panel not in (1, 2, 4, 8) and panel < 16:
         raise ValueError(f"panel is {panel}, it must be 1, 2, 4, 8, or at least 16")
-    adapter = _Adapter(panel, pack, unpack, gemm, prepare, packed_bytes, token_bytes)
+    given = {
+        "packed_bytes": packed_bytes,
+        "pack": pack,
+        "unpack": unpack,
+        "token_bytes": token_bytes,
+        "prepare": prepare,
+        "gemm": gemm,
+    }
+    adapter = _Adapter(panel, given)
     adapter.check_sizes(name)
     functions: dict[str, Any] = {key: _address(c) for key, c in adapter.c.items()}
     _registry.functions[name] = {**functions, "panel": panel, "kept": adapter, "sums": sums}
@@ -130,32 +138,29 @@ class _Adapter:
     It must live as long as C may call them.
     """
 
-    def __init__(
-        self,
-        panel: int,
-        pack: Function,
-        unpack: Function,
-        gemm: Function,
-        prepare: Function | None,
-        packed_bytes: Function | None,
-        token_bytes: Function | None,
-    ) -> None:
-        if packed_bytes is None and _is_c(pack):
+    def __init__(self, panel: int, given: Mapping[str, Function | None]) -> None:
+        """given: the arguments of `register`; None for sizes to be measured, or no prepare."""
+        prepare, gemm = given["prepare"], given["gemm"]
+        if given["packed_bytes"] is None and _is_c(given["pack"]):
             raise ValueError("a pack in C needs packed_bytes")
-        if token_bytes is None and (_is_c(prepare) or (prepare is None and _is_c(gemm))):
+        if given["token_bytes"] is None and _is_c(gemm if prepare is None else prepare):
             raise ValueError("a prepare or a gemm in C needs token_bytes")
         self._panel = panel
         self._panel_bytes: dict[int, int] = {}
         self._token_bytes: dict[int, int] = {}
         self._plain = prepare is None
-        given: dict[str, Function] = {
-            "packed_bytes": packed_bytes or self._measure_packed,
-            "pack": pack,
-            "unpack": unpack,
-            "token_bytes": token_bytes or self._measure_token,
-            "prepare": prepare or (lambda q: q),
-            "gemm": gemm,
+        defaults: dict[str, Function] = {
+            "packed_bytes": self._measure_packed,
+            "token_bytes": self._measure_token,
+            "prepare": lambda q: q,
         }
+        self._call: dict[str, Any] = {}
+        self.c: dict[str, Function] = {}
+        for name, function in given.items():
+            self._add(name, defaults.get(name) if function is None else function)
+
+    def _add(self, name: str, function: Function | None) -> None:
+        """Make *function* callable from Python and from C."""
         wrappers: dict[str, Callable[..., Any]] = {
             "packed_bytes": self._packed_bytes,
             "pack": self._pack,
@@ -164,17 +169,14 @@ class _Adapter:
             "prepare": self._prepare,
             "gemm": self._gemm,
         }
-        self._call: dict[str, Any] = {}
-        self.c: dict[str, Function] = {}
-        for name, function in given.items():
-            if _is_c(function):
-                self.c[name] = function
-                self._call[name] = _C[name](_address(function))
-            elif callable(function):
-                self._call[name] = function
-                self.c[name] = _C[name](_guarded(wrappers[name]))
-            else:
-                raise ValueError(f"{name} is {function!r}, it must be a function")
+        if function is not None and _is_c(function):
+            self.c[name] = function
+            self._call[name] = _C[name](_address(function))
+        elif callable(function):
+            self._call[name] = function
+            self.c[name] = _C[name](_guarded(wrappers[name]))
+        else:
+            raise ValueError(f"{name} is {function!r}, it must be a function")
 
     def check_sizes(self, name: str) -> None:
         """ValueError if sizes cannot be right; what Python functions raise is raised here."""

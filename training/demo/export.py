@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from bitnet_lut.convert import convert
 from training.demo.corpus import BOS, EOS, EOT
-from training.demo.network import EPSILON, BitNet
+from training.demo.network import EPSILON, BitNet, Sizes
 
 __all__ = ["CHAT_TEMPLATE", "NAME", "write_gguf", "write_master"]
 
@@ -31,9 +31,14 @@ def write_master(folder: str | os.PathLike[str], model: BitNet, tokenizer: Token
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save(str(folder / "tokenizer.json"))
+    for name, content in _settings(model.shape, tokenizer).items():
+        (folder / name).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _settings(shape: Sizes, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+    """The JSON files of the folder, by name."""
     bos_id, eos_id, eot_id = (tokenizer.token_to_id(text) for text in (BOS, EOS, EOT))
-    shape = model.shape
-    files: dict[str, dict[str, Any]] = {
+    return {
         "config.json": {
             "_name_or_path": NAME,
             "architectures": ["BitNetForCausalLM"],
@@ -67,8 +72,6 @@ def write_master(folder: str | os.PathLike[str], model: BitNet, tokenizer: Token
             "chat_template": CHAT_TEMPLATE,
         },
     }
-    for name, content in files.items():
-        (folder / name).write_text(json.dumps(content, indent=1) + "\n")
 
 
 def write_gguf(path: str | os.PathLike[str], master: str | os.PathLike[str]) -> None:

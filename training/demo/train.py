@@ -88,19 +88,7 @@ def _vocabulary(options: argparse.Namespace) -> Tokenizer:
 
 
 def _train(model: BitNet, tokenizer: Tokenizer, options: argparse.Namespace) -> None:
-    matrices = [p for name, p in model.named_parameters() if "_proj" in name]
-    others = [p for name, p in model.named_parameters() if "_proj" not in name]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(
-        groups,
-        lr=options.rate,
-        betas=(0.9, 0.95),
-        weight_decay=WEIGHT_DECAY,
-        fused=True,
-    )
+    optimizer = _optimizer(model, options.rate)
     checkpoint = options.folder / "checkpoint.pt"
     curve: list[tuple[int, float, float]] = []
     start = 0
@@ -131,6 +119,19 @@ def _train(model: BitNet, tokenizer: Tokenizer, options: argparse.Namespace) -> 
                 total, counted = 0.0, 0
             if done % options.save_every == 0 or done == options.steps:
                 _save(checkpoint, done, model, optimizer, curve)
+
+
+def _optimizer(model: BitNet, rate: float) -> torch.optim.AdamW:
+    """The optimizer; its first group has the weights that decay."""
+    matrices = [p for name, p in model.named_parameters() if "_proj" in name]
+    others = [p for name, p in model.named_parameters() if "_proj" not in name]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=rate, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY, fused=True
+    )
 
 
 def _rate(step: int, options: argparse.Namespace) -> float:
