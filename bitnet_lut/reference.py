@@ -253,7 +253,7 @@ def forward(
     """Run *ids* (n,) through the model of *tensors*, named as in GGUF (``Checkpoint.tensors``).
 
     kv: type in which keys and values are kept. probe: called as ``probe(layer, op, array)`` with
-    each result (n, width), named as in engine.h; layer -1 outside the layers.
+    each result (n, width), named as in bitnet_lut.h; layer -1 outside the layers.
 
     Returns logits (n, vocab) and hidden states (layers + 1, n, embedding): the input of layer 0,
     then the output of each layer.
@@ -268,7 +268,8 @@ class _Forward:
     def run(self, ids: NDArray[np.integer]) -> tuple[Floats, Floats]:
         c = self.config
         embedding = self.tensors["token_embd.weight"]
-        x = self.show(-1, "embedding", dense_weights(embedding, ids))
+        scaled = dense_weights(embedding, ids) * f32(c.embedding_scale)
+        x = self.show(-1, "embedding", scaled)
         angles = rope_angles(c, np.arange(len(ids)))
         hidden = [x]
         for layer in range(c.block_count):
@@ -286,6 +287,10 @@ class _Forward:
             self.project(layer, op, normed).reshape(n, -1, c.head_dim)
             for op in ("attn_q", "attn_k", "attn_v")
         )
+        q, k = (
+            self.optional_norm(f"{block}attn_q_norm", q),
+            self.optional_norm(f"{block}attn_k_norm", k),
+        )
         cosine, sine = (angle[:, None, :] for angle in angles)
         interleaved = c.rope_kind == "norm"
         q = rope(q, cosine, sine, interleaved=interleaved)
@@ -298,6 +303,8 @@ class _Forward:
             for heads in (k, v)
         )
         scale = f32(1) / np.sqrt(f32(c.head_dim))
+        if c.attention_scale is not None:
+            scale = f32(c.attention_scale)
         mixed = np.stack(
             [attention(q[t], k[:, : t + 1], v[:, : t + 1], scale).reshape(-1) for t in range(n)]
         )
@@ -305,7 +312,7 @@ class _Forward:
         if c.sub_norms:
             mixed = self.norm(f"{block}attn_sub_norm", mixed)
         self.show(layer, "attn_sub_norm", mixed)
-        return self.project(layer, "attn_output", mixed)
+        return self.post_norm(layer, "post_attention", self.project(layer, "attn_output", mixed))
 
     def ffn_block(self, layer: int, x: Floats) -> Floats:
         c, block = self.config, f"blk.{layer}."
@@ -316,10 +323,11 @@ class _Forward:
         if c.sub_norms:
             mixed = self.norm(f"{block}ffn_sub_norm", mixed)
         self.show(layer, "ffn_sub_norm", mixed)
-        return self.project(layer, "ffn_down", mixed)
+        return self.post_norm(layer, "post_ffw", self.project(layer, "ffn_down", mixed))
 
     def project(self, layer: int, op: str, x: Floats) -> Floats:
-        """A linear layer of a block, with its bias where the model has one."""
+        """A linear layer of a block, with the norm before it and the bias that the model has."""
+        x = self.optional_norm(f"blk.{layer}.{op}_norm_in", x)
         out = linear(self.tensors[f"blk.{layer}.{op}.weight"], x)
         bias = f"blk.{layer}.{op}.bias"
         if bias in self.tensors:
@@ -328,6 +336,16 @@ class _Forward:
 
     def norm(self, name: str, x: Floats) -> Floats:
         return rms_norm(x, self.tensors[f"{name}.weight"], self.config.rms_eps)
+
+    def optional_norm(self, name: str, x: Floats) -> Floats:
+        return self.norm(name, x) if f"{name}.weight" in self.tensors else x
+
+    def post_norm(self, layer: int, name: str, x: Floats) -> Floats:
+        """The norm of what a block adds to the residual stream, where the model has one."""
+        if f"blk.{layer}.{name}_norm.weight" not in self.tensors:
+            return x
+        op = "attn_post_norm" if name == "post_attention" else "ffn_post_norm"
+        return self.show(layer, op, self.norm(f"blk.{layer}.{name}_norm", x))
 
     def show(self, layer: int, op: str, array: Floats) -> Floats:
         """Hand a result to the probe, and on."""

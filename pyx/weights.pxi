@@ -81,8 +81,10 @@ cdef class Weights:
         m.rope_dim = config.rope_dim
         m.vocab = config.vocab_size
         m.eps = config.rms_eps
-        m.embedding_scale = 1.0
+        m.embedding_scale = config.embedding_scale
         m.score_scale = <float>1.0 / sqrtf(<float>config.head_dim)
+        if config.attention_scale is not None:
+            m.score_scale = config.attention_scale
         m.activation = BL_RELU2 if config.activation == "relu2" else BL_SILU
         m.rope_interleaved = config.rope_kind == "norm"
         m.layer = self.layers

@@ -27,6 +27,8 @@ class ModelConfig:
     sub_norms: an RMSNorm before the attention output and before ffn_down.
     qkv_bias: biases on q, k and v; tied_head: the embedding is also the output matrix.
     name: what the file calls the model; "" where it does not say.
+    embedding_scale: what embeddings are multiplied by. attention_scale: what q . k is multiplied
+        by; None for 1 / sqrt(head_dim).
     """
 
     architecture: str
@@ -47,6 +49,8 @@ class ModelConfig:
     qkv_bias: bool
     tied_head: bool
     name: str = ""
+    embedding_scale: float = 1.0
+    attention_scale: float | None = None
 
     @property
     def head_name(self) -> str:
