@@ -146,7 +146,7 @@ def test_unknown_tensors(golden, tmp_path):
     path = tmp_path / "a.gguf"
     open_checkpoint(rewritten(source, path, changes={"some.note": extra}))
     rewritten(source, path, changes={"blk.0.attn_output.bias": extra})
-    with pytest.raises(FormatError, match=r"'blk.0.attn_output.bias' has no place in the graph"):
+    with pytest.raises(FormatError, match=r"'blk.0.attn_output.bias' is not used by the graph"):
         open_checkpoint(path)
 
 

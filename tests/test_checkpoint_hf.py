@@ -178,12 +178,12 @@ def test_missing_tensors_are_refused(bitnet):
 
 def test_missing_scales_are_refused(bitnet):
     del bitnet.tensors[HF_SCALE]
-    refused(bitnet, "'blk.0.attn_q.weight': weight_scale is missing beside packed weights")
+    refused(bitnet, "'blk.0.attn_q.weight': weight_scale is missing for packed weights")
 
 
 def test_scales_beside_floats_are_refused(bitnet):
     bitnet.tensors[HF_QUERY] = ("BF16", (256, 256), as_bf16(np.ones((256, 256))))
-    refused(bitnet, "'blk.0.attn_q.weight': weight_scale is there beside BF16 weights")
+    refused(bitnet, "'blk.0.attn_q.weight': weight_scale is not expected for BF16 weights")
 
 
 def test_scales_per_row_are_refused(bitnet):
@@ -210,7 +210,7 @@ def test_code_3_is_refused(bitnet):
 def test_unknown_layer_tensors_are_refused(bitnet):
     name = "model.layers.0.self_attn.q_proj.rms_norm.weight"
     bitnet.tensors[name] = ("BF16", (256,), bytes(512))
-    refused(bitnet, r"q_proj.rms_norm.weight' has no place in the graph of architecture")
+    refused(bitnet, r"q_proj.rms_norm.weight' is not used by the graph of architecture")
 
 
 @pytest.mark.parametrize(

@@ -360,4 +360,4 @@ def test_inspect_checks_the_hash_that_a_conversion_wrote(tiny, tmp_path, capsys)
     assert f"SHA-256, the same in every format: {stated}" in capsys.readouterr().out
     assert "hash" not in oddities(capsys, converted)
     rewrite(converted, damaged, tensors={"blk.0.attn_q.weight": bytes([0x55])})
-    assert "not those that its conversion wrote" in oddities(capsys, damaged)
+    assert "do not have the hash that its conversion wrote" in oddities(capsys, damaged)

@@ -231,7 +231,7 @@ def test_scales_of_rows(golden, tmp_path):
     assert not done.rounded
     assert_same(read(tmp_path / "out"), read(source))
     for type in ("i2_s", "f16", "hf"):
-        with pytest.raises(FormatError, match="its rows have scales of their own"):
+        with pytest.raises(FormatError, match="each row has a scale of its own"):
             convert(source, tmp_path / "no", type=type)
     assert not list(tmp_path.glob("no*"))
 

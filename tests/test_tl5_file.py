@@ -261,7 +261,7 @@ def test_another_weight_changes_the_hash(tmp_path, tl5_file):
         old = int(checkpoint.packed(QUERY).packed[at])
     new = old & 0x80 | (1 if old & 0x7F != 1 else 2)
     path = changed(tl5_file, tmp_path / "bad", at, new)
-    assert "its ternary weights are not those that its conversion wrote (their hash)" in (
+    assert "its ternary weights do not have the hash that its conversion wrote" in (
         inspect_model(path).odd
     )
 
@@ -269,7 +269,7 @@ def test_another_weight_changes_the_hash(tmp_path, tl5_file):
 def test_counts_that_cannot_be_are_refused(tmp_path, tl5_file):
     for offset, byte in ((3, 0x80), (2, 1)):
         path = changed(tl5_file, tmp_path / "bad", offset, byte)
-        with pytest.raises(FormatError, match=rf"{QUERY}.* groups of a row are negative"):
+        with pytest.raises(FormatError, match=rf"{QUERY}.* count of negative ones is "):
             Model(path, kernel="tl5")
     path = changed(tl5_file, tmp_path / "bad", 0, tl5_file.read_bytes()[0] ^ 1)
     assert inspect_model(path).odd

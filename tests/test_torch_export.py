@@ -185,7 +185,7 @@ def test_graphs_that_no_file_holds_are_refused(tiny, tmp_path):
     model = bit_model()
     layer = model.model.layers[0].self_attn.o_proj
     layer.bias = nn.Parameter(torch.zeros(128))
-    match = r"^BitNetForCausalLM: tensor 'blk\.0\.attn_output\.bias' has no place in the graph"
+    match = r"^BitNetForCausalLM: tensor 'blk\.0\.attn_output\.bias' is not used by the graph"
     refuse(tmp_path, match, model, FormatError, tokenizer=tiny)
     refuse(tmp_path, "Sequential has no config", nn.Sequential(nn.Linear(4, 4)), tokenizer=tiny)
     model = bit_model("llama", hidden_size=36, num_attention_heads=2, head_dim=8)

@@ -1,4 +1,4 @@
-"""What every model file offers: a config, and its matrices and vectors by their GGUF names."""
+"""What every model file offers: a config, and matrices and vectors by their GGUF names."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -19,18 +19,18 @@ from bitnet_lut.formats.gguf import MetadataValue
 from bitnet_lut.formats.tensors import DenseMatrix, PackedMatrix, StripMatrix, Tensor, TernaryMatrix
 from bitnet_lut.formats.ternary import Bytes, Rows, Ternary, absmean, from_scaled
 
-# Metadata of a file that this package converted: the hash of its ternary weights, see
-# ``ternary_hash``. Linear layers of such a file are ternary wherever their floats can be.
+# Key of the hash of the ternary weights in files that this package converted; see ``ternary_hash``.
+# Linear layers of such a file are ternary wherever their floats allow it.
 TERNARY_HASH_KEY = "bitnet_lut.ternary_sha256"
 
 
 @dataclass(frozen=True, eq=False)
 class StoredMatrix:
-    """A matrix of a file that holds no ternary codes; slices of rows are float32 (n, cols).
+    """A matrix that a file holds as floats or in blocks; slices of rows are float32 (n, cols).
 
-    type: of ``formats.ggml``, whether the engine computes with it or not.
-    raw: gives the bytes of a slice of rows, uint8 (n, bytes of one), mostly as a view of the file.
-    factor: what the weights are to be multiplied by, from a tensor of its own.
+    type: a name of ``formats.ggml``; the engine need not compute with it.
+    raw: returns the bytes of a slice of rows, uint8 (n, bytes of a row), mostly a view of the file.
+    factor: multiplies the weights; files keep it in a separate tensor.
     """
 
     type: str
@@ -50,12 +50,12 @@ class Checkpoint(ABC):
     name: the path, or "<bytes>"; opens every error message.
     kind: "gguf" or "hf".
     nbytes: bytes of each tensor in the file, by its GGUF name.
-    layouts: kernel of each linear layer that the file holds as this kernel packs it.
-    strips: names of matrices that the file holds in the strips in which they are multiplied.
-    unused: names of tensors in the file that the graph has no place for.
-    ternary_masters: whether linear layers that are held as floats stand for ternary ones.
+    layouts: {name: kernel} of linear layers that the file holds as the kernel packs them.
+    strips: names of matrices that the file holds in strips, as they are multiplied.
+    unused: names of tensors in the file that the graph does not use.
+    ternary_masters: whether linear layers held as floats are the masters of ternary ones.
     metadata: the metadata of a GGUF file, with its vocabulary; empty for a folder.
-    folder: where a folder's tokenizer.json is; None for a GGUF file.
+    folder: the folder with tokenizer.json; None for a GGUF file.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Checkpoint(ABC):
         """
 
     def packed(self, name: str) -> PackedMatrix | StripMatrix:
-        """View one of `layouts` or of `strips` in the file, without a look at its weights.
+        """View a matrix of `layouts` or `strips` in the file, without checking its weights.
 
         Raises FormatError, naming file and tensor, if its scales or sizes are damaged.
         """
@@ -85,7 +85,7 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def stored(self, name: str) -> StoredMatrix | None:
-        """The numbers of a matrix as the file holds them; None where it holds ternary codes.
+        """The numbers of a matrix as the file holds them; None if it holds ternary codes.
 
         Raises FormatError, naming file and tensor, if its data is damaged.
         """
@@ -114,7 +114,7 @@ class Checkpoint(ABC):
         """Read every tensor of the graph, *threads* at a time.
 
         progress: called with the bytes of the file's tensors read so far and in all.
-        as_packed: which of `layouts` and `strips` to leave as they are, by `packed`.
+        as_packed: names in `layouts` and `strips` to read by `packed`, as they are.
         """
         shapes = tensor_shapes(self.config)
         total = sum(self.nbytes[name] for name in shapes)
@@ -133,7 +133,7 @@ class Checkpoint(ABC):
                     done += self.nbytes[name]
                     progress(done, total)
             except BaseException:
-                pool.shutdown(cancel_futures=True)  # damage in one tensor ends the reading of all
+                pool.shutdown(cancel_futures=True)  # one damaged tensor ends the reading
                 raise
         return found
 
@@ -157,8 +157,8 @@ class Checkpoint(ABC):
     def _check_shapes(self, found: Mapping[str, tuple[int, ...]]) -> None:
         """FormatError unless the tensors are those of the config's graph.
 
-        A tensor of a block that the graph does not use would change the result if it were left out,
-        so it is refused; others are ignored, and listed as unused.
+        A tensor of a block that the graph does not use is refused, because the result without it
+        would be wrong; others are ignored, and listed as unused.
         """
         needed = tensor_shapes(self.config)
         for name, shape in needed.items():
@@ -173,14 +173,14 @@ class Checkpoint(ABC):
         for name in found:
             if name.startswith("blk.") and name not in known:
                 raise FormatError(
-                    f"{self.name}: tensor {name[:80]!r} has no place in the graph of architecture "
-                    f"{self.config.architecture} as it is implemented"
+                    f"{self.name}: tensor {name[:80]!r} is not used by the graph of architecture "
+                    f"{self.config.architecture} as it is implemented here"
                 )
         self.unused = tuple(name for name in found if name not in known)
 
     @contextmanager
     def _naming(self, name: str) -> Iterator[None]:
-        """Open the text of a FormatError with file and tensor."""
+        """Start the text of a FormatError with file and tensor."""
         try:
             yield
         except FormatError as error:
@@ -195,7 +195,7 @@ def ternary_matrix(ternary: Ternary) -> TernaryMatrix:
 
 
 def ternarize(weights: Rows) -> TernaryMatrix:
-    """Take apart weights that are a ternary matrix times a scale; quantize any others."""
+    """Split weights that are a ternary matrix times a scale; quantize any others."""
     return ternary_matrix(from_scaled(weights) or absmean(weights))
 
 

@@ -28,7 +28,7 @@ from bitnet_lut.formats.tiles import Shape, Tile
 _FLOATS = ("f32", "f16", "bf16")
 _KEPT = (*_FLOATS, "q8_0", "q4_0", "q6_k")  # what the engine computes with
 _WIDENED = ("q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k")  # read as f32
-# What a type id may mean that bitnet.cpp and llama.cpp use for different types; the size decides.
+# Type ids that bitnet.cpp and llama.cpp use for different types; the size of the tensor decides.
 _CLASHES = {36: ("i2_s",), 38: ("tl1",), 39: ("tl2", "mxfp4"), 42: ("tl2",)}
 
 
@@ -93,7 +93,7 @@ class GGUFCheckpoint(Checkpoint):
             return PackedMatrix(kernel, rows, cols, packed, self._scaled(name, scale))
 
     def stored(self, name: str) -> StoredMatrix | None:
-        """The numbers of a matrix as the file holds them; None where it holds ternary codes."""
+        """The numbers of a matrix as the file holds them; None if it holds ternary codes."""
         kind = self.types[name]
         if kind in TERNARY:
             return None
@@ -158,7 +158,7 @@ class GGUFCheckpoint(Checkpoint):
         return dense_matrix("f32", widened.reshape(-1).view(np.uint8), rows, cols)
 
     def _resolve(self, info: TensorInfo) -> tuple[str, int]:
-        """Type and bytes of a tensor of the graph; FormatError where they do not suit it."""
+        """Type and bytes of a tensor of the graph; FormatError if they do not suit it."""
         kind = self._type(info)
         if kind in TERNARY:
             allowed = is_linear(info.name)
@@ -177,7 +177,7 @@ class GGUFCheckpoint(Checkpoint):
         return kind, nbytes
 
     def _type(self, info: TensorInfo) -> str:
-        """Name of a tensor's type; where its id is ambiguous, that whose size fits exactly."""
+        """Name of a tensor's type; if its id is ambiguous, the type whose size fits exactly."""
         if info.type_id not in _CLASHES:
             if info.type_id not in ggml.GGML_TYPES:
                 raise FormatError(f"type {info.type_id} is unknown")
@@ -207,7 +207,7 @@ class GGUFCheckpoint(Checkpoint):
                 raise FormatError(f"scaled RoPE (factors up to {factors.max()}) is not supported")
 
     def _scaled(self, name: str, scale: Scale) -> Scale:
-        """The scale of a ternary matrix times the separate one, if there is one."""
+        """The scale of a ternary matrix, multiplied by the separate one if the file has one."""
         if scale_name(name) not in self._file.tensors:
             return scale
         return check_scales(scale * self._read_f32(scale_name(name), (1,)))

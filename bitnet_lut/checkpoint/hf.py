@@ -46,7 +46,7 @@ class HFCheckpoint(Checkpoint):
     ) -> None:
         """Open the files of a folder and check config.json and the tensors' shapes and dtypes.
 
-        file: what holds all tensors in place of the folder's safetensors.
+        file: holds all tensors instead of the folder's safetensors files.
         """
         self.folder: Path = Path(folder)
         self.name = file.name if file else str(self.folder)
@@ -81,7 +81,7 @@ class HFCheckpoint(Checkpoint):
             return dense_matrix(_FLOATS[dtype], file.raw(hf_name), rows, cols)
 
     def stored(self, name: str) -> StoredMatrix | None:
-        """The numbers of a matrix as the file holds them; None where it holds ternary codes."""
+        """The numbers of a matrix as the file holds them; None if it holds ternary codes."""
         return None if self._info(name).dtype == "U8" else self._floats(name)
 
     def vector(self, name: str) -> NDArray[np.float32]:
@@ -142,11 +142,11 @@ class HFCheckpoint(Checkpoint):
         if packed and self._quantization is None:
             raise FormatError("packed weights, but config.json has no quantization_config")
         if packed != (scale_name(name) in self._places):
-            there = "missing beside packed" if packed else f"there beside {dtype}"
-            raise FormatError(f"weight_scale is {there} weights")
+            fault = "missing for packed" if packed else f"not expected for {dtype}"
+            raise FormatError(f"weight_scale is {fault} weights")
 
     def _scale(self, name: str) -> Scale:
-        """Scale of packed weights: weight_scale or, of "bitlinear" layers, its inverse."""
+        """Scale of packed weights: weight_scale, or its inverse for "bitlinear" layers."""
         file, hf_name = self._place(scale_name(name))
         stored = file.array(hf_name)
         if stored.size != 1:
@@ -168,7 +168,7 @@ def quantization_settings(linear_class: str) -> dict[str, str]:
 
 
 def _quantization(settings: Mapping[str, Any], source: str) -> str | None:
-    """Class of the ternary layers, "bitlinear" or "autobitlinear"; None where none is stated."""
+    """Class of the ternary layers, "bitlinear" or "autobitlinear"; None if it is not stated."""
     stated = settings.get("quantization_config")
     if stated is None:
         return None

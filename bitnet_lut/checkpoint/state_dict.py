@@ -1,6 +1,6 @@
-"""State dicts that torch has saved as checkpoints; config.json and tokenizer.json lie beside them.
+"""State dicts saved by torch, with config.json and tokenizer.json in the same folder.
 
-torch is needed for nothing but this, and reads the file without running any code that is in it.
+Nothing else here needs torch, which reads the file without running code that is in it.
 """
 
 import os
@@ -25,13 +25,14 @@ _DTYPES = {
     "torch.bfloat16": "BF16",
     "torch.uint8": "U8",
 }
-# What training scripts put a state dict under, and compiled or parallel modules before its names.
+# Keys under which training scripts store a state dict, and prefixes that compiled or parallel
+# modules add to its names.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("_orig_mod.", "module.")
 
 
 class TorchCheckpoint(HFCheckpoint):
-    """A state dict with the names of transformers, and the config.json beside it."""
+    """A state dict with the names of transformers, and the config.json in its folder."""
 
     def __init__(self, path: str | os.PathLike[str], *, mapped: bool = True) -> None:
         """Map or read the file; ImportError without torch."""
@@ -61,7 +62,7 @@ class _StateDict(SafetensorsFile):
 
 
 def _load(path: str, *, mapped: bool) -> dict[str, Any]:
-    """The tensors of a file by their names, mapped or read as a whole."""
+    """The tensors of a file by their names; the file is mapped, or else read as a whole."""
     torch = _torch(path)
     try:
         state = torch.load(path, mmap=mapped, map_location="cpu", weights_only=True)

@@ -1,9 +1,9 @@
 """A hash of a model's ternary weights that does not depend on the format they are stored in.
 
-It is the SHA-256 of one line of text for each ternary matrix, sorted by name:
+It is the SHA-256 of a text with one line for each ternary matrix, sorted by name:
 ``blk.0.attn_q.weight 2560x2560 <SHA-256 of its weights>``. Weights are hashed in the layout of
-``i2_s.pack_rows``, rows in the order of Hugging Face checkpoints, whatever RoPE the file is
-permuted for. Scales are not hashed, but weights whose scale is 0 count as zeros.
+``i2_s.pack_rows``, with rows in the order of Hugging Face checkpoints, even if the file orders them
+for another RoPE. Scales are not hashed, but weights whose scale is 0 count as zeros.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ class TernaryHash:
     """Takes the ternary matrices of a model in any order."""
 
     def __init__(self, config: ModelConfig) -> None:
-        """config: of the checkpoint whose matrices follow."""
+        """config: config of the checkpoint whose matrices follow."""
         self._config = config
         self._lines: list[str] = []
 
     def add(self, name: str, matrix: TernaryMatrix) -> None:
-        """Hash one matrix, as ``Checkpoint.matrix`` gives it."""
+        """Hash one matrix, as ``Checkpoint.matrix`` returns it."""
         packed = without_dead_rows(matrix).packed
         order = permutation(name, self._config)
         if order is not None:
@@ -65,7 +65,7 @@ def ternary_sha256(
 
 
 def permutation(name: str, config: ModelConfig) -> NDArray[np.intp] | None:
-    """Row i of a q or k tensor for RoPE "norm" is row permutation[i] of it for "neox".
+    """Row i of a q or k tensor ordered for RoPE "norm" is row permutation[i] of it for "neox".
 
     None for other tensors, and for a config whose RoPE is "neox". Each head's two halves become
     pairs of rows.

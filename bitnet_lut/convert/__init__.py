@@ -1,7 +1,7 @@
-"""Converting models between formats, tensor by tensor, in little memory whatever their size.
+"""Converting models between formats, tensor by tensor, in little memory for models of any size.
 
-What is written is read again before it takes its name: its ternary weights must have the hash they
-had, and its graph must be the same. Whatever could not be kept exactly is in the result.
+The output is read again before it gets its name: its ternary weights must have the same hash as
+before, and its graph must be the same. The result lists everything that was not kept exactly.
 """
 
 import dataclasses
@@ -39,18 +39,18 @@ __all__ = [
 ]
 
 TARGETS = (*TYPES, "hf")
-# Families that share a graph, so that a file may be given the name of another one.
+# Families that share a graph with another one, whose name a file may get instead.
 ARCHITECTURES = tuple(
     name
     for name, family in FAMILIES.items()
     if sum(other.graph == family.graph for other in FAMILIES.values()) > 1
 )
 
-# Factors of RoPE, which are checked to be those of the config, and copies of tied embeddings.
+# Factors of RoPE, which are checked against the config, and copies of tied embeddings.
 _REPEATED = ("rope_freqs.weight", "inv_freq", "output.weight")
 _ZEROS = 0x55  # four weights 0
-# Rounding the masters of a ternary model has a relative error of 0.5 to 0.65, no less than that of
-# normally distributed weights: only far outliers tell of a tensor that it cannot be one.
+# Rounding the masters of a ternary model has a relative error of 0.5 to 0.65, about the same as for
+# normally distributed weights. So only far outliers show that a tensor is not such a master.
 _FAR = 0.8
 
 
@@ -58,10 +58,9 @@ _FAR = 0.8
 class Conversion:
     """What a conversion did.
 
-    nbytes: of the tensors written. ternary_sha256: see ``ternary_hash``; None without ternary
+    nbytes: bytes of all tensors written. ternary_sha256: see ``ternary_hash``; None without ternary
     weights. ternarized: linear layers whose real values were rounded to ternary ones.
-    rounded: tensors that are not exactly what they were. warnings: what a person should know, a
-    sentence each.
+    rounded: tensors that changed. warnings: sentences that a person should read.
     """
 
     output: Path
@@ -90,14 +89,13 @@ def convert(
 
     source: a GGUF file, the folder of a Hugging Face checkpoint, or a torch state dict with its
         config.json beside it (needs torch).
-    output: a GGUF file, which is replaced if it is there; for "hf" a folder that is not.
-    type: of the linear layers, one of TARGETS; "hf" is a packed folder for transformers. Real
-        values become ternary by absmean, except that "f16" keeps those of a model that is not a
-        ternary one.
+    output: a GGUF file, which replaces an old one; for "hf" a folder that must not exist.
+    type: type of the linear layers, one of TARGETS; "hf" is a packed folder for transformers. Real
+        values become ternary by absmean, except that "f16" keeps them if the model is not ternary.
     head: type of embedding and output matrix, one of HEADS; None keeps that of the source. In a
         folder they are float32.
-    pre_tokenizer, chat_template, activation, architecture: what to say in place of the source; a
-        value of ``tokenizer.ggml.pre``, a text, "silu" or "relu2", one of ARCHITECTURES.
+    pre_tokenizer, chat_template, activation, architecture: what to write instead of what the source
+        says: a value of ``tokenizer.ggml.pre``, a text, "silu" or "relu2", one of ARCHITECTURES.
     i2_s_layout, tiles: see ``checkpoint.open_checkpoint``.
     progress: called with the bytes written and read again so far and in all.
     Raises FormatError if the source cannot be read or does not suit the target, ValueError for an
@@ -136,7 +134,7 @@ def write_checkpoint(
     warnings = [
         *target.warnings,
         *_left_out(checkpoint.unused),
-        *_hardly_ternary(reader.ternarized, checkpoint.ternary_masters),
+        *_not_ternary(reader.ternarized, checkpoint.ternary_masters),
     ]
     return Conversion(
         output=output,
@@ -149,7 +147,7 @@ def write_checkpoint(
 
 
 def _check(options: Options) -> None:
-    """ValueError for what cannot be asked for."""
+    """ValueError for options that do not exist or contradict each other."""
     if options.type == "hf" and options.head is not None:
         raise ValueError("head is for GGUF files; a folder for transformers has one type of floats")
     for field, known in {
@@ -174,9 +172,9 @@ def _check_output(source: Path, output: Path, *, folder: bool) -> None:
 def _verify(
     path: Path, config: ModelConfig, reader: TensorReader, advance: Callable[[int], None]
 ) -> Iterator[Rounded]:
-    """Read again what was written; the scales that are not what they were.
+    """Read the output again, and yield the scales that changed.
 
-    FormatError if weights or graph are not what they should be.
+    FormatError if its weights or its graph are wrong.
     """
     with open_checkpoint(path, mapped=False) as written:
         if _graph(written.config) != _graph(config):
@@ -193,17 +191,17 @@ def _verify(
     if found.hexdigest() != reader.hash.hexdigest():
         raise FormatError(
             f"the ternary weights read back with the hash {found.hexdigest()}, not "
-            f"{reader.hash.hexdigest()}: a fault of the disk or of this program"
+            f"{reader.hash.hexdigest()}: the disk or this program has a fault"
         )
 
 
 def _bytes_read(shape: tuple[int, ...]) -> int:
-    """What reading a ternary matrix again counts for in the progress."""
+    """Bytes that reading a ternary matrix again adds to the progress."""
     return math.prod(shape) // 4
 
 
 def _graph(config: ModelConfig) -> ModelConfig:
-    """A config without what formats do not keep: its name, and digits beyond float32."""
+    """A config without what some formats do not keep: its name, and digits beyond float32."""
     return dataclasses.replace(
         config,
         name="",
@@ -213,7 +211,7 @@ def _graph(config: ModelConfig) -> ModelConfig:
 
 
 def _compare(name: str, matrix: TernaryMatrix, scale: Scale) -> Iterator[Rounded]:
-    """Tell if scales changed; those of rows of zeros do not matter."""
+    """Yield the change of the scales, if any; scales of rows of zeros do not matter."""
     old = np.broadcast_to(scale, matrix.rows)
     new = np.broadcast_to(matrix.scale, matrix.rows)
     used = np.flatnonzero((old != new) & (matrix.packed != _ZEROS).any(axis=1))
@@ -231,8 +229,8 @@ def _left_out(unused: tuple[str, ...]) -> Iterator[str]:
         yield f"tensors that the model does not use are left out: {', '.join(names[:4])}{more}"
 
 
-def _hardly_ternary(ternarized: list[Ternarized], declared: bool) -> Iterator[str]:
-    """Warn of a model that was plainly not trained to be ternary."""
+def _not_ternary(ternarized: list[Ternarized], declared: bool) -> Iterator[str]:
+    """Warn of a model that was clearly not trained to be ternary."""
     if not ternarized:
         return
     worst = max(ternarized, key=lambda tensor: tensor.relative_error)
@@ -243,12 +241,12 @@ def _hardly_ternary(ternarized: list[Ternarized], declared: bool) -> Iterator[st
         for when in ("before", "after")
     )
     mean = sum(tensor.relative_error for tensor in ternarized) / len(ternarized)
-    reason = "its weights are far from that" if declared else "nothing in it says so"
+    reason = "its weights are far from that" if declared else "it does not say so"
     yield (
-        f"this model was hardly trained to be ternary, {reason}: rounding {len(ternarized)} linear "
-        f"layers has a relative error of {mean:.3f} on average and {worst.relative_error:.3f} at "
-        f"most ({worst.name}), their Frobenius norm was {before:.6g} and is {after:.6g}; expect "
-        "text without sense"
+        f"this model was probably not trained to be ternary, {reason}: rounding "
+        f"{len(ternarized)} linear layers has a relative error of {mean:.3f} on average and "
+        f"{worst.relative_error:.3f} at most ({worst.name}), their Frobenius norm was {before:.6g} "
+        f"and is {after:.6g}; expect meaningless text"
     )
 
 

@@ -39,7 +39,7 @@ HEADS = ("f16", "q8_0", "q6_k", "q4_0")
 _NO_HASH = "0" * 64  # stands in place of the hash until that is known
 _STRIPS = {block: kind for kind, block in strips.TYPES.items()}
 _TYPE_IDS = {entry.name: type_id for type_id, entry in ggml.GGML_TYPES.items()}
-# Keys that describe the file that was read, not the model.
+# Keys that describe the source file, not the model.
 _DROPPED = ("general.alignment", "split.", TERNARY_HASH_KEY)
 
 
@@ -61,12 +61,12 @@ TYPES: Mapping[str, Writer] = {
 class GGUFTarget:
     """A file to be written.
 
-    config: what the file will say. nbytes: of its tensors. all_ternary: whether linear layers must
-    be ternary. warnings: of what is not the same in it.
+    config: what the file will say. nbytes: bytes of its tensors. all_ternary: whether linear layers
+    must be ternary. warnings: sentences about what differs from the source.
     """
 
     def __init__(self, checkpoint: Checkpoint, options: Options) -> None:
-        """Plan it; FormatError where the model does not suit the types asked for."""
+        """Plan the file; FormatError if the model does not suit the types asked for."""
         self._type = options.type
         self.config = _config(checkpoint, options)
         self.warnings: list[str] = []
@@ -89,7 +89,7 @@ class GGUFTarget:
     ) -> None:
         """Write the file.
 
-        rounded: called for matrices that did not stay the same. wrote: called with bytes written.
+        rounded: called for matrices that changed. wrote: called with bytes written.
         """
         mark = {TERNARY_HASH_KEY: _NO_HASH} if self._marked else {}
         table = [(name, t.shape, _TYPE_IDS[t.type], t.nbytes) for name, t in self._tensors.items()]
@@ -128,7 +128,7 @@ class GGUFTarget:
             value_type = checkpoint.value_types[key]
             found[renamed] = value if value_type == ARRAY else (value_type, value)
         found["general.architecture"] = new
-        if options.activation or new != old:  # the name says what the activation is by default
+        if options.activation or new != old:  # the default activation depends on the name
             found[family_of(self.config).gguf_key("activation", new)] = self.config.activation
         byte_level = checkpoint.metadata.get("tokenizer.ggml.model") == "gpt2"
         if options.pre_tokenizer is not None:
@@ -137,7 +137,7 @@ class GGUFTarget:
             found["tokenizer.ggml.pre"] = options.pre_tokenizer
         elif byte_level and "tokenizer.ggml.pre" not in found:
             self.warnings.append(
-                "tokenizer.ggml.pre is missing, so that other programs cut words by 'default'; "
+                "tokenizer.ggml.pre is missing, so other programs use the pre-tokenizer 'default'; "
                 "--pre-tokenizer writes it"
             )
         return found
@@ -186,7 +186,7 @@ class _Tensor:
 
 
 def _plan(checkpoint: Checkpoint, options: Options) -> dict[str, _Tensor]:
-    """What the file will hold; FormatError where a shape does not suit its type."""
+    """What the file will hold; FormatError if a shape does not suit its type."""
     planned = {}
     for name, shape in tensor_shapes(checkpoint.config).items():
         kind = "f32" if len(shape) == 1 else options.type
@@ -210,7 +210,7 @@ def _plan(checkpoint: Checkpoint, options: Options) -> dict[str, _Tensor]:
 def _pieces(
     name: str, tensor: _Tensor, reader: TensorReader, rounded: Callable[[Rounded], None]
 ) -> Iterator[Bytes]:
-    """The bytes of a tensor, some rows at a time where its type allows that."""
+    """The bytes of a tensor, some rows at a time if its type allows that."""
     if len(tensor.shape) == 1:
         yield reader.vector(name).astype("<f4").view(np.uint8)
         return
@@ -225,7 +225,7 @@ def _pieces(
     scale = matrix.scale
     if scale.size > 1 and not kind.scale_per_row:
         raise FormatError(
-            f"tensor {name!r}: its rows have scales of their own, which {tensor.type} cannot hold; "
+            f"tensor {name!r}: each row has a scale of its own, which {tensor.type} cannot hold; "
             f"{', '.join(other for other, t in TYPES.items() if t.scale_per_row)} can"
         )
     try:

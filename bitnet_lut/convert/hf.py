@@ -1,7 +1,7 @@
 """Writing a checkpoint as a folder that transformers loads: packed weights in safetensors.
 
-All that is not ternary is float32: transformers computes in the types it finds, and cannot mix
-them, so that anything less would change the results.
+Everything that is not ternary is float32: transformers computes in the types it finds and cannot
+mix them, so a smaller type would change the results.
 """
 
 import dataclasses
@@ -42,14 +42,14 @@ _WEIGHTS_AT_ONCE = 2**22
 class HFTarget:
     """A folder to be written.
 
-    config: what the folder will say. nbytes: of its tensors. all_ternary: linear layers must be
-    ternary. warnings: of what is not the same in it.
+    config: what the folder will say. nbytes: bytes of its tensors. all_ternary: linear layers must
+    be ternary. warnings: sentences about what differs from the source.
     """
 
     all_ternary = True
 
     def __init__(self, checkpoint: Checkpoint, options: Options) -> None:
-        """Plan it; FormatError where transformers has no place for the model."""
+        """Plan the folder; FormatError if transformers has no such graph."""
         self._checkpoint = checkpoint
         self._options = options
         self.config = transformers_config(checkpoint, options)
@@ -66,9 +66,9 @@ class HFTarget:
         rounded: Callable[[Rounded], None],
         wrote: Callable[[int], None],
     ) -> None:
-        """Write all files into a folder that is there.
+        """Write all files into an existing folder.
 
-        rounded: called for matrices that did not stay the same. wrote: called with bytes written.
+        rounded: called for matrices that changed. wrote: called with bytes written.
         """
         special = self._write_vocabulary(folder)
         with SafetensorsWriter(folder / "model.safetensors", self._tensors) as writer:
@@ -106,7 +106,7 @@ class HFTarget:
                 yield target, piece
 
     def _write_vocabulary(self, folder: Path) -> dict[str, Any]:
-        """Write or copy the files of a vocabulary; what config.json says of it."""
+        """Write or copy the files of a vocabulary; return what config.json says of it."""
         source, options = self._checkpoint, self._options
         if source.folder is not None:
             copy_folder(source.folder, folder)
@@ -172,16 +172,16 @@ def _plan(checkpoint: Checkpoint, config: ModelConfig) -> list[tuple[str, str, t
 def _weight_scale(name: str, matrix: TernaryMatrix, config: ModelConfig) -> Scale:
     if matrix.scale.size > 1:
         raise FormatError(
-            f"tensor {name!r}: its rows have scales of their own, which transformers cannot hold"
+            f"tensor {name!r}: each row has a scale of its own, which transformers cannot hold"
         )
     multiplies = family_of(config).hf_linear_class == "autobitlinear"
     return matrix.scale if multiplies else _inverse(matrix.scale)
 
 
 def _inverse(scale: Scale) -> Scale:
-    """A number whose inverse is the scale or, if float32 has none, nearest to it.
+    """A number whose inverse in float32 is the scale, or as near to it as possible.
 
-    A bfloat16 is preferred, which is what published checkpoints hold.
+    A bfloat16 is preferred, because published checkpoints hold those.
     """
     if not scale.all():
         return np.ones(1, np.float32)  # the weights are all 0

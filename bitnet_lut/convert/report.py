@@ -1,4 +1,4 @@
-"""A conversion as text."""
+"""Describing a conversion in text."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ __all__ = ["report"]
 
 
 def report(conversion: Conversion) -> Iterator[str]:
-    """Put what a conversion did into lines of text; its warnings are not among them."""
+    """Lines of text that say what a conversion did, without its warnings."""
     yield f"{conversion.output}: {conversion.nbytes:,} bytes of tensors"
     if conversion.ternary_sha256:
         yield f"ternary weights: sha256 {conversion.ternary_sha256}, the same when read again"
@@ -33,7 +33,7 @@ def _change(tensor: Rounded) -> str:
 
 
 def _layers(ternarized: Sequence[Ternarized]) -> Iterator[str]:
-    """The figures of each layer, over all its linear parts."""
+    """Errors and norms of each layer, over all its linear layers."""
     yield f"real values: {len(ternarized)} linear layers rounded to ternary weights by absmean"
     yield "  layer  relative error  norm before  norm after"
     layers: dict[int, list[Ternarized]] = {}

@@ -2,10 +2,10 @@
 
 Linear layers are a quarter -1, half 0 and a quarter +1, scaled to keep activations near 1; logits
 come out with a standard deviation of about 3. The vocabulary is byte-level BPE of made-up words:
-any text can be encoded, and what is generated is text without sense.
+any text can be encoded, and generated text is meaningless.
 
-A seed gives the same bytes everywhere: only the raw stream of PCG64 is used. Each tensor has its
-own stream, so that weights do not depend on the type they or others are stored in.
+A seed gives the same bytes everywhere, because only the raw stream of PCG64 is used. Each tensor
+has its own stream, so weights do not depend on the types of tensors.
 """
 
 import math
@@ -40,7 +40,7 @@ HEADS = ("f16", "q8_0", "q6_k", "q4_0")
 _TYPE_IDS = {entry.name: type_id for type_id, entry in ggml.GGML_TYPES.items()}
 _WEIGHTS_AT_ONCE = 2**22
 _LOGIT_DEVIATION = 3.0
-_POOL = 2**14  # runs of quantized weights that embeddings are put together from
+_POOL = 2**14  # runs of quantized weights from which embeddings are put together
 
 # GPT-2's letters for the 256 bytes, in the order of its vocabulary.
 _BYTES = [*map(chr, chain(range(33, 127), range(161, 173), range(174, 324)))]
@@ -55,7 +55,7 @@ _CODAS = [*"nrstldmkpgfy", "ng", "nt", "st", "nd", "ss", "ll", "rs", "ck", "ns",
 class ModelShape:
     """What a synthetic model copies of a published one: its graph and the rules of its vocabulary.
 
-    special: texts of control tokens by id; the other ids are bytes and words.
+    special: texts of control tokens by id; all other ids are bytes and words.
     """
 
     config: ModelConfig
@@ -77,11 +77,11 @@ def synthesize(
 ) -> None:
     """Write a GGUF file of a model with random weights, a few megabytes at a time.
 
-    shape: a key of SHAPES, or one of your own. type: of the linear layers, a key of TYPES.
+    shape: a key of SHAPES, or a `ModelShape`. type: type of the linear layers, a key of TYPES.
     head: type of the embedding and of the output matrix, one of HEADS.
     progress: called with the bytes of tensors written so far and in all.
     Raises ValueError for an unknown choice or a type whose blocks do not divide the rows of this
-    shape, and OSError if the file cannot be written. No file is left where it fails.
+    shape, and OSError if the file cannot be written; then no file is left.
     """
     shape = _choose(shape, SHAPES, "shape") if isinstance(shape, str) else shape
     _choose(type, dict.fromkeys(TYPES), "type")
@@ -111,7 +111,7 @@ def _choose(name: str, known: Mapping[str, Any], what: str) -> Any:
 
 
 class _Bits:
-    """Random numbers of one tensor, of which each version of NumPy gives the same."""
+    """Random numbers for one tensor, the same in every version of NumPy."""
 
     def __init__(self, seed: int, index: int) -> None:
         self._stream = np.random.PCG64([seed, index])
@@ -158,7 +158,7 @@ def _linear(bits: _Bits, rows: int, cols: int, kind: str) -> Iterator[Bytes]:
 
 
 def _dense(bits: _Bits, rows: int, cols: int, kind: str) -> Iterator[Bytes]:
-    """Normal weights, each run of them out of a pool, since to quantize them all takes a minute."""
+    """Normal weights, in runs taken from a pool, because quantizing all would take a minute."""
     run = 256 if kind == "q6_k" else 32
     size = min(_POOL, rows * cols // run)
     weights = bits.normal(size * run).reshape(size, run)
@@ -208,7 +208,7 @@ def _vocabulary(size: int, special: Mapping[int, str]) -> tuple[list[str], list[
 
 
 def _words() -> Iterator[str]:
-    """Endless different texts, each put together from two of the texts before it or letters."""
+    """Endless different texts, each made of two earlier texts or letters."""
     seen = set(_BYTES)
 
     def new(texts: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Vocabularies from Hugging Face folders to GGUF metadata and back.
 
-GGUF names one of a few ways to cut words where tokenizer.json spells it out, and knows neither
-normalization nor the finer rules of added tokens: what comes out differently is reported.
+GGUF names one of a few pre-tokenizers, while tokenizer.json spells its rules out. GGUF has neither
+normalization nor the finer rules of added tokens. Texts that get other ids are reported.
 """
 
 import json
@@ -57,7 +57,7 @@ _FILES = (
     "generation_config.json",
 )
 
-_AT_ONCE = 4096  # texts encoded at a time, which takes a kilobyte each
+_AT_ONCE = 4096  # texts encoded at a time, a kilobyte each
 _SAMPLES = (
     "The capital of France is Paris. It's 12345 km away!\n\n\n  I'LL (maybe) GO\tthere, at 1,000%.",
     "def f(x):\r\n    return x**2  # naïve, überfällig\n\t\tif x != '\\n': print(f\"{x:>08}\")   ",
@@ -68,7 +68,7 @@ _SAMPLES = (
 def from_folder(
     folder: Path, vocab_size: int, pre: str | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The ``tokenizer.*`` metadata of a folder's tokenizer.json, and what is not the same in it.
+    """The ``tokenizer.*`` metadata for a folder's tokenizer.json, and warnings of what differs.
 
     vocab_size: rows of the embedding; ids without a token become "[PADi]".
     pre: the ``tokenizer.ggml.pre`` to write; None for the one whose regexes the folder has.
@@ -148,14 +148,14 @@ def chat_template(folder: Path) -> str | None:
 
 
 def copy_folder(source: Path, folder: Path) -> None:
-    """Copy what there is of a vocabulary from one folder to another."""
+    """Copy the files of a vocabulary that exist from one folder to another."""
     for name in _FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
 
 
 def replace_chat_template(folder: Path, template: str) -> None:
-    """Give a folder another chat template."""
+    """Replace the chat template of a folder."""
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     file = folder / "tokenizer_config.json"
     settings = read_json(file) if file.is_file() else {}
@@ -163,12 +163,12 @@ def replace_chat_template(folder: Path, template: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object as people read it."""
+    """Write a JSON object, indented."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _complete(source: Vocabulary, *, byte_level: bool, texts: Sequence[str]) -> None:
-    """Give the encoder what tokenizer.json says besides: the decoder, and BOS and EOS."""
+    """Add what tokenizer.json also needs to the encoder: the decoder, and BOS and EOS."""
     encoder = source.encoder
     if byte_level:
         encoder.decoder = decoders.ByteLevel()
@@ -238,7 +238,7 @@ def _tokens(encoder: Encoder, count: int) -> tuple[list[str], list[int]]:
 
 
 def _merges(model: Mapping[str, Any], file: Path) -> list[tuple[str, str]]:
-    """The pairs, which older files write as one string."""
+    """The pairs of tokens to merge, which older files write as one string."""
     pairs = []
     for i, entry in enumerate(model.get("merges", [])):
         pair = entry.split(" ", 1) if isinstance(entry, str) else entry
@@ -255,7 +255,7 @@ def _steps(part: Any, key: str) -> dict[str, Any]:
 
 
 def _check_normalizer(state: Mapping[str, Any], file: Path) -> list[str]:
-    """What the normalizer of a byte-level vocabulary does that GGUF leaves out."""
+    """Warnings of what the normalizer of a byte-level vocabulary does and GGUF leaves out."""
     steps = _steps(state.get("normalizer"), "normalizers")
     if steps.keys() <= {"NFC"}:
         return ["NFC normalization of texts is left out, as in llama.cpp"] if steps else []
@@ -298,7 +298,7 @@ def _pre_tokenizers(part: Any) -> Sequence[Any]:
 def _scores(
     tokens: Sequence[str], types: Sequence[int], merges: Sequence[tuple[str, str]]
 ) -> NDArray[np.float32]:
-    """Scores that make SentencePiece merge in the order of *merges*: 0, -1, -2 ... as it learnt."""
+    """Scores that make SentencePiece merge in the order of *merges*: 0, -1, -2 and so on."""
     order = dict.fromkeys(left + right for left, right in merges)
     ranks = {text: -rank for rank, text in enumerate(order)}
     last = -len(ranks)
@@ -310,7 +310,7 @@ def _scores(
 
 
 def _special_ids(source: Vocabulary, folder: Path) -> dict[str, Any]:
-    """BOS, EOS, what else ends a text, padding and unknown, and which are added."""
+    """Ids of BOS, EOS, another end token and padding, and whether BOS and EOS are added."""
     ids = {"bos_token_id": source.bos_id, "eos_token_id": source.eos_id}
     found_by_text = vocabulary.end_ids(source.encoder.token_to_id, [source.eos_id])
     ids["eot_token_id"] = min(source.eos_ids - found_by_text, default=None)
@@ -324,7 +324,7 @@ def _special_ids(source: Vocabulary, folder: Path) -> dict[str, Any]:
 
 
 def _differences(source: Vocabulary, target: Vocabulary) -> list[str]:
-    """Where the ids of sample texts, and of the text of every token, are not the same."""
+    """A warning if sample texts, or the texts of tokens, get other ids."""
     texts = list(_SAMPLES)
     for piece in source.pieces:
         try:
@@ -341,6 +341,6 @@ def _differences(source: Vocabulary, target: Vocabulary) -> list[str]:
     if not differing:
         return []
     return [
-        f"{len(differing)} of {len(texts)} sample texts get other ids than tokenizer.json gives "
-        f"them, the first being {quote(differing[0])}"
+        f"{len(differing)} of {len(texts)} sample texts get other ids than from tokenizer.json; "
+        f"the first is {quote(differing[0])}"
     ]

@@ -1,6 +1,6 @@
-"""The tensors of a checkpoint as a converter takes them: ternary where they should be, in pieces.
+"""The tensors of a checkpoint as a conversion reads them: made ternary if asked for, in pieces.
 
-A piece is some rows of a matrix, so that no model is too large for the memory.
+A piece is some rows of a matrix, so no model is too large for the memory.
 """
 
 import math
@@ -42,14 +42,14 @@ __all__ = [
     "may_be_ternary",
 ]
 
-_RELEASE_AFTER = 2**26  # bytes of a mapped file that may be held in memory
+_RELEASE_AFTER = 2**26  # bytes of a mapped file that may stay in memory
 _WEIGHTS_AT_ONCE = 2**22
-_ROWS_OF_A_GROUP = 128  # a multiple of these rows fills whole groups of I2_S, whatever the columns
+_ROWS_OF_A_GROUP = 128  # this many rows of any length fill whole groups of I2_S
 
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for; ``convert.convert`` says what the fields mean."""
+    """The arguments of ``convert.convert``, which says what they mean."""
 
     type: str
     head: str | None = None
@@ -61,7 +61,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Ternarized:
-    """What rounding real-valued weights W to ternary ones T times a scale s did to a tensor.
+    """How much a tensor changed when real weights W were rounded to ternary ones T times a scale s.
 
     relative_error: norm of W - s T, divided by that of W; norms are Frobenius norms.
     """
@@ -76,8 +76,9 @@ class Ternarized:
 class Rounded:
     """A tensor that a conversion could not keep exactly.
 
-    what: "scale", and then old and new are scales (those of the row that changed most), or
-        "weights", and then old and new are types, and relative_error is that of all weights.
+    what: "scale" or "weights".
+    old, new: for "scale" the scales of the row that changed most, for "weights" the types.
+    relative_error: of that scale, or of all weights.
     """
 
     name: str
@@ -88,16 +89,16 @@ class Rounded:
 
 
 class TensorReader:
-    """Reads the tensors of a checkpoint for a target graph, and notes what happens to them.
+    """Reads the tensors of a checkpoint for a target graph, and records what happens to them.
 
     ternarized: the linear layers that were rounded, in the order in which they were read.
-    scales: of the ternary matrices read, as (1,) or (rows,); hash: of their weights.
+    scales: scale of each ternary matrix read, (1,) or (rows,); hash: hash of their weights.
     """
 
     def __init__(self, checkpoint: Checkpoint, target: ModelConfig, *, all_ternary: bool) -> None:
         """target: a config with the RoPE to permute for.
 
-        all_ternary: round all linear layers; else only those that stand for ternary ones.
+        all_ternary: round all linear layers; else only those that are masters of ternary ones.
         """
         self._checkpoint = checkpoint
         self._target = target
@@ -113,8 +114,8 @@ class TensorReader:
         return vector if order is None else vector[order]
 
     def matrix(self, name: str) -> TernaryMatrix | StoredMatrix:
-        """Read a matrix; a linear layer is ternary if it is, stands for one, or shall be."""
-        self._checkpoint.release()  # what was read of the matrix before
+        """Read a matrix; a linear layer is made ternary if the target wants that."""
+        self._checkpoint.release()  # the pages of the previous matrix
         stored = self._stored(name)
         if stored is not None and not is_linear(name):
             return stored
@@ -137,12 +138,12 @@ class TensorReader:
         return matrix
 
     def _ternary(self, name: str, stored: StoredMatrix | None) -> TernaryMatrix | None:
-        """A linear layer with ternary weights, or None if it has none and shall have none."""
+        """A linear layer with ternary weights; None if it is to stay as it is stored."""
         if stored is None:
             matrix = self._checkpoint.matrix(name)
             assert isinstance(matrix, TernaryMatrix)
             if i2_s.has_code_3(matrix.packed):
-                raise FormatError("a weight has code 3, which no writer makes: damaged data")
+                raise FormatError("a weight has code 3, which no writer makes: the data is damaged")
             return without_dead_rows(matrix)
         if not (self._all_ternary or may_be_ternary(self._checkpoint)):
             return None
@@ -156,7 +157,7 @@ class TensorReader:
         return ternary_matrix(rounded)
 
     def _stored(self, name: str) -> StoredMatrix | None:
-        """A matrix that hands the pages of its file back after every so many bytes."""
+        """A matrix that releases the pages of its file after every _RELEASE_AFTER bytes."""
         stored = self._checkpoint.stored(name)
         if stored is None:
             return None
@@ -172,7 +173,7 @@ class TensorReader:
         return replace(stored, raw=released)
 
     def _order(self, name: str) -> NDArray[np.intp] | None:
-        """What rows of the file go where in the target's graph; None if all stay."""
+        """The order in which the target wants the rows of the file; None if it is the same."""
         source = permutation(name, self._checkpoint.config)
         target = permutation(name, self._target)
         if (source is None) == (target is None):
@@ -184,7 +185,7 @@ class TensorReader:
 
 
 def may_be_ternary(checkpoint: Checkpoint) -> bool:
-    """Whether linear layers that are held as floats are ternary ones, if their values allow it."""
+    """Whether linear layers held as floats are ternary, as far as their values allow it."""
     return checkpoint.ternary_masters or TERNARY_HASH_KEY in checkpoint.metadata
 
 

@@ -1,4 +1,4 @@
-"""What a model file holds, and what is odd about it. The engine is not needed for that."""
+"""What a model file holds, and what is odd about it, without running the model."""
 
 import math
 import os
@@ -44,8 +44,8 @@ _CODES_OF_BYTE = np.stack(
 class StoredTensor:
     """A tensor as the file lists it.
 
-    shape: NumPy order. weights: how many it holds, four a byte in packed checkpoints.
-    nbytes: without padding, where that is known.
+    shape: NumPy order. weights: how many it holds; packed checkpoints hold four in a byte.
+    nbytes: bytes without padding, if that is known.
     """
 
     name: str
@@ -57,7 +57,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class TernaryStatistics:
-    """Shares of -1, 0 and +1 in a ternary matrix, and its scale (the largest, if each row has one).
+    """Shares of -1, 0 and +1 in a ternary matrix, and its scale: the largest if each row has one.
 
     invalid: how many weights have code 3, which no writer makes.
     """
@@ -74,10 +74,11 @@ class TernaryStatistics:
 class Inspection:
     """What a file or folder holds.
 
-    container: kind, version and size. metadata: of a GGUF file, or the config.json of a folder.
-    config: None if the file is not a model that can be run; tokenizer: None if it has none that can
-    be used; odd says why. ternary: of the matrices that are, whatever the format.
-    odd: what a person should know, a sentence each.
+    container: kind, version and size.
+    metadata: the metadata of a GGUF file, or the config.json of a folder.
+    config, tokenizer: None if the model cannot be run or its vocabulary not be used; odd says why.
+    ternary: statistics of each ternary matrix.
+    odd: sentences about what is unusual or wrong.
     """
 
     name: str
@@ -98,7 +99,7 @@ def inspect_model(
     tiles: Mapping[Shape, Tile] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Inspection:
-    """Read all of a GGUF file or Hugging Face folder, as far as it can be read.
+    """Read a whole GGUF file or Hugging Face folder, as far as possible.
 
     i2_s_layout, tiles: see ``checkpoint.open_checkpoint``.
     progress: called with the matrices read so far and in all.
@@ -137,7 +138,7 @@ def inspect_model(
             ternary = list(_statistics(checkpoint, hashed, faults, progress))
         digest = hashed.hexdigest()
         if metadata.get(TERNARY_HASH_KEY, digest) != digest:
-            odd.append("its ternary weights are not those that its conversion wrote (their hash)")
+            odd.append("its ternary weights do not have the hash that its conversion wrote")
         odd += _oddities_of_scales(ternary, checkpoint.config)
         odd += [f"{fault}: {_some(names)}" for fault, names in faults.items()]
     return Inspection(
@@ -189,9 +190,9 @@ def _statistics(
     faults: dict[str, list[str]],
     progress: Callable[[int, int], None],
 ) -> Iterator[TernaryStatistics]:
-    """Look at every weight, and hash the ternary ones.
+    """Read every weight, and hash the ternary ones.
 
-    What is wrong with a tensor goes into *faults*: {fault: names}.
+    Faults of tensors are added to *faults*: {fault: names}.
     """
     shapes = tensor_shapes(checkpoint.config)
     for done, (name, shape) in enumerate(shapes.items(), 1):
@@ -204,7 +205,7 @@ def _statistics(
                 found = _count(name, matrix)
                 empty, finite = found.zero == 1, True
                 if found.invalid:
-                    faults.setdefault("code 3 of I2_S, which no writer makes", []).append(name)
+                    faults.setdefault("code 3 in I2_S, which no writer makes", []).append(name)
                 yield found
             else:
                 empty, finite = not matrix.data.any(), True
@@ -305,7 +306,7 @@ def _oddities_of_scales(ternary: Iterable[TernaryStatistics], config: ModelConfi
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first of *names*, and how many more there are."""
+    """The first few names, and how many more there are."""
     every = list(names)
     more = f" and {len(every) - _MOST_QUOTED} more" if len(every) > _MOST_QUOTED else ""
     return ", ".join(every[:_MOST_QUOTED]) + more

@@ -1,4 +1,4 @@
-"""An inspection as text."""
+"""Describing an inspection in text."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -15,7 +15,7 @@ _MOST_ELEMENTS = 4
 
 
 def report(inspection: Inspection) -> Iterator[str]:
-    """Put an inspection into lines of text."""
+    """Lines of text that describe an inspection."""
     yield f"{inspection.name}: {inspection.container}"
     yield "\nmetadata"
     yield from _table([(key, _brief(value)) for key, value in inspection.metadata.items()])
@@ -86,7 +86,7 @@ def _brief(value: object) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]], alignment: str = "<<") -> Iterator[str]:
-    """Rows in columns, aligned to the left (<) or right (>)."""
+    """Lines of a table with its columns aligned to the left (<) or right (>)."""
     shown = [[_printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for row in shown:
@@ -95,5 +95,5 @@ def _table(rows: Sequence[Sequence[str]], alignment: str = "<<") -> Iterator[str
 
 
 def _printable(text: str) -> str:
-    """*text*, without what could control a terminal."""
+    """The text without characters that could control a terminal."""
     return text if text.isprintable() else repr(text)

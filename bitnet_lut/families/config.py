@@ -23,7 +23,7 @@ class ModelConfig:
     rope_theta: base of the rotation angles. rope_kind: "norm" rotates pairs (2i, 2i + 1), "neox"
         pairs (i, i + rope_dim / 2).
     rms_eps: added to the mean square in every RMSNorm.
-    activation: of the feed-forward network, "silu" or "relu2" (ReLU squared).
+    activation: "silu" or "relu2" (ReLU squared), in the feed-forward network.
     sub_norms: an RMSNorm before the attention output and before ffn_down.
     qkv_bias: biases on q, k and v; tied_head: the embedding is also the output matrix.
     name: what the file calls the model; "" where it does not say.

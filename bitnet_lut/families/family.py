@@ -1,4 +1,4 @@
-"""What a family of models is: names in both kinds of file, and what the files leave unsaid."""
+"""What defines a family of models: its names in both kinds of file, its graph and its defaults."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class Family:
     """A family of models; one file of this folder each.
 
     name: ``general.architecture`` of GGUF files, and ``ModelConfig.architecture``.
-    old_names: of the architecture, as earlier converters wrote it.
+    old_names: names that earlier converters gave the architecture.
     hf_class: class of transformers, in ``architectures`` of config.json.
     hf_model_type: ``model_type`` of config.json; None if another family's files say the same.
     graph_of: the family whose graph this one shares, except for the activation; "" if it has its
@@ -26,14 +26,14 @@ class Family:
     fields: the table by which configs are read and written.
     ternary: whether linear layers are ternary even where a file holds them as floats.
     sub_norms, qkv_bias: see `ModelConfig`. GGUF files may have biases in any family.
-    gguf_rope: kind of RoPE that q and k rows of a GGUF file are ordered for. Those of Hugging Face
-        are always ordered for "neox".
-    hf_linear_class: how transformers is to read packed weights: layers of class "autobitlinear"
-        multiply by weight_scale, those of "bitlinear" divide by it.
+    gguf_rope: kind of RoPE that the rows of q and k are ordered for in GGUF files. In Hugging Face
+        files they are always ordered for "neox".
+    hf_linear_class: class of the packed layers in a folder written for transformers:
+        "autobitlinear" multiplies by weight_scale, "bitlinear" divides by it.
     hf_refused: keys of config.json that must be missing, null or false.
     modules: {part: modules}, where transformers keeps further tensors of a layer; part is the name
-        in GGUF, as in "blk.0.<part>.weight". The first module is written, all of them are read.
-    more_tensors: further tensors of a block, by the names below "blk.N.", for a config.
+        in GGUF, as in "blk.0.<part>.weight". The first module is written, any of them is read.
+    more_tensors: {name below "blk.N.": shape} of further tensors of a block, for a config.
     """
 
     name: str

@@ -18,11 +18,11 @@ _REQUIRED: Any = object()
 class Field:
     """A value of a config, and where files keep it.
 
-    attribute: of `ModelConfig`. A second field of the same attribute must have the same value.
+    attribute: its name in `ModelConfig`. Two fields with one attribute must have the same value.
     gguf: key in a GGUF file, below "<architecture>."; hf: key in config.json. None: not kept there.
     kind: the method of `Keys` that reads and checks it.
-    default: what it means if the key is missing: a value, or a function of the file and of the
-        fields above this one. Without a default the key must be there.
+    default: the value if the key is missing, or a function that computes it from the fields above
+        this one. Without a default the key is required.
     written: whether a file for a config needs the key.
     """
 
@@ -43,7 +43,7 @@ class Field:
 class Reading:
     """A config on its way out of a file.
 
-    container: kind of the file. values: of the fields read so far, by attribute.
+    container: kind of the file. values: values of the fields read so far, by attribute.
     """
 
     def __init__(self, container: Container, keys: Keys, architecture: str) -> None:
@@ -80,7 +80,7 @@ class Reading:
 def values_for(
     container: Container, fields: Iterable[Field], config: ModelConfig, architecture: str
 ) -> dict[str, Any]:
-    """What a file says of a config, by complete keys."""
+    """The entries of a file that describe a config."""
     found = {}
     for field in fields:
         key = field.key(container, architecture)

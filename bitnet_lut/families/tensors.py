@@ -25,7 +25,7 @@ _OUTSIDE: Mapping[str, str] = {
     "output_norm": "model.norm",
     "output": "lm_head",
 }
-# The op whose result a linear layer takes, where it is the same with and without sub-norms.
+# The op whose result a linear layer takes, if that does not depend on sub-norms.
 _INPUT_OPS = {
     "attn_q": "attn_norm",
     "attn_k": "attn_norm",
@@ -63,7 +63,7 @@ def input_op(name: str, config: ModelConfig) -> tuple[int, str]:
 def hf_name(name: str, modules: Mapping[str, str]) -> str:
     """Hugging Face name of a tensor by its GGUF name: "blk.0.attn_q.weight".
 
-    modules: of the family's layers, by the GGUF names of their tensors.
+    modules: {part: module} of the family's layers.
     """
     part, _, kind = name.rpartition(".")
     if not part.startswith("blk."):
@@ -73,9 +73,9 @@ def hf_name(name: str, modules: Mapping[str, str]) -> str:
 
 
 def gguf_name(name: str, parts: Mapping[str, str]) -> str:
-    """GGUF name of a tensor by its Hugging Face name; *parts* are those of `hf_name`, by module.
+    """GGUF name of a tensor by its Hugging Face name; parts: {module: part} of the family's layers.
 
-    Names that are not known stay, below "blk.N." if of a layer.
+    Unknown names stay as they are, but those in a layer get "blk.N." in front.
     """
     match = _LAYER.fullmatch(name)
     if match is None or name.endswith(_IGNORED):

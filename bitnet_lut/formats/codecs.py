@@ -39,7 +39,7 @@ class Writer:
     tail: the bytes after the last row, for the scale (1,); None if there are none.
     scale_per_row: whether rows may have scales of their own.
     whole: whether pack must have all rows at once.
-    group: weights that are packed together; those of a tensor must be a multiple of it.
+    group: weights that are packed together; a tensor must hold a multiple of it.
     alignment: bytes to which tensors are aligned in the file.
     strips: whether an output head of a block type is written as it is multiplied.
     """

@@ -16,8 +16,8 @@ from bitnet_lut.formats import kquants
 class GGMLType(NamedTuple):
     """A tensor type: its name and the bytes that hold a block of consecutive weights of a row.
 
-    Types whose size is not a multiple of a block (a scale at the end, or in front of each row) have
-    block_elements and block_bytes None: see the codec of that name.
+    block_elements and block_bytes are None if the size of a tensor is not a multiple of a block, as
+    with a scale at the end or before each row: see the codec of that name.
     """
 
     name: str
@@ -81,7 +81,7 @@ def row_bytes(type: str, cols: int) -> int:
     """Bytes of a row of cols weights; FormatError where cols does not fill whole blocks."""
     entry = _BY_NAME[type]
     if entry.block_elements is None or entry.block_bytes is None:
-        raise ValueError(f"rows of type {type} have no size of their own")
+        raise ValueError(f"a row of type {type} alone has no size")
     if cols % entry.block_elements:
         raise FormatError(
             f"{type} holds blocks of {entry.block_elements} weights, a row has {cols}"
@@ -102,9 +102,9 @@ def dequantize(type: str, data: _Blocks, cols: int) -> _Floats:
 
 
 def codes(type: str, data: _Blocks, cols: int) -> tuple[NDArray[np.int8], _Floats]:
-    """The factors of q8_0, q4_0 or q6_k weights.
+    """Split q8_0, q4_0 or q6_k weights into codes and scales.
 
-    Codes int8 (rows, cols / 16, 16), and the scale of every 16, float32 (rows, cols / 16).
+    Returns codes int8 (rows, cols / 16, 16), and the scale of every 16, float32 (rows, cols / 16).
     """
     blocks = np.ascontiguousarray(data).reshape(-1, _BY_NAME[type].block_bytes or 1)
     if type == "q6_k":

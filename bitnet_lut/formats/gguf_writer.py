@@ -40,8 +40,8 @@ class GGUFWriter:
             (int32) or float (float32), NumPy scalars and 1-D arrays by their dtype, or a pair
             (value type, value).
         tensors: (name, shape in NumPy order, ggml type id, bytes of data) each.
-        alignment: of every tensor, a power of two; stored unless it is the default.
-        in_place: write at *path* itself, which is another's `Output`.
+        alignment: a power of two that every tensor is aligned to; stored unless it is the default.
+        in_place: write at *path* itself, which belongs to another `Output`.
         """
         if alignment.bit_count() != 1:
             raise ValueError(f"alignment {alignment} is not a power of two")

@@ -9,8 +9,8 @@ follow. Code i of a group goes into bits 7:6 (i = 0), 5:4, 3:2, 1:0 of one byte,
     1x4          column p of rows 4g, 4g+1, 4g+2, 4g+3   bitnet.cpp on x86 without ACT_PARALLEL
     sequential   4p, 4p+1, 4p+2, 4p+3                    bitnet.cpp's llama.cpp of July 2026
 
-Nothing in a file tells the layout. Groups run over the flattened tensor, so that one may straddle
-two rows; the layout in memory (``pack_rows``) is 128x32 with each row padded to whole groups.
+A file does not state its layout. Groups run over the flattened tensor, so one may straddle two
+rows; the layout in memory (``pack_rows``) is 128x32 with each row padded to whole groups.
 """
 
 from typing import Literal
@@ -40,7 +40,7 @@ _WIDTHS = {"128x32": 32, "64x16": 16, "sequential": 1}
 
 
 def nbytes(rows: int, cols: int) -> int:
-    """Bytes of a tensor, its scale and the unused bytes behind it included."""
+    """Bytes of a tensor, including its scale and the unused bytes after it."""
     return rows * cols // 4 + 32
 
 

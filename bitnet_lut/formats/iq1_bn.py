@@ -1,6 +1,6 @@
-"""IQ1_BN: five weights a byte and a float16 scale in front of each row (ik_llama.cpp, type 134).
+"""IQ1_BN: five weights a byte and a float16 scale before each row (ik_llama.cpp, type 134).
 
-64 weights take 13 bytes. Of each 16, the first 15 go by fives into three of the first 12 bytes, and
+64 weights take 13 bytes. The first 15 of each 16 go by fives into three of the first 12 bytes, and
 the last into the 13th byte, which holds four trits. Bytes are as in ``ternary.pack_trits``, but the
 first weight is the least significant of five trits.
 """

@@ -1,4 +1,4 @@
-"""IQ2_BN: two bits a weight and a float32 scale in front of each row (ik_llama.cpp, type 135).
+"""IQ2_BN: two bits a weight and a float32 scale before each row (ik_llama.cpp, type 135).
 
 Byte p of 16 holds weights p, p+16, p+32, p+48 of 64 in bits 1:0, 3:2, 5:4, 7:6.
 """

@@ -91,7 +91,7 @@ def _split(packed: _Blocks, bits: int) -> _Blocks:
 def _scales_and_minima(blocks: _Blocks) -> tuple[_Floats, _Floats]:
     """Scale and minimum (blocks, 8, 1) of the sub-blocks of Q4_K and Q5_K.
 
-    Of the 12 bytes, 0..3 and 4..7 hold scales and minima 0..3 in their low six bits; 8..11 hold the
+    Bytes 0..3 and 4..7 hold scales and minima 0..3 in their low six bits; bytes 8..11 hold the
     low nibbles of scales and minima 4..7, whose high two bits top bytes 0..3 and 4..7.
     """
     first, second, third = np.split(blocks[:, 4:16], 3, axis=1)

@@ -24,7 +24,7 @@ from bitnet_lut.formats.ggml import bf16_to_f32
 from bitnet_lut.formats.gguf import release_pages
 from bitnet_lut.formats.input import InputFile, read_bytes
 
-# NumPy's type of each dtype; those it lacks are read as unsigned integers of the same size.
+# NumPy type of each dtype; dtypes that NumPy lacks are read as unsigned integers of the same size.
 DTYPES = {
     "BOOL": "?",
     "U8": "u1",
@@ -160,7 +160,7 @@ def open_folder(
 ) -> dict[str, SafetensorsFile]:
     """Open the file of every tensor of a checkpoint: model.safetensors, or the shards of its index.
 
-    Raises FormatError if neither is there, or the index names a file outside the folder or a tensor
+    Raises FormatError if both are missing, or the index names a file outside the folder or a tensor
     that is not in its file.
     """
     path = Path(folder)
@@ -169,7 +169,7 @@ def open_folder(
         return dict.fromkeys(single.tensors, single)
     index = path / "model.safetensors.index.json"
     if not index.exists():
-        raise FormatError(f"{path}: neither model.safetensors nor {index.name} is there")
+        raise FormatError(f"{path}: model.safetensors and {index.name} are both missing")
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise FormatError(f"{index}: weight_map is missing")

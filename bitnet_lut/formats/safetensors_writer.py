@@ -22,7 +22,7 @@ _ALIGNMENT = 8  # of the data; spaces after the header fill the gap
 class SafetensorsWriter:
     """Writes the header at once and then the tensors, in any order and each in pieces.
 
-    The file is written under its own name: a caller who may fail writes into a folder of its own.
+    The file is written under its final name: a caller that may fail writes into a temporary folder.
     """
 
     def __init__(

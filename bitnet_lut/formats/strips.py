@@ -1,7 +1,7 @@
-"""Block types of ggml as they are multiplied here, in strips of 32 rows (GGUF 1506 to 1508).
+"""Block types of ggml in strips of 32 rows, as they are multiplied here (GGUF 1506 to 1508).
 
-Rows are padded to a multiple of 32 by zero bytes; ``src/shared/blocks.h`` has the order of
-scales and codes, and ``docs/tl5.md`` how to read them without this package.
+Rows are padded to a multiple of 32 by zero bytes. ``src/shared/blocks.h`` has the order of scales
+and codes, and ``docs/tl5.md`` says how to read them without this package.
 """
 
 from collections.abc import Mapping

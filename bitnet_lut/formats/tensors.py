@@ -33,10 +33,10 @@ class TernaryMatrix:
 
 @dataclass(frozen=True, eq=False)
 class PackedMatrix:
-    """A ternary matrix in the layout of another kernel than i2_s.
+    """A ternary matrix in the layout of a kernel other than i2_s.
 
     kernel: its name, as `bitnet_lut.kernels` lists it.
-    packed: uint8 (bytes,), what the kernel's pack makes of the canonical rows. May view a file.
+    packed: uint8 (bytes,), the output of the kernel's pack for the canonical rows. May view a file.
     scale: float32 of shape (1,) for the whole tensor, or (rows,).
     """
 
@@ -67,7 +67,7 @@ class DenseMatrix:
 
     @property
     def in_strips(self) -> bool:
-        """Whether it is multiplied in another layout than that of the file: the block types are."""
+        """Whether its type is a block type, which is multiplied in strips instead of rows."""
         return self.type in ("q8_0", "q4_0", "q6_k")
 
     @property
@@ -78,7 +78,7 @@ class DenseMatrix:
 
 @dataclass(frozen=True, eq=False)
 class StripMatrix:
-    """Weights of a block type as they are multiplied, in strips of 32 rows.
+    """Weights of a block type in strips of 32 rows, as they are multiplied.
 
     type: "q8_0", "q4_0" or "q6_k".
     strips: uint8 (bytes,), as ``formats.strips`` packs them. May view a mapped file.
@@ -95,5 +95,5 @@ class StripMatrix:
         return self.strips.nbytes
 
 
-# What a name of a checkpoint stands for: a matrix, or a vector of float32.
+# A matrix, or a vector of float32.
 Tensor: TypeAlias = TernaryMatrix | PackedMatrix | DenseMatrix | StripMatrix | NDArray[np.float32]

@@ -131,8 +131,8 @@ def scale_bytes(scale: float) -> Bytes:
 def block_scales(ternary: Weights, scale: float | Scale, block: int, dtype: str) -> Bytes:
     """Return the scale of each block of a row as bytes (rows * cols / block, bytes of dtype).
 
-    scale: of shape (), (1,) or (rows,). Blocks of zeros have scale 0. ValueError where a scale
-    overflows dtype, or vanishes in it.
+    scale: shape (), (1,) or (rows,). Blocks of zeros get the scale 0. Raises ValueError if a scale
+    overflows dtype or rounds to 0 in it.
     """
     rows = len(ternary)
     wide = check_scales(np.broadcast_to(np.asarray(scale, np.float32), (rows,)))
@@ -148,7 +148,7 @@ def block_scales(ternary: Weights, scale: float | Scale, block: int, dtype: str)
 def merge_scales(ternary: Weights, scales: NDArray[np.floating]) -> Ternary:
     """Join scales (rows, blocks), blocks of equal width, to one per tensor, or else one per row.
 
-    A block of scale 0 is zero whatever its codes say: its weights are set to 0, in place, and its
+    A block with scale 0 is zero, whatever its codes are: its weights are set to 0 in place, and its
     scale agrees with any other. FormatError if scales differ within a row.
     """
     checked = check_scales(scales)
@@ -187,7 +187,7 @@ def absmean(weights: Rows) -> Ternary:
 def from_scaled(weights: Rows) -> Ternary | None:
     """Split weights (rows, cols) that are all 0 or +-scale into ternary and scale; else None.
 
-    They may be off by 2**-8 of the scale. FormatError if a weight is NaN or infinite.
+    They may differ from that by 2**-8 of the scale. FormatError if a weight is NaN or infinite.
     """
     blocks = row_blocks(*weights.shape)
     scale = np.float32(np.max([np.abs(weights[rows]).max() for rows in blocks]))

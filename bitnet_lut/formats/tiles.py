@@ -1,4 +1,4 @@
-"""What TL1 and TL2, the look-up table formats of bitnet.cpp, share: tiles, and weights by fours.
+"""Tiles, and bytes of four weights: what TL1 and TL2, the look-up formats of bitnet.cpp, share.
 
 A tile is (BM, BK, bm): rows and columns of a tile, and rows of the part of it that a SIMD kernel
 works on. Files do not state it: a reader must know the shapes that the writer was compiled for.
@@ -19,7 +19,7 @@ INVALID = 2  # stands for a weight that no valid code decodes to
 
 
 def _quads() -> Weights:
-    """The four weights of each byte (256, 4), INVALID where a nibble is above 8."""
+    """The four weights of each byte (256, 4); INVALID if a nibble is above 8."""
     nibbles = np.arange(256)[:, None] >> np.array([4, 0]) & 15
     pairs = np.stack([nibbles // 3, nibbles % 3], axis=-1) - 1
     pairs[nibbles > 8] = INVALID

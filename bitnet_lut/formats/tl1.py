@@ -42,7 +42,7 @@ KNOWN_TILES: dict[Shape, Tile] = {
 }
 
 # Those of its pre-tuned kernels for Llama3-8B (--use-pretuned). Any bytes that are valid with one
-# set are valid with the other, so a reader must be told.
+# set are valid with the other, so the user must say which one a file has.
 PRETUNED_LLAMA3_8B: dict[Shape, Tile] = {
     (14336, 4096): (256, 128, 64),
     (4096, 14336): (256, 128, 32),
@@ -55,7 +55,7 @@ _FROM_FILE = tuple(int(axis) for axis in np.argsort(_TO_FILE))
 
 
 def nbytes(rows: int, cols: int) -> int:
-    """Bytes of a tensor, its scale and the unused bytes behind it included."""
+    """Bytes of a tensor, including its scale and the unused bytes after it."""
     return rows * cols // 4 + 32
 
 
@@ -87,7 +87,10 @@ def unpack(data: Bytes, rows: int, cols: int, *, tile: Tile | None = None) -> Te
 
 
 def _axes(rows: int, cols: int, tile: Tile | None) -> tuple[int, ...]:
-    """Bytes (rows, cols / 4) as (tile, part, half, row of 16, block, step, byte of the step)."""
+    """The axes that bytes (rows, cols / 4) have in the order of rows.
+
+    (tile, part, half, row of 16, block, step, byte of the step)
+    """
     found = find_tile(KNOWN_TILES, rows, cols, tile)
     tile_rows, block, part = found
     step = 256 // part

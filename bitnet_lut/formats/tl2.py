@@ -9,7 +9,7 @@ The other columns, K2, are cut into pairs as in TL1. Three sections follow each 
     pairs      rows * K2 / 4 bytes     four weights a byte, 8 bytes a block of 32 columns
 
 Bytes of indices and pairs are ordered, slowest first, by: tile of BM rows, block of columns, part
-of 32 rows, byte of the block, row of the part, where rows 8..15 and 16..23 have changed places.
+of 32 rows, byte of the block, row of the part, with rows 8..15 and 16..23 swapped.
 Sign words: tile, block, part, group of 8 triples, row of 16; bit 15 is the first triple of row r,
 bit 14 that of row r + 16, and so on.
 The sections are padded by zeros as if K2 were 256, then to 32 bytes; a float32 scale and 28 unused
@@ -63,7 +63,7 @@ _SIGNS_FROM_FILE = (0, 2, 6, 4, 1, 3, 5)
 
 
 def _triples() -> Weights:
-    """The three weights (32, 3) of each 16 * sign + index, INVALID where there are none."""
+    """The three weights (32, 3) of each 16 * sign + index; INVALID if no triple has that code."""
     values = np.arange(27)
     weights = np.stack([values // 9, values // 3 % 3, values % 3], axis=1) - 1
     table = np.full((32, 3), INVALID, np.int8)
@@ -76,7 +76,7 @@ _TRIPLES = _triples()
 
 
 def nbytes(rows: int, cols: int) -> int:
-    """Bytes of a tensor, padding, scale and the unused bytes behind it included."""
+    """Bytes of a tensor, including padding, scale and the unused bytes after it."""
     return _scale_offset(rows, cols) + 32
 
 
@@ -130,7 +130,7 @@ def unpack(data: Bytes, rows: int, cols: int, *, tile: Tile | None = None) -> Te
 
 
 def _scale_offset(rows: int, cols: int) -> int:
-    """Bytes in front of the scale: what bitnet.cpp computes for 256 columns of pairs, to 32."""
+    """Bytes before the scale: bitnet.cpp counts 256 columns of pairs, and pads to 32."""
     payload = (cols - 256) * rows // 3 * 5 // 8 + 256 * rows // 2 * 4 // 8
     return -(-payload // 32) * 32
 

@@ -2,9 +2,9 @@
 
     int32 (rows), how many groups of a row are negative | groups, a byte each | float32 scale (rows)
 
-where rows are padded to panels of 64, except for the scales; ``src/kernels/tl5.h`` has the
-order of the groups, and ``docs/tl5.md`` how to read one without this package. No byte of it has to
-be moved before the kernel can compute with it.
+Rows are padded to panels of 64, except for the scales. ``src/kernels/tl5.h`` has the order of the
+groups, and ``docs/tl5.md`` says how to read one without this package. The kernel computes with
+these bytes as they are.
 """
 
 import numpy as np
@@ -41,8 +41,8 @@ def pack(ternary: Weights, scale: float | Scale) -> Bytes:
 def read_packed(data: Bytes, rows: int, cols: int) -> tuple[Bytes, Scale]:
     """View the uint8 (nbytes,) of a file as the kernel's packed bytes, with its scale.
 
-    The scale is (1,) where all rows have the same, else (rows,). The groups are not looked at:
-    no byte makes the kernel read or write elsewhere, but see `read_rows`.
+    The scale is (1,) if all rows have the same, else (rows,). The groups are not checked, because
+    no value of a byte makes the kernel read or write out of bounds; `read_rows` checks them.
     Raises FormatError at a wrong size, a bad scale or a count of negatives that cannot be.
     """
     need_bytes(data, nbytes(rows, cols), f"TL5 of {rows}x{cols}")
@@ -50,7 +50,9 @@ def read_packed(data: Bytes, rows: int, cols: int) -> tuple[Bytes, Scale]:
     negatives = np.frombuffer(data, "<i4", _padded(rows))
     impossible = negatives[(negatives < 0) | (negatives > _groups(cols))]
     if impossible.size:
-        raise FormatError(f"{impossible[0]} of {_groups(cols)} groups of a row are negative")
+        raise FormatError(
+            f"a row has {_groups(cols)} groups, but its count of negative ones is {impossible[0]}"
+        )
     scales = check_scales(np.frombuffer(data, "<f4", rows, size))
     return data[:size], scales[:1] if np.all(scales == scales[0]) else scales
 
