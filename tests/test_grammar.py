@@ -109,7 +109,7 @@ def test_there_are_150_schemas():
     assert len(SCHEMAS) == 150
 
 
-@pytest.mark.parametrize("file", SCHEMAS[::5], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", SCHEMAS[::5], ids=[file.stem for file in SCHEMAS[::5]])
 def test_random_texts_are_valid(file):
     schema = json.loads(file.read_text(encoding="utf-8"))["schema"]
     if file.stem in REFUSED:
