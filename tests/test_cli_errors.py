@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from command import COMMAND, refused
 
-from bitnet_lut.cli import _COMMANDS, main
+from bitnet_lut.cli import main
+from bitnet_lut.cli.parser import COMMANDS
 from bitnet_lut.convert.synth import synthesize
 
 
@@ -92,6 +93,15 @@ def test_closed_streams(tiny):
     assert subprocess.run([*run, "The"], preexec_fn=closed(0, 1, 2)).returncode == 2
 
 
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bitnet_lut.cli.info.execute", interrupt)
+    assert main(["info"]) == 130
+    assert capsys.readouterr() == ("", "bitnet-lut: interrupted\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_output_that_cannot_be_written_is_one_line():
     with Path("/dev/full").open("wb") as full:
@@ -135,7 +145,7 @@ def test_no_helper_program_is_started():
 
 
 def test_every_help_has_an_example(capsys):
-    for command in (*_COMMANDS, "kernels test", "kernels bench", ""):
+    for command in (*COMMANDS, "kernels test", "kernels bench", ""):
         with pytest.raises(SystemExit) as stop:
             main([*command.split(), "--help"])
         assert stop.value.code == 0
