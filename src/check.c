@@ -5,7 +5,7 @@
 
 #include "shared/numerics.h"
 
-/* Tokens at once, such that every path of every kernel is reached: BL_CHECK_DOTS in all. */
+/* Numbers of tokens that together reach every path of every kernel: BL_CHECK_DOTS in all. */
 static const int check_batches[] = {1, 2, 3, 9, 41};
 
 static void check_fill(bl_check_input *in)
@@ -31,7 +31,7 @@ static void check_fill(bl_check_input *in)
     }
 }
 
-/* dot (n, ternary rows) of n tokens, the first ones again and again. */
+/* dot (n, ternary rows) of n tokens, which repeat the first BL_CHECK_TOKENS. */
 static void check_gemm(const bl_tier *tier, int kernel, bl_check_input *in, const bl_check_output *out, int32_t *dot,
                        int n)
 {

@@ -48,7 +48,8 @@
 #define BL_TARGET_END
 #endif
 
-/* What BL_TARGET is given on ARM: gcc wants a level of the architecture too, but none below that of the whole unit. */
+/* Arguments of BL_TARGET on ARM: gcc also wants a level of the architecture, which must not be below that of the whole
+ * unit. */
 #if defined(__clang__)
 #define BL_TARGET_DOTPROD "dotprod"
 #define BL_TARGET_I8MM "dotprod,i8mm"
@@ -60,7 +61,7 @@
 #define BL_TARGET_I8MM "arch=armv8.2-a+dotprod+i8mm"
 #endif
 
-/* clang before 16, which is Apple's before 15, has no intrinsics in a target region of ARM. */
+/* clang before 16 (Apple clang before 15) has no intrinsics in a target region of ARM. */
 #if defined(__apple_build_version__)
 #define BL_ARM64_REGIONS (BL_ARM64 && __clang_major__ >= 15)
 #elif defined(__clang__)

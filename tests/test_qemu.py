@@ -85,7 +85,7 @@ for one in told:
 
 def test_an_illegal_instruction_ends_the_self_test_and_not_the_program():
     if "avx2" not in tier_names() or shutil.which("qemu-x86_64") is None:
-        pytest.skip("NO QEMU-X86_64: no tier meets a processor that cannot run it")
+        pytest.skip("NO QEMU-X86_64: no tier is run on a processor that lacks it")
     command = ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", PROMISED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

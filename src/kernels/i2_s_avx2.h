@@ -1,5 +1,5 @@
-/* Kernel i2_s by 256-bit integer dots. Included by avx2.h and avxvnni.h inside their target regions: their add_products
- * sums in int16 or int32, which widen makes int32. */
+/* Kernel i2_s by 256-bit integer dots. Included by the tiers avx2 and avxvnni inside their target regions; their
+ * add_products sums in int16 or int32, and widen gives int32. */
 
 static void i2_s_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {
@@ -7,7 +7,8 @@ static void i2_s_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64
     bl_i2_s_arrange(prepared, q, cols);
 }
 
-/* Blocks of which every sum of products fits int16: a pair of products reaches -768, four of them a lane and block. */
+/* Bytes of a row whose sums of products fit int16: a pair of products is at least -768, and a lane has four pairs in a
+ * block. */
 enum { I2_S_BYTES = 10 * BL_BLOCK_BYTES };
 
 BL_INLINE int32_t token_sum(const uint8_t *values)
@@ -19,7 +20,7 @@ BL_INLINE int32_t token_sum(const uint8_t *values)
 
 /* ---- one token ------------------------------------------------------------------------------------------------- */
 
-/* One block of a row. The codes stay where they are in their nibble: half of the products are 4 times theirs. */
+/* One block of a row. The codes stay in place in their nibble, so half of the products are 4 times too large. */
 BL_INLINE void i2_s_block(__m256i *once, __m256i *fourfold, const uint8_t *packed, const uint8_t *values)
 {
     const __m256i low = _mm256_set1_epi8(0x03), high = _mm256_set1_epi8(0x0c);
@@ -54,7 +55,7 @@ BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *val
 
 /* ---- a few tokens ---------------------------------------------------------------------------------------------- */
 
-/* A tile of rows x tokens: codes are decoded once and meet every token. */
+/* A tile of rows x tokens: codes are decoded once and multiplied with every token. */
 BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
                          int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
 {

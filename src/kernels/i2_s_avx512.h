@@ -1,4 +1,4 @@
-/* Kernel i2_s by vpdpbusd, two blocks a register. Included by avx512.h inside its target region. */
+/* Kernel i2_s by vpdpbusd, two blocks a register. Included by the tier avx512 inside its target region. */
 
 static void i2_s_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {
@@ -27,7 +27,7 @@ static void i2_s_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64
     memcpy(prepared, &head, sizeof head);
 }
 
-/* 64 bytes of each of some rows, zero (which meets zero activations) where they have only 32 left. */
+/* Load 64 bytes of each row. Where a row has only 32 left, the rest is zero; the activations there are zero too. */
 BL_INLINE void load_codes(__m512i *codes, const uint8_t *packed, int64_t b, int64_t row_bytes, const int rows)
 {
     for (int r = 0; r < rows; r++) {
@@ -44,8 +44,8 @@ BL_INLINE int32_t token_sum(const uint8_t *values)
     return head.sum;
 }
 
-/* One token. The codes stay where they are in their byte: masked, they are 64, 16, 4 and 1 times the code, summed
- * apart and shifted down at the end, exactly. */
+/* One token. The codes stay in place in their byte: masked, they are 64, 16, 4 and 1 times the code. Each kind is
+ * summed on its own and shifted down at the end, which is exact. */
 BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *values, int64_t row_bytes, const int rows)
 {
     const __m512i mask[4] = {_mm512_set1_epi8((char)0xc0), _mm512_set1_epi8(0x30), _mm512_set1_epi8(0x0c),
@@ -68,7 +68,7 @@ BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *val
     }
 }
 
-/* A tile of rows x tokens: codes are decoded once and meet every token. */
+/* A tile of rows x tokens: codes are decoded once and multiplied with every token. */
 BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
                          int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
 {

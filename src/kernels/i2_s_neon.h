@@ -1,4 +1,4 @@
-/* Kernel i2_s by smlal. Included by neon.h; the tiers above share the first three functions. */
+/* Kernel i2_s by smlal. Included by the tier neon. */
 
 /* Blocks whose products, 16 of each in a lane, add up in an int16. */
 enum { I2_S_BLOCKS = 4 };

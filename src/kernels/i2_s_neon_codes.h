@@ -1,6 +1,6 @@
 /* What the cells of i2_s on NEON share. Included inside the target regions of the tiers neon and up. */
 
-/* Of 16 bytes of a canonical block, the codes at columns 32 f and on. */
+/* The codes of field f, columns 32 f and on, in 16 bytes of a canonical block. */
 BL_INLINE uint8x16_t i2_s_codes(uint8x16_t bytes, const int f)
 {
     switch (f) {
@@ -11,7 +11,7 @@ BL_INLINE uint8x16_t i2_s_codes(uint8x16_t bytes, const int f)
     }
 }
 
-/* 16 activations that meet field f of the 16 bytes at b of a row. */
+/* The 16 activations that belong to field f of the 16 bytes at b of a row. */
 BL_INLINE int8x16_t i2_s_values(const uint8_t *values, int64_t b, int f)
 {
     return vreinterpretq_s8_u8(vld1q_u8(values + 4 * (b & -BL_BLOCK_BYTES) + (b & 16) + 32 * f));

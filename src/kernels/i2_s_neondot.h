@@ -1,6 +1,6 @@
-/* Kernel i2_s by sdot. Included by neondot.h inside its target region. */
+/* Kernel i2_s by sdot. Included by the tier neondot inside its target region. */
 
-/* A tile of rows x tokens: codes are decoded once and meet every token. */
+/* A tile of rows x tokens: codes are decoded once and multiplied with every token. */
 BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
                          int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
 {

@@ -1,4 +1,4 @@
-/* Kernel i2_s by usmmla, for one token by sdot. Included by neoni8mm.h inside its target region. */
+/* Kernel i2_s by usmmla, for one token by sdot. Included by the tier neoni8mm inside its target region. */
 
 /* Two halves of registers: the operands of a product of 2 x 8 by 8 x 2. */
 BL_INLINE uint8x16_t low_halves(uint8x16_t a, uint8x16_t b)
@@ -17,7 +17,7 @@ BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed
 {
     const uint8_t *token[8];
     for (int t = 0; t < 2 * pairs; t++) token[t] = values + (t < tokens ? t : tokens - 1) * token_bytes;
-    int32x4_t sum[2][4]; /* of (row, token): 0 0 | 0 1 | 1 0 | 1 1 */
+    int32x4_t sum[2][4]; /* (row, token): 0 0 | 0 1 | 1 0 | 1 1 */
     for (int p = 0; p < pairs; p++) sum[0][p] = sum[1][p] = vdupq_n_s32(0);
     for (int64_t b = 0; b < row_bytes; b += 16) {
         uint8x16_t low[2], high[2];

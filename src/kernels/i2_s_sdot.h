@@ -1,7 +1,7 @@
 /* Kernel i2_s for one token by sdot. Included inside the target regions of the tiers neondot and neoni8mm. */
 
-/* One token. All codes but the highest stay where they are in their byte: masked, they are 16, 4 and 1 times the code,
- * summed apart and shifted down at the end, exactly. */
+/* One token. All codes except the highest stay in place in their byte: masked, they are 16, 4 and 1 times the code.
+ * Each kind is summed on its own and shifted down at the end, which is exact. */
 BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *values, int64_t row_bytes, const int rows)
 {
     const uint8x16_t mask[3] = {vdupq_n_u8(0x30), vdupq_n_u8(0x0c), vdupq_n_u8(0x03)};

@@ -1,4 +1,4 @@
-/* Kernel tl1 by vpshufb. Included by avx2.h inside its target region. */
+/* Kernel tl1 by vpshufb. Included by the tiers avx2 and avxvnni inside their target regions. */
 
 /* A few steps of one panel, ten digits at most. */
 BL_INLINE void tl1_block(__m256i v_i16x16[2][2], const uint8_t *packed, int64_t stride, const uint8_t *tables,

@@ -1,5 +1,5 @@
-/* Kernel tl1 by vpermb, whose index needs no masking where the table repeats. Included by avx512.h inside its target
- * region. */
+/* Kernel tl1 by vpermb, whose index needs no masking where the table repeats. Included by the tier avx512 inside its
+ * target region. */
 
 /* 16 bytes, four times. */
 BL_INLINE __m512i tl1_table(const uint8_t *from)

@@ -38,7 +38,7 @@ BL_INLINE void pack_step(uint8_t *to, const uint8_t *quads, const uint8_t encode
     *to = (uint8_t)signs;
 }
 
-/* And back. */
+/* The 6 quads of one row from its 5 bytes of a step. */
 BL_INLINE void unpack_step(uint8_t *quads, const uint8_t *from)
 {
     int triples[BL_TL2_TRIPLES];

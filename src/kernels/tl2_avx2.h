@@ -1,5 +1,5 @@
-/* Kernel tl2 by vpshufb, and vpsignb, which negates both digits of a sum. Included by avx2.h inside its target
- * region. */
+/* Kernel tl2 by vpshufb, and vpsignb, which negates both digits of a sum. Included by the tiers avx2 and avxvnni inside
+ * their target regions. */
 
 static void tl2_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {
@@ -26,8 +26,8 @@ static void tl2_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_
     }
 }
 
-/* Bytes that are negative where the sign bit of the next triple is set, and never zero, which vpsignb takes for one:
- * of the low nibbles, of the high ones. Each doubling brings the next bit to the top. */
+/* Bytes for vpsignb, for the low and for the high nibbles: negative where the sign bit of the next triple is set, and
+ * never zero, because vpsignb would give zero. Doubling them brings the next bit to the top. */
 typedef struct { __m256i low, high; } tl2_signs;
 
 BL_INLINE tl2_signs tl2_load_signs(const uint8_t *from)

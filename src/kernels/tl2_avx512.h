@@ -1,4 +1,4 @@
-/* Kernel tl2 by vpermb, whose index has room for the sign. Included by avx512.h inside its target region.
+/* Kernel tl2 by vpermb, whose index has room for the sign. Included by the tier avx512 inside its target region.
  *
  * Tables, 64 bytes a triple: low digits (32) | high digits (32), by nibble + 16 times the sign bit. */
 
@@ -55,7 +55,7 @@ static void tl2_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_
     }
 }
 
-/* The indexes of the triples of one line of nibbles, given signs in bit 4; of the bits above vpermb takes no notice. */
+/* The indexes of the triples of one line of nibbles, given signs in bit 4; vpermb ignores the bits above. */
 BL_INLINE __m512i tl2_index(__m512i nibbles, __m512i signs)
 {
     enum { SELECT = 0xca }; /* b where a, else c */

@@ -1,5 +1,5 @@
-/* Kernel tl5 by arithmetic: there is no look-up of 128 entries in 256 bits, so bytes are decoded to codes, for one
- * token too. Included by avx2.h and avxvnni.h inside their target regions. */
+/* Kernel tl5 by arithmetic: 256-bit registers cannot look up 128 entries, so bytes are decoded to codes, even for one
+ * token. Included by the tiers avx2 and avxvnni inside their target regions. */
 
 static int64_t tl5_token_bytes(int64_t cols, int64_t n)
 {

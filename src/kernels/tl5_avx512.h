@@ -1,18 +1,18 @@
 /* Kernel tl5 by vpermi2b, which looks up 64 rows in a table of 128 bytes and ignores the sign bit of its index.
- * Included by avx512.h inside its target region.
+ * Included by the tier avx512 inside its target region.
  *
- * A sum T of five activations, -640 .. 635, is kept as two bytes, T = 32 high + low with low -16 .. 15. Negating is
- * complementing both, and 33 less per group: that constant is what the count of negatives is for. Six groups add up in
- * a byte that starts at 128 (6 * 21 and 6 * 16 at most 126); only then is it widened. A table is low (128 bytes) | high
- * (128 bytes). */
+ * A sum T of five activations, -640 .. 635, is kept as two bytes, T = 32 high + low with low -16 .. 15. Complementing
+ * both gives -T - 33, so each negative group adds 33: that is why the number of negatives is packed. Six groups add up
+ * in a byte that starts at 128 (6 * 21 is at most 126), which is then widened. A table is low (128 bytes) | high (128
+ * bytes). */
 
 enum {
     TL5_STEP = 6,
     TL5_START = 128,
     TL5_NEGATIVE = 33,
     TL5_TILE = 8,      /* tokens of a tile */
-    TL5_LOOKED_UP = 2, /* tokens, most that are computed by look-up */
-    TL5_IN_TILES = 40  /* tokens, most for which decoding anew for every tile is faster than storing codes */
+    TL5_LOOKED_UP = 2, /* the most tokens that are computed by look-up */
+    TL5_IN_TILES = 40  /* the most tokens for which decoding again for every tile is faster than storing codes */
 };
 
 /* The narrow sums, as bl_sums has them: of a plane in a byte, then of both in 16 bits, where the complement of T is one
@@ -39,7 +39,7 @@ BL_INLINE tl5_weights tl5_make_weights(void)
     return w;
 }
 
-/* Tables of one group of five activations, behind which there is one more byte. */
+/* Tables of one group of five activations; the byte behind them is read too. */
 BL_INLINE void tl5_table(uint8_t *table, const tl5_weights *w, const int8_t *q)
 {
     const int sum = q[0] + q[1] + q[2] + q[3] + q[4];
@@ -109,7 +109,7 @@ static void tl5_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_
 /* ---- look-ups --------------------------------------------------------------------------------------------------- */
 
 /* Sums of up to a block of groups for 64 rows: unsigned bytes, and 16 bits of the even rows, with 256 times those of
- * the odd ones mixed in, and of the odd ones. All wrap; what comes out in the end fits. */
+ * the odd ones mixed in, and of the odd ones. All of them wrap; the final result fits. */
 typedef struct { __m512i low, high, even_low, even_high, odd_low, odd_high; } tl5_sum;
 
 /* Add one group of 64 rows to the bytes. negative: all bits of the rows whose weights are. */
@@ -147,8 +147,8 @@ BL_INLINE void tl5_finish(int32_t *dot, const tl5_sum *s, int64_t steps)
     }
 }
 
-/* Up to six groups of neighboring panels, whose vectors are stride bytes apart; what is ahead is fetched in the order
- * of its addresses. */
+/* Up to six groups of neighboring panels, whose vectors are stride bytes apart; weights are prefetched from ahead on,
+ * in the order of their addresses. */
 BL_INLINE void tl5_step(tl5_sum sum[2][2], const uint8_t *vectors, int64_t stride, const uint8_t *tables,
                         int64_t token_bytes, const uint8_t *ahead, int64_t groups, const int tokens, const int panels)
 {
@@ -170,7 +170,7 @@ BL_INLINE void tl5_step(tl5_sum sum[2][2], const uint8_t *vectors, int64_t strid
         for (int p = 0; p < panels; p++) tl5_widen(&sum[t][p]);
 }
 
-/* dot (tokens, panels, 64) += one block of groups of neighboring panels. ahead: weights that are fetched meanwhile. */
+/* dot (tokens, panels, 64) += one block of groups of neighboring panels. ahead: weights to prefetch. */
 BL_INLINE void tl5_block(int32_t *dot, int64_t dot_stride, const uint8_t *vectors, const uint8_t *tables,
                          int64_t token_bytes, int64_t groups, const uint8_t *ahead, const int tokens, const int panels)
 {
@@ -188,7 +188,7 @@ BL_INLINE void tl5_block(int32_t *dot, int64_t dot_stride, const uint8_t *vector
         for (int p = 0; p < panels; p++) tl5_finish(dot + t * dot_stride + BL_PANEL * p, &sum[t][p], steps);
 }
 
-/* dot (panels, 64) of the count panels from this one on = what the complements of negative groups lack. */
+/* dot (panels, 64) of the count panels from this one on = 33 for each negative group, which the complements lack. */
 BL_INLINE void tl5_begin(int32_t *dot, const uint8_t *packed, int64_t panel, int64_t count)
 {
     memcpy(dot, packed + panel * BL_PANEL * (int64_t)sizeof *dot, (size_t)(count * BL_PANEL) * sizeof *dot);
@@ -281,7 +281,7 @@ BL_INLINE __m512i tl5_code(const tl5_codes *codes, const int k)
     return _mm512_and_si512(_mm512_srli_epi16(codes->four, (unsigned)(2 * k)), _mm512_set1_epi8(3));
 }
 
-/* Up to four groups; nothing beyond those there are. */
+/* Load up to four groups; those that do not exist are zero. */
 BL_INLINE void tl5_load(__m512i group[4], const uint8_t *vectors, int64_t groups)
 {
     for (int i = 0; i < 4; i++)
@@ -307,8 +307,8 @@ BL_INLINE void tl5_add(__m512i sum[][4], const __m512i group[4], const uint8_t *
     }
 }
 
-/* A few tokens and the rows of a panel, or of half of it; of the panel, count rows are asked for. Meanwhile the same
- * part of the next panel is fetched, and of a first panel, which nobody has fetched, its next block. */
+/* A few tokens times the rows of a panel, or of half of it; count rows of the panel are wanted. The same part of the
+ * next panel is prefetched, and for a first panel, which nobody has prefetched, its own next block. */
 BL_INLINE void tl5_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values, int64_t rows,
                         int64_t cols, int64_t panel, int first, int64_t count, int64_t token_bytes,
                         const tl5_decoder *decoder, const int half, const int tokens, const int vectors)

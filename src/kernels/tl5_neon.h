@@ -1,8 +1,8 @@
 /* Kernel tl5 by tbl. Included by the tiers neon and up, inside their target region.
  *
- * A sum T of five activations, -640 .. 635, is kept as two bytes, T = 32 high + low with low -16 .. 15. Negating is
- * complementing both, and 33 less per group: that is what the count of negatives is for. Six groups add up in a byte
- * (6 * 21 at most 126), which is then widened. A table is low (128 bytes) | high (128 bytes). */
+ * A sum T of five activations, -640 .. 635, is kept as two bytes, T = 32 high + low with low -16 .. 15. Complementing
+ * both gives -T - 33, so each negative group adds 33: that is why the number of negatives is packed. Six groups add up
+ * in a byte (6 * 21 is at most 126), which is then widened. A table is low (128 bytes) | high (128 bytes). */
 
 enum { TL5_STEP = 6, TL5_NEGATIVE = 33 };
 

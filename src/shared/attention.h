@@ -56,7 +56,7 @@ static float exp_scores(float *scores, int64_t length)
 }
 
 /* Columns k .. k + 16 vectors of out (heads, head_dim) += sum over positions [lo, hi), in order, of weight times value.
- * Meanwhile as many bytes from `ahead` on are fetched. */
+ * As many bytes are prefetched from `ahead` on. */
 BL_INLINE void mix_block(float *out, const float *weights, int64_t stride, const void *values, const bl_kv_kind kind,
                          int64_t head_dim, int64_t lo, int64_t hi, int64_t k, const uint8_t *ahead, const int vectors,
                          const int heads)

@@ -1,7 +1,6 @@
 /* Packs ggml's block types into the strips of blocks.h, and unpacks them. */
 #include "shared/blocks.h"
 
-/* Bytes of a matrix as it meets activations: strips, or plain rows of floats. */
 int64_t bl_dense_packed_bytes(bl_type type, int64_t rows, int64_t cols)
 {
     if (!bl_is_block_type(type)) return rows * bl_row_bytes(type, cols);

@@ -1,4 +1,5 @@
-/* Weights of ggml's block types (Q8_0, Q4_0, Q6_K) as they meet activations: strips of 32 rows, the same on every tier.
+/* Weights of ggml's block types (Q8_0, Q4_0, Q6_K) as they are multiplied with activations: strips of 32 rows, the same
+ * on every tier.
  *
  *   strip
  *     halves   by block of a row: the half scales of the 32 rows
@@ -12,7 +13,7 @@
  *     Q6_K   registers 0 .. 2; 3 by two bits, lowest first,
  *            in bits 7:6 of those                                value + 32
  *
- * Activations meet them in fixed point: each group of 16 columns has 16 whole numbers of 21 bits and a step, which is a
+ * Activations are in fixed point: each group of 16 columns has 16 whole numbers of 21 bits and a step, which is a
  * power of two (bl_fixed_group). The dot product of a group is then exact in int32, so a tier may add it up in any way.
  * It is rounded once to float, multiplied by the scale of the weights times the step, and added to the lane of its
  * place: a tier does one lane of a strip after the other. */
@@ -23,9 +24,9 @@
 #include "shared/numerics.h"
 
 enum {
-    BL_STRIP_TOKENS = 8,  /* that meet the codes of a unit as soon as they are decoded */
+    BL_STRIP_TOKENS = 8,  /* tokens that share the codes of a unit once they are decoded */
     BL_CHUNK = 256,       /* columns: one unit of every lane */
-    BL_CHUNK_BYTES = 272, /* most that a row of a chunk takes in ggml's blocks: 8 of Q8_0 */
+    BL_CHUNK_BYTES = 272, /* the most that a row of a chunk takes in ggml's blocks: 8 of Q8_0 */
     BL_HALVES_BYTES = 2 * BL_STRIP
 };
 

@@ -1,7 +1,7 @@
 /* Dense block types on NEON, 4 rows at once. Included by the tiers neon and up, inside their target region, after they
  * have defined dot_fours. */
 
-/* Codes of 4 rows and 16 columns, of Q8_0 the values themselves. */
+/* Codes of 4 rows and 16 columns; for Q8_0 the values themselves. */
 BL_INLINE void unit_codes(int8x16_t q[4], const bl_type type, const uint8_t *codes)
 {
     const uint8x16_t a = vld1q_u8(codes), b = vld1q_u8(codes + 64);

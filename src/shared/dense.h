@@ -1,7 +1,8 @@
 /* Weights of ggml's types, written once over the primitives of a tier: embeddings, output heads, and the linear layers
- * of models that are not ternary. No include guard: see ops.h.
+ * of models that are not ternary. Included by ops.h.
  *
- * F32, F16 and BF16 meet the activations as floats, in 16 lanes; the block types in fixed point (see blocks.h). */
+ * F32, F16 and BF16 are multiplied with the activations as floats, in 16 lanes; the block types in fixed point (see
+ * blocks.h). */
 
 enum { FLOAT_ROWS = 4, FLOAT_TOKENS = 32 };
 
@@ -90,8 +91,8 @@ BL_INLINE f32x16 last_weights(const bl_type type, const uint8_t *source, int64_t
     return load_weights(type, padded);
 }
 
-/* One token, `rows` rows at once so that their chains of additions overlap. Meanwhile the next rows are fetched, in the
- * order of their addresses. */
+/* One token, `rows` rows at once so that their chains of additions overlap. The next rows are prefetched in the order
+ * of their addresses. */
 BL_INLINE void float_gemv(float *out, const bl_type type, const uint8_t *weights, const float *x, int64_t cols,
                           const int rows)
 {
@@ -127,8 +128,8 @@ BL_INLINE void decode_floats(float *decoded, const bl_type type, const uint8_t *
     if (full < columns) store(decoded + full, last_weights(type, source + bl_row_bytes(type, full), columns - full));
 }
 
-/* Up to FLOAT_TOKENS tokens, FLOAT_ROWS rows: each chunk of weights is decoded once and meets every token from the
- * cache. */
+/* Up to FLOAT_TOKENS tokens, FLOAT_ROWS rows: each chunk of weights is decoded once, into the cache, and multiplied
+ * with every token. */
 BL_INLINE void float_rows(float *out, int64_t out_stride, const bl_type type, const uint8_t *weights,
                           const uint8_t *prepared, int64_t cols, int rows, int64_t n)
 {

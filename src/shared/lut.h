@@ -17,7 +17,7 @@
 enum {
     BL_LUT_PANELS = 4, /* of a tile */
     BL_LUT_ROWS = BL_LUT_PANELS * BL_PANEL,
-    BL_LUT_TOKENS = 4,  /* most that are computed by look-up: beyond, decoding pays */
+    BL_LUT_TOKENS = 4,  /* the most that are computed by look-up; beyond, decoding is faster */
     BL_LUT_CHUNK = 384, /* columns that are packed at once: whole blocks of i2_s, whole steps of tl1 and tl2 */
     BL_LUT_CHUNK_BYTES = BL_LUT_CHUNK / 4,
     BL_LUT_ZEROS = 0x55, /* four weights of zero */

@@ -1,7 +1,8 @@
-/* What tl1 and tl2 share with 256-bit registers: planes of digits. Included by avx2.h inside its target region.
+/* What tl1 and tl2 share with 256-bit registers: planes of digits. Included by the tiers avx2 and avxvnni inside their
+ * target regions.
  *
  * A sum v of the tables is split into digits, v = low + base * high, small enough for several of them to add up in a
- * byte: the two planes are put together once for all of those, not at each look-up. */
+ * byte: the two planes are joined once for all of those, not at each look-up. */
 
 /* The same 16 bytes in both halves. */
 BL_INLINE __m256i lut_table(const uint8_t *from)
@@ -48,7 +49,7 @@ BL_INLINE void lut_add(int32_t *sum, const __m256i v_i16x16[2])
     }
 }
 
-/* A packed vector of quads to the codes of one quad. */
+/* Expand a packed vector of quads to the codes of one quad. */
 BL_INLINE void lut_expand(uint8_t *codes, const __m256i halves[2])
 {
     const __m256i mask = _mm256_set1_epi8(3);

@@ -39,7 +39,7 @@ BL_INLINE void lut_add(int32_t *sum, const __m512i v_i16x32[2])
     }
 }
 
-/* A packed vector of quads to the codes of one quad. */
+/* Expand a packed vector of quads to the codes of one quad. */
 BL_INLINE void lut_expand(uint8_t *codes, __m512i quads)
 {
     const __m512i mask = _mm512_set1_epi8(3), shifts = _mm512_set1_epi64(0x2624222006040200);

@@ -1,8 +1,8 @@
 /* What tl1, tl2 and tl5 share with 128-bit registers. Included by the tiers neon and up, inside their target region.
  *
  * A vector v of a panel, 16 bytes, has the rows 4 v + 0 .. 3, + 16, + 32, + 48. A sum of the tables of tl1 and tl2 is
- * split into digits, low + base * high, small enough for several of them to add up in a byte: the two planes are put
- * together once for all of those, not at each look-up. */
+ * split into digits, low + base * high, small enough for several of them to add up in a byte: the two planes are
+ * joined once for all of those, not at each look-up. */
 
 /* A table of 16 sums as its planes: low digits (16), high digits (16). Exact for sums of at most 384 and the bases in
  * use. */
@@ -35,7 +35,7 @@ BL_INLINE void lut_add(int32_t *to, int16x8_t sum[4][2])
         }
 }
 
-/* Vector v of a packed quad, four codes a byte, to its codes in that quad. */
+/* Expand vector v of a packed quad, four codes a byte, to its codes in that quad. */
 BL_INLINE void lut_expand(uint8_t *codes, uint8x16_t quads, int v)
 {
     const uint8x16_t next = vshrq_n_u8(quads, 2), mask = vdupq_n_u8(3);

@@ -89,7 +89,7 @@ BL_INLINE float bl_relu2(float x)
 /* Largest |x| that quantization divides by; smaller rows are treated as if they reached it (b1.58 reference). */
 #define BL_ACT_MIN 1e-5f
 
-/* What an int32 dot product is multiplied by: weight scale times activation maximum over 127. */
+/* The factor of an int32 dot product: weight scale times activation maximum over 127. */
 BL_INLINE float bl_rescale(float weight_scale, float act_max) { return weight_scale * act_max / 127.0f; }
 
 /* Largest |x| as float bits compared as integers, so that NaN beats infinity beats every number. */
@@ -113,8 +113,8 @@ BL_INLINE void bl_round_i8(int8_t *q, const float *x, int64_t n, float scale)
 }
 
 /* Sixteen activations in fixed point: x = whole * step to the nearest, |whole| < 2^20. The step, which is returned, is
- * a power of two, so only the rounding to whole numbers loses anything. Of a group with NaN or infinity the step is
- * that, and the numbers are zero. */
+ * a power of two, so only the rounding to whole numbers loses anything. If a group holds NaN or infinity, the step is
+ * that value and the numbers are zero. */
 BL_INLINE float bl_fixed_group(int32_t whole[16], const float x[16])
 {
     uint32_t max_bits = 0;

@@ -1,5 +1,5 @@
-/* The float operations of a tier, written once over its sixteen lanes. No include guard: each tier header includes
- * this file inside its target region, with BL_TIER and f32x16 defined. */
+/* The float operations of a tier, written once over its sixteen lanes (f32x16). Included by every tier inside its
+ * target region. */
 
 /* Lanes beyond count are zero. */
 BL_INLINE f32x16 load_part(const float *p, int64_t count)

@@ -6,8 +6,8 @@
  *
  *   byte 4 r + i of a quad = code of row r, column i
  *
- * which meet the four activations of each token. Which columns make a quad is the kernel's own choice; prepared
- * activations follow it:
+ * which are multiplied with four activations of each token. Which columns make a quad is the kernel's own choice;
+ * prepared activations follow it:
  *
  *   bl_prepared (64 bytes) | int8 values, 4 for each quad, zero where the quad has no column
  */
@@ -36,7 +36,8 @@ BL_INLINE int64_t bl_even_share(int64_t n, int64_t most)
 
 BL_INLINE int64_t bl_panels(int64_t rows) { return bl_round_up(rows, BL_PANEL) / BL_PANEL; }
 
-/* Decode quads [quad, quad + quads) of a panel, quad a multiple of BL_QUADS. Rows beyond the matrix may be anything. */
+/* Decode quads [quad, quad + quads) of a panel, quad a multiple of BL_QUADS. Rows beyond the matrix may hold
+ * anything. */
 typedef void (*bl_decode)(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
                           int64_t quad, int64_t quads);
 

@@ -1,4 +1,4 @@
-/* The dot of decoded panels by the tier's add_products. Included by avx2.h and avxvnni.h inside their target
+/* The dot of decoded panels by the tier's add_products. Included by the tiers avx2 and avxvnni inside their target
  * regions. */
 
 /* Steps whose sums stay within int16: with codes up to 3 a pair of products reaches -768. */

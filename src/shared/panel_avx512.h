@@ -1,5 +1,5 @@
-/* The dot of decoded panels by vpdpbusd: four vectors of 16 rows meet up to six tokens in registers. Included by
- * avx512.h inside its target region. */
+/* The dot of decoded panels by vpdpbusd: four vectors of 16 rows times up to six tokens in registers. Included by the
+ * tier avx512 inside its target region. */
 
 /* Four activations for every row. */
 BL_INLINE __m512i broadcast_quad(const uint8_t *values)

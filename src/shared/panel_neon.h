@@ -1,4 +1,4 @@
-/* The dot of decoded panels by smlal: 16 rows meet up to two tokens in registers. Included by neon.h. */
+/* The dot of decoded panels by smlal: 16 rows times up to two tokens in registers. Included by the tier neon. */
 
 /* Quads whose products, one of each in a lane, add up in an int16. */
 enum { PANEL_STEPS = 120 };

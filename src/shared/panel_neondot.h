@@ -1,5 +1,5 @@
-/* The dot of decoded panels by sdot: 16 rows meet up to four tokens in registers. Included by neondot.h inside its
- * target region. */
+/* The dot of decoded panels by sdot: 16 rows times up to four tokens in registers. Included by the tier neondot inside
+ * its target region. */
 
 /* sum + the dots of four rows with quad i of the four in q. */
 BL_INLINE int32x4_t dot_quad(int32x4_t sum, int8x16_t codes, int8x16_t q, const int i)
@@ -12,8 +12,8 @@ BL_INLINE int32x4_t dot_quad(int32x4_t sum, int8x16_t codes, int8x16_t q, const 
     }
 }
 
-/* sum (tokens, 64) += codes . values for 16 rows and up to four quads. All 16 bytes of values are read: a token is a
- * whole number of 64 bytes. */
+/* sum (tokens, 64) += codes . values for 16 rows and up to four quads. All 16 bytes of values are read, which exist
+ * because a token is a multiple of 64 bytes. */
 BL_INLINE void panel_quads(int32x4_t sum[4][4], const uint8_t *codes, const uint8_t *values, int64_t token_bytes,
                            const int quads, const int tokens)
 {

@@ -1,5 +1,5 @@
-/* The dot of decoded panels by usmmla: 8 rows meet up to eight tokens in registers. Included by neoni8mm.h inside its
- * target region. */
+/* The dot of decoded panels by usmmla: 8 rows times up to eight tokens in registers. Included by the tier neoni8mm
+ * inside its target region. */
 
 /* Rows 2 i and 2 i + 1 of 8, with the 8 columns of two quads each: the left operands of four products. */
 typedef struct { uint8x16_t pair[4]; } panel_rows;
@@ -17,8 +17,8 @@ BL_INLINE panel_rows panel_load(const uint8_t *codes, const int quads)
     return rows;
 }
 
-/* The dots of 8 rows with the tokens of `pairs` pairs in two quads. Of a single quad, 8 bytes of values are read, too:
- * a token is a whole number of 64 bytes. */
+/* The dots of 8 rows with the tokens of `pairs` pairs in two quads. For a single quad, 8 bytes of values are read as
+ * well, which exist because a token is a multiple of 64 bytes. */
 BL_INLINE void panel_quads(int32x4_t sum[4][4], const uint8_t *codes, const uint8_t *const *token, int64_t quad,
                            const int quads, const int pairs)
 {
@@ -37,7 +37,7 @@ BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *val
 {
     const uint8_t *token[8];
     for (int t = 0; t < 2 * pairs; t++) token[t] = values + (t < tokens ? t : tokens - 1) * token_bytes;
-    int32x4_t part[4][4]; /* of (row, token): 0 0 | 0 1 | 1 0 | 1 1 */
+    int32x4_t part[4][4]; /* (row, token): 0 0 | 0 1 | 1 0 | 1 1 */
     for (int p = 0; p < pairs; p++)
         for (int v = 0; v < 4; v++) part[p][v] = vdupq_n_s32(0);
     int64_t quad = 0;

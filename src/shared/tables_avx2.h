@@ -22,7 +22,8 @@ BL_INLINE int32_t lut_sum(const int8_t *q, int64_t cols)
     return sum_i32x8(sum) + bl_lut_sum(q + k, cols - k);
 }
 
-/* from (384, and a register to spare) = activations plus 128 from column k on, those beyond cols zero plus 128. */
+/* from (384 bytes, and room for a register) = activations plus 128 from column k on; activations beyond cols are
+ * zero. */
 BL_INLINE void lut_load(uint8_t from[BL_LUT_CHUNK + 32], const int8_t *q, int64_t cols, int64_t k)
 {
     const int64_t count = cols - k < BL_LUT_CHUNK ? cols - k : BL_LUT_CHUNK;
@@ -48,7 +49,7 @@ static void tl1_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_
         bl_lut_values(prepared, q, cols, steps, lut_sum(q, cols));
         return;
     }
-    /* excess: what the 128 added to each activation comes to */
+    /* excess: the part of a sum that the added 128 make up */
     const __m256i weights = load_u8x32(bl_tl1_weights);
     const __m256i excess = _mm256_maddubs_epi16(_mm256_set1_epi8((char)0x80), weights);
     uint8_t from[BL_LUT_CHUNK + 32];

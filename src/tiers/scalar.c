@@ -101,7 +101,7 @@ BL_INLINE f32x16 unit_scales(const bl_type type, const uint8_t *unit, const uint
     return type == BL_Q6_K ? mul(load_i8((const int8_t *)unit + row), scale) : scale;
 }
 
-/* The dot products of 16 rows with a group, exact; the loops are such that compilers can do without shuffles. */
+/* The dot products of 16 rows with a group, exact. The loops let compilers vectorize without shuffles. */
 BL_INLINE f32x16 unit_dot(int16_t values[4][64], const bl_fixed *x)
 {
     int32_t high[64] = {0}, low[64] = {0};
@@ -161,7 +161,7 @@ BL_INLINE uint64_t roof_word(const void *p)
     return word;
 }
 
-/* Loads in order of their addresses, a line or two at a time: what the hardware fetches ahead for best. */
+/* Loads in the order of their addresses, a line or two at a time, which suits the hardware prefetcher best. */
 static uint64_t roof_read(const uint8_t *data, int64_t bytes)
 {
     uint64_t x[8] = {0};
@@ -170,7 +170,7 @@ static uint64_t roof_read(const uint8_t *data, int64_t bytes)
     return x[0] ^ x[1] ^ x[2] ^ x[3] ^ x[4] ^ x[5] ^ x[6] ^ x[7];
 }
 
-/* A dot of int16 within the first cache, which compilers make the best of their baseline of. */
+/* A dot product of int16 within the first cache, which compilers vectorize well for the baseline. */
 enum { ROOF_MACS = 1024 };
 
 static uint64_t roof_multiply(int64_t rounds)
