@@ -3,7 +3,7 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 cdef extern from "kernels.h" nogil:
     enum: BL_CPU_COUNT
-    const int BL_TIER_COUNT "bl_tier_count"
+    const int bl_tier_count
     enum: BL_MAX_HEADS
     enum: BL_MAX_COLS
     enum: BL_LANES

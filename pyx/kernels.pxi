@@ -17,7 +17,6 @@ from ckernels cimport (
     BL_CPU_COUNT,
     BL_KERNEL_COUNT,
     BL_MAX_COLS,
-    BL_TIER_COUNT,
     bl_cell,
     bl_cell_of,
     bl_cpu,
@@ -32,6 +31,7 @@ from ckernels cimport (
     bl_prepare,
     bl_sums,
     bl_tier,
+    bl_tier_count,
     bl_tiers,
     bl_token_bytes,
 )
@@ -49,7 +49,7 @@ MAX_COLS = BL_MAX_COLS
 
 cdef const bl_tier *_find(str isa) except NULL:
     cdef int i
-    for i in range(BL_TIER_COUNT):
+    for i in range(bl_tier_count):
         if bl_tiers[i].name.decode() == isa:
             missing = missing_features(isa)
             if missing:
@@ -73,14 +73,14 @@ def cpu_features() -> list[str]:
 def tier_names() -> list[str]:
     """Every tier compiled in, best first."""
     cdef int i
-    return [bl_tiers[i].name.decode() for i in range(BL_TIER_COUNT)]
+    return [bl_tiers[i].name.decode() for i in range(bl_tier_count)]
 
 
 def missing_features(str isa not None) -> list[str]:
     """What the tier *isa* needs and this machine lacks; empty if it can run here."""
     cdef int i, bit
     found = bl_cpu()
-    for i in range(BL_TIER_COUNT):
+    for i in range(bl_tier_count):
         if bl_tiers[i].name.decode() == isa:
             lacking = bl_tiers[i].needs & ~found
             return [bl_cpu_names[bit].decode() for bit in range(BL_CPU_COUNT) if lacking >> bit & 1]
@@ -90,7 +90,7 @@ def missing_features(str isa not None) -> list[str]:
 def dot_instruction(str isa not None) -> str:
     """The instruction by which the tier *isa* multiplies and adds bytes; empty for "scalar"."""
     cdef int i
-    for i in range(BL_TIER_COUNT):
+    for i in range(bl_tier_count):
         if bl_tiers[i].name.decode() == isa:
             return bl_tiers[i].dot.decode()
     raise ValueError(f"isa {isa!r} is not one of {', '.join(tier_names())}")
@@ -135,7 +135,7 @@ def kernel_sums(str name not None, str isa not None):
     cdef int i, j
     cdef const bl_cell *cell
     for i in range(BL_KERNEL_COUNT):
-        for j in range(BL_TIER_COUNT):
+        for j in range(bl_tier_count):
             if bl_kernels[i].name.decode() == name and bl_tiers[j].name.decode() == isa:
                 cell = &bl_kernels[i].plain if isa == "scalar" else bl_tiers[j].cells[i]
                 return None if cell is NULL else _sums_of(&cell.sums)

@@ -15,12 +15,12 @@ from ckernels cimport (
     BL_Q6_K,
     BL_Q8_0,
     BL_TERNARY,
-    BL_TIER_COUNT,
     bl_cell,
     bl_dense_packed_bytes,
     bl_is_block_type,
     bl_kernel,
     bl_row_bytes,
+    bl_tier_count,
     bl_tiers,
 )
 
@@ -58,7 +58,7 @@ cdef class Weights:
         if missing:
             raise ValueError(f"isa {isa!r} needs {', '.join(missing)}, which this machine lacks")
         cdef int i
-        for i in range(BL_TIER_COUNT):
+        for i in range(bl_tier_count):
             if bl_tiers[i].name.decode() == isa:
                 self.model.tier = bl_tiers[i]
         self.layers = <bl_layer *>calloc(max(config.block_count, 1), sizeof(bl_layer))

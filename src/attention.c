@@ -4,6 +4,15 @@
 #include "cache.h"
 #include "pass.h"
 
+void bl_attention(const bl_tier *tier, float *out, const float *q, const void *keys, const void *values,
+                  bl_kv_kind kind, int64_t head_dim, int64_t length, float scale, float *scores, int heads)
+{
+    float total[BL_MAX_HEADS];
+    tier->score_keys(scores, length, q, keys, kind, head_dim, 0, length, scale, heads);
+    for (int h = 0; h < heads; h++) total[h] = tier->exp_scores(scores + h * length, length);
+    tier->mix_values(out, scores, length, total, values, kind, head_dim, length, 0, head_dim, heads);
+}
+
 /* Write a row of head_dim elements, padded with zeros, where it belongs in a cache. */
 static void bl_store_row(const bl_model *m, bl_kv_kind kind, uint8_t *row, const float *head)
 {
@@ -128,8 +137,8 @@ static void bl_score_by_positions(const bl_pass *p, int64_t layer, int64_t parts
         const int64_t count = bl_heads_of_part(m, part, &head);
         bl_rotate_queries(p, layer, 0, head, count, q);
         m->tier->score_keys(p->work->scores + head * context, context, q,
-                            cache->keys + bl_rows_of_head(p, cache, layer, head), cache->kind, bl_head_stride(m),
-                            first, last, m->score_scale, (int)count);
+                            cache->keys + bl_rows_of_head(p, cache, layer, head), cache->kind, bl_head_stride(m), first,
+                            last, m->score_scale, (int)count);
     }
 }
 
@@ -166,8 +175,7 @@ static void bl_attend_by_positions(const bl_pass *p, int64_t layer, int worker, 
     bl_pool_barrier(p->pool);
     bl_share(m->heads, 1, worker, workers, &lo, &hi);
     for (int64_t h = lo; h < hi; h++)
-        p->work->totals[h] =
-            m->tier->exp_scores(p->work->scores + h * p->work->context, p->work->places->position + 1);
+        p->work->totals[h] = m->tier->exp_scores(p->work->scores + h * p->work->context, p->work->places->position + 1);
     bl_pool_barrier(p->pool);
     bl_mix_by_columns(p, layer, parts, worker, workers);
 }

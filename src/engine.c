@@ -1,10 +1,10 @@
-/* The forward pass of a decoder of the llama kind, with what BitNet b1.58 and others add to it where a model has that. */
+/* The forward pass of a decoder of the llama kind, with what BitNet b1.58 and others add to it where a model has it. */
 #include "pass.h"
 
 const char *const bl_op_names[BL_OP_COUNT] = {
-    "embedding", "attn_norm", "attn_q", "attn_k", "attn_v", "attention", "attn_sub_norm", "attn_output",
-    "attn_post_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_activation", "ffn_sub_norm", "ffn_down", "ffn_post_norm",
-    "residual", "output_norm", "logits"};
+    "embedding",   "attn_norm",      "attn_q",   "attn_k",      "attn_v", "attention",      "attn_sub_norm",
+    "attn_output", "attn_post_norm", "ffn_norm", "ffn_gate",    "ffn_up", "ffn_activation", "ffn_sub_norm",
+    "ffn_down",    "ffn_post_norm",  "residual", "output_norm", "logits"};
 
 /* Show the probe a result. One barrier before completes it, one after keeps it from being overwritten. */
 static void bl_show(const bl_pass *p, int worker, int64_t layer, bl_op op, const float *data, int64_t n, int64_t width)
@@ -21,10 +21,10 @@ static void bl_show(const bl_pass *p, int worker, int64_t layer, bl_op op, const
 typedef struct {
     const bl_matrix *const *readers;
     int count;
-    int64_t n;         /* tokens */
-    int own;           /* whether each worker prepares all tokens for itself */
-    float *floats;     /* (n, cols), or (cols) if own */
-    float *act_max;    /* (forms, act_stride) */
+    int64_t n;      /* tokens */
+    int own;        /* whether each worker prepares all tokens for itself */
+    float *floats;  /* (n, cols), or (cols) if own */
+    float *act_max; /* (forms, act_stride) */
     int64_t act_stride;
     uint8_t *prepared; /* (forms, form_bytes) */
     int64_t form_bytes;
@@ -43,8 +43,15 @@ static bl_input bl_place_input(const bl_pass *p, const bl_matrix *const *readers
 {
     const bl_workspace *work = p->work;
     if (bl_makes_own_input(p, readers, count, n))
-        return (bl_input){readers, count, n, 1, bl_scratch(p, worker), work->own_act_max + BL_LANES * worker,
-                          BL_OWN_TOKENS, work->own_prepared + worker * work->forms * work->own_bytes, work->own_bytes};
+        return (bl_input){readers,
+                          count,
+                          n,
+                          1,
+                          bl_scratch(p, worker),
+                          work->own_act_max + BL_LANES * worker,
+                          BL_OWN_TOKENS,
+                          work->own_prepared + worker * work->forms * work->own_bytes,
+                          work->own_bytes};
     return (bl_input){readers, count, n, 0, work->input, work->act_max, work->batch, work->prepared, work->form_bytes};
 }
 
@@ -193,7 +200,8 @@ static void bl_embed(const bl_pass *p, int worker, int workers)
     bl_share(p->n, 1, worker, workers, &lo, &hi);
     for (int64_t t = lo; t < hi; t++) {
         const bl_place *place = &p->work->places[t];
-        float *x = p->work->x + t * m->embedding, *sine = p->work->sine + t * half, *cosine = p->work->cosine + t * half;
+        float *x = p->work->x + t * m->embedding;
+        float *sine = p->work->sine + t * half, *cosine = p->work->cosine + t * half;
         bl_look_up(x, m->tier, &m->token_embedding, place->token);
         for (int64_t i = 0; i < m->embedding && m->embedding_scale != 1.0f; i++) x[i] *= m->embedding_scale;
         for (int64_t i = 0; i < half; i++)
@@ -267,7 +275,8 @@ static void bl_output_block(const bl_pass *p, int worker, int workers)
 {
     const bl_model *m = p->model;
     const bl_matrix *const head[] = {&m->head};
-    const bl_input in = bl_make_input(p, p->work->x, p->work->wanted, p->wanted, m->output_norm, head, 1, worker, workers);
+    const bl_input in =
+        bl_make_input(p, p->work->x, p->work->wanted, p->wanted, m->output_norm, head, 1, worker, workers);
     bl_show(p, worker, -1, BL_OP_OUTPUT_NORM, p->work->input, p->wanted, m->embedding);
     bl_multiply(p, &in, 0, p->logits, worker, workers);
     bl_show(p, worker, -1, BL_OP_LOGITS, p->logits, p->wanted, m->vocab);
@@ -313,8 +322,8 @@ static int64_t bl_next_tokens(const bl_step *s, bl_progress *done)
         bl_chunk *chunk = &s->chunks[done->chunk];
         for (; done->used < chunk->n; done->used++) {
             if (n == work->batch) return n;
-            work->places[n++] = (bl_place){chunk, chunk->cache, chunk->cache->position + done->used,
-                                           chunk->tokens[done->used]};
+            work->places[n++] =
+                (bl_place){chunk, chunk->cache, chunk->cache->position + done->used, chunk->tokens[done->used]};
         }
     }
     return n;
@@ -350,8 +359,12 @@ void bl_forward(const bl_step *s)
         tokens += s->chunks[i].n;
     }
     while (done.token < tokens) {
-        bl_pass pass = {.model = m, .work = s->workspace, .pool = s->pool, .hidden_stride = tokens * m->embedding,
-                        .probe = s->probe, .probe_context = s->probe_context};
+        bl_pass pass = {.model = m,
+                        .work = s->workspace,
+                        .pool = s->pool,
+                        .hidden_stride = tokens * m->embedding,
+                        .probe = s->probe,
+                        .probe_context = s->probe_context};
         if (s->row_count) pass.logits = s->logits + done.row * m->vocab;
         if (s->hidden) pass.hidden = s->hidden + done.token * m->embedding;
         pass.n = bl_next_tokens(s, &done);

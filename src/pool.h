@@ -12,9 +12,7 @@ typedef void (*bl_task)(void *context, int worker, int workers);
 
 enum { BL_MAX_WORKERS = 1 };
 
-struct bl_pool {
-    int workers;
-};
+struct bl_pool { int workers; };
 
 #else
 
@@ -30,8 +28,8 @@ typedef struct {
 } bl_seat;
 
 struct bl_pool {
-    int workers;      /* the caller included */
-    int started;      /* threads that exist: workers - 1, fewer if the system refused some */
+    int workers;       /* the caller included */
+    int started;       /* threads that exist: workers - 1, fewer if the system refused some */
     atomic_long owner; /* the process whose threads they are; its negative while it starts them */
     bl_task task;
     void *context;
@@ -40,7 +38,7 @@ struct bl_pool {
     atomic_uint phase; /* counts barriers passed */
     atomic_int arrived;
     atomic_int sleepers;
-    bl_mutex turn;     /* held during a run */
+    bl_mutex turn; /* held during a run */
     bl_mutex sleep;
     bl_condition wake;
     bl_thread threads[BL_MAX_WORKERS];

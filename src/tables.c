@@ -31,19 +31,3 @@ const bl_cell *bl_cell_of(const bl_tier *tier, int kernel)
 {
     return tier->cells[kernel] ? tier->cells[kernel] : &bl_kernels[kernel]->plain;
 }
-
-int bl_has_code_3(const uint8_t *codes, int64_t n)
-{
-    uint8_t found = 0;
-    for (int64_t i = 0; i < n; i++) found |= (uint8_t)(codes[i] & codes[i] >> 1 & 0x55);
-    return found != 0;
-}
-
-void bl_attention(const bl_tier *tier, float *out, const float *q, const void *keys, const void *values,
-                  bl_kv_kind kind, int64_t head_dim, int64_t length, float scale, float *scores, int heads)
-{
-    float total[BL_MAX_HEADS];
-    tier->score_keys(scores, length, q, keys, kind, head_dim, 0, length, scale, heads);
-    for (int h = 0; h < heads; h++) total[h] = tier->exp_scores(scores + h * length, length);
-    tier->mix_values(out, scores, length, total, values, kind, head_dim, length, 0, head_dim, heads);
-}

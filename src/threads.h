@@ -19,7 +19,11 @@ static inline int bl_thread_start(bl_thread *t, LPTHREAD_START_ROUTINE f, void *
     *t = CreateThread(NULL, 0, f, arg, 0, NULL);
     return *t == NULL;
 }
-static inline void bl_thread_join(bl_thread t) { WaitForSingleObject(t, INFINITE); CloseHandle(t); }
+static inline void bl_thread_join(bl_thread t)
+{
+    WaitForSingleObject(t, INFINITE);
+    CloseHandle(t);
+}
 static inline long bl_process(void) { return (long)GetCurrentProcessId(); }
 #else
 #include <pthread.h>

@@ -95,8 +95,7 @@ static void bl_take_arrays(bl_workspace *w, const bl_model *m, int workers, bl_a
     w->worker_scratch = bl_take(arena, workers * w->scratch_floats * floats);
 }
 
-static int64_t bl_lay_out(bl_workspace *w, const bl_model *m, int64_t context, int64_t batch, int workers,
-                          void *memory)
+static int64_t bl_lay_out(bl_workspace *w, const bl_model *m, int64_t context, int64_t batch, int workers, void *memory)
 {
     bl_arena arena = {memory, 0};
     w->context = context;

@@ -103,8 +103,8 @@ static void read_dump(dump *d, const char *path)
     if (!d->file) FAIL("cannot open %s", path);
     take(d, found, sizeof title - 1);
     if (strcmp(found, title)) FAIL("%s is not a dump", path);
-    int64_t *const sizes[] = {&m->layers, &m->embedding, &m->ffn, &m->heads,
-                              &m->kv_heads, &m->head_dim, &m->rope_dim, &m->vocab};
+    int64_t *const sizes[] = {&m->layers,   &m->embedding, &m->ffn,      &m->heads,
+                              &m->kv_heads, &m->head_dim,  &m->rope_dim, &m->vocab};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) *sizes[i] = take_int(d);
     m->embedding_scale = 1.0f;
     m->score_scale = 1.0f / sqrtf((float)m->head_dim);
@@ -190,7 +190,7 @@ typedef struct {
     int64_t batch; /* tokens of one pass */
     bl_kv_kind kind;
     int64_t wanted; /* rows of logits, of the last tokens */
-    int observed;  /* with hidden states and a probe */
+    int observed;   /* with hidden states and a probe */
 } way;
 
 /* Steps of one sequence from its start. Returns how many passes they took. */
@@ -201,8 +201,15 @@ static int64_t run_steps(const dump *d, way w, const bl_model *model, bl_cache *
     for (int64_t done = 0; done < d->n; done += w.cut) {
         int64_t rows[64], count = 0;
         bl_chunk chunk = {cache, d->tokens + done, d->n - done < w.cut ? d->n - done : w.cut, 0};
-        bl_step step = {.model = model, .workspace = workspace, .pool = w.pool, .chunks = &chunk, .chunk_count = 1,
-                        .rows = rows, .logits = logits, .hidden = hidden, .probe = w.observed ? count_op : NULL,
+        bl_step step = {.model = model,
+                        .workspace = workspace,
+                        .pool = w.pool,
+                        .chunks = &chunk,
+                        .chunk_count = 1,
+                        .rows = rows,
+                        .logits = logits,
+                        .hidden = hidden,
+                        .probe = w.observed ? count_op : NULL,
                         .probe_context = ops};
         for (int64_t t = 0; t < chunk.n; t++)
             if (done + t >= d->n - w.wanted) rows[count++] = t;
@@ -285,8 +292,14 @@ static void check_mixture(const dump *d, way w, const float *expected)
                 rows[count++] = n;
             }
         }
-        bl_step step = {.model = &model, .workspace = &workspace, .pool = w.pool, .chunks = chunks, .rows = rows,
-                        .chunk_count = used, .row_count = count, .logits = logits};
+        bl_step step = {.model = &model,
+                        .workspace = &workspace,
+                        .pool = w.pool,
+                        .chunks = chunks,
+                        .rows = rows,
+                        .chunk_count = used,
+                        .row_count = count,
+                        .logits = logits};
         bl_forward(&step);
         for (int64_t i = 0; i < count; i++)
             if (memcmp(logits + i * vocab, expected + positions[i] * vocab, (size_t)vocab * 4))
@@ -317,8 +330,13 @@ static void check_copy(const dump *d, way w, const float *expected)
                        aligned_room(bl_workspace_bytes(&model, d->n, w.batch, w.pool->workers), &blocks[2]));
     float *logits = room(vocab * 4);
     bl_chunk chunk = {&first, d->tokens, half, 0};
-    bl_step step = {.model = &model, .workspace = &workspace, .pool = w.pool, .chunks = &chunk, .chunk_count = 1,
-                    .rows = rows, .logits = logits};
+    bl_step step = {.model = &model,
+                    .workspace = &workspace,
+                    .pool = w.pool,
+                    .chunks = &chunk,
+                    .chunk_count = 1,
+                    .rows = rows,
+                    .logits = logits};
     bl_forward(&step);
     first.position = half;
     bl_cache_copy(&second, &first, &model);
@@ -355,7 +373,8 @@ static void print_logits(bl_kv_kind kind, const float *logits, int64_t n, int64_
     }
 }
 
-/* Every kernel, tier, number of threads, cut and mixture gives the same logits, which are printed: cache, token, bits. */
+/* Every kernel, tier, number of threads, cut and mixture gives the same logits, which are printed: cache, token, bits.
+ */
 static void check_model(const char *path)
 {
     static dump d;

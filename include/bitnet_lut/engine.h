@@ -22,18 +22,18 @@ typedef struct {
 
 /* Every norm but attn_norm and ffn_norm may be NULL. */
 typedef struct {
-    const float *attn_norm;      /* (embedding) */
+    const float *attn_norm;       /* (embedding) */
     const float *q_norm, *k_norm; /* (head_dim), of each head before its rotation */
-    const float *attn_sub_norm;  /* (heads * head_dim), of the input of o */
-    const float *attn_post_norm; /* (embedding), of the output of o */
-    const float *ffn_norm;       /* (embedding) */
-    const float *ffn_sub_norm;   /* (ffn), of the input of down */
-    const float *ffn_post_norm;  /* (embedding), of the output of down */
-    bl_matrix q;                 /* (heads * head_dim, embedding) */
-    bl_matrix k, v;              /* (kv_heads * head_dim, embedding) */
-    bl_matrix o;                 /* (embedding, heads * head_dim) */
-    bl_matrix gate, up;          /* (ffn, embedding) */
-    bl_matrix down;              /* (embedding, ffn) */
+    const float *attn_sub_norm;   /* (heads * head_dim), of the input of o */
+    const float *attn_post_norm;  /* (embedding), of the output of o */
+    const float *ffn_norm;        /* (embedding) */
+    const float *ffn_sub_norm;    /* (ffn), of the input of down */
+    const float *ffn_post_norm;   /* (embedding), of the output of down */
+    bl_matrix q;                  /* (heads * head_dim, embedding) */
+    bl_matrix k, v;               /* (kv_heads * head_dim, embedding) */
+    bl_matrix o;                  /* (embedding, heads * head_dim) */
+    bl_matrix gate, up;           /* (ffn, embedding) */
+    bl_matrix down;               /* (embedding, ffn) */
 } bl_layer;
 
 typedef enum { BL_SILU, BL_RELU2 } bl_activation;
@@ -55,9 +55,25 @@ typedef struct {
 
 /* The results that a probe sees, in the order in which they appear. */
 typedef enum {
-    BL_OP_EMBEDDING, BL_OP_ATTN_NORM, BL_OP_Q, BL_OP_K, BL_OP_V, BL_OP_ATTENTION, BL_OP_ATTN_SUB_NORM,
-    BL_OP_ATTN_OUTPUT, BL_OP_ATTN_POST_NORM, BL_OP_FFN_NORM, BL_OP_FFN_GATE, BL_OP_FFN_UP, BL_OP_FFN_ACTIVATION,
-    BL_OP_FFN_SUB_NORM, BL_OP_FFN_DOWN, BL_OP_FFN_POST_NORM, BL_OP_RESIDUAL, BL_OP_OUTPUT_NORM, BL_OP_LOGITS,
+    BL_OP_EMBEDDING,
+    BL_OP_ATTN_NORM,
+    BL_OP_Q,
+    BL_OP_K,
+    BL_OP_V,
+    BL_OP_ATTENTION,
+    BL_OP_ATTN_SUB_NORM,
+    BL_OP_ATTN_OUTPUT,
+    BL_OP_ATTN_POST_NORM,
+    BL_OP_FFN_NORM,
+    BL_OP_FFN_GATE,
+    BL_OP_FFN_UP,
+    BL_OP_FFN_ACTIVATION,
+    BL_OP_FFN_SUB_NORM,
+    BL_OP_FFN_DOWN,
+    BL_OP_FFN_POST_NORM,
+    BL_OP_RESIDUAL,
+    BL_OP_OUTPUT_NORM,
+    BL_OP_LOGITS,
     BL_OP_COUNT
 } bl_op;
 
@@ -90,29 +106,29 @@ typedef struct bl_place bl_place;
 
 /* It holds nothing from one step to the next, so any number of sequences can use it in turn. */
 typedef struct {
-    int64_t context;         /* longest cache that it can step */
-    int64_t batch;           /* most tokens of one pass */
-    bl_place *places;        /* (batch) */
-    int64_t *wanted;         /* (batch): tokens of the pass whose logits are wanted */
-    float *x;                /* (batch, embedding) residual stream */
-    float *input;            /* (batch, widest input) of the next matrices */
-    uint8_t *prepared;       /* (forms, form_bytes): input in each form in which the next matrices read it */
+    int64_t context;   /* longest cache that it can step */
+    int64_t batch;     /* most tokens of one pass */
+    bl_place *places;  /* (batch) */
+    int64_t *wanted;   /* (batch): tokens of the pass whose logits are wanted */
+    float *x;          /* (batch, embedding) residual stream */
+    float *input;      /* (batch, widest input) of the next matrices */
+    uint8_t *prepared; /* (forms, form_bytes): input in each form in which the next matrices read it */
     int64_t form_bytes;
-    uint8_t *own_prepared;   /* (workers, forms, own_bytes): the same of BL_OWN_TOKENS, of a worker for itself */
+    uint8_t *own_prepared; /* (workers, forms, own_bytes): the same of BL_OWN_TOKENS, of a worker for itself */
     int64_t own_bytes;
-    int64_t forms;           /* most forms of one input */
-    int8_t *quantized;       /* (workers, quantized_stride) */
+    int64_t forms;            /* most forms of one input */
+    int8_t *quantized;        /* (workers, quantized_stride) */
     int64_t quantized_stride; /* widest input */
-    float *act_max;          /* (forms, batch) */
-    float *own_act_max;      /* (workers, BL_LANES), of which (forms, BL_OWN_TOKENS) are used */
-    float *q, *k, *v;        /* (batch, heads * head_dim), (batch, kv_heads * head_dim) twice */
-    float *mixed;            /* (batch, heads * head_dim) output of the attention */
-    float *gate, *up;        /* (batch, ffn) */
-    float *out;              /* (batch, embedding) of the two matrices that add to the residual */
-    float *cosine, *sine;    /* (batch, rope_dim / 2) */
-    float *scores;           /* (heads, context) of one token whose positions the workers share out */
-    float *totals;           /* (heads) of those scores */
-    float *worker_scratch;   /* (workers, scratch_floats) */
+    float *act_max;           /* (forms, batch) */
+    float *own_act_max;       /* (workers, BL_LANES), of which (forms, BL_OWN_TOKENS) are used */
+    float *q, *k, *v;         /* (batch, heads * head_dim), (batch, kv_heads * head_dim) twice */
+    float *mixed;             /* (batch, heads * head_dim) output of the attention */
+    float *gate, *up;         /* (batch, ffn) */
+    float *out;               /* (batch, embedding) of the two matrices that add to the residual */
+    float *cosine, *sine;     /* (batch, rope_dim / 2) */
+    float *scores;            /* (heads, context) of one token whose positions the workers share out */
+    float *totals;            /* (heads) of those scores */
+    float *worker_scratch;    /* (workers, scratch_floats) */
     int64_t scratch_floats;
 } bl_workspace;
 
@@ -140,8 +156,8 @@ typedef struct {
     int64_t chunk_count;
     const int64_t *rows; /* (row_count) tokens whose logits are wanted, ascending */
     int64_t row_count;
-    float *logits; /* (row_count, vocab) */
-    float *hidden; /* (layers + 1, tokens, embedding): input of layer 0, then the output of each, or NULL */
+    float *logits;  /* (row_count, vocab) */
+    float *hidden;  /* (layers + 1, tokens, embedding): input of layer 0, then the output of each, or NULL */
     bl_probe probe; /* or NULL */
     void *probe_context;
 } bl_step;

@@ -1,4 +1,5 @@
 /* Kernel i2_s: packing, and products in plain C. */
+#include "bitnet_lut/bitnet_lut.h"
 #include "kernels/i2_s.h"
 
 static int64_t packed_bytes(int64_t rows, int64_t cols) { return rows * bl_i2_s_row_bytes(cols); }
@@ -37,6 +38,13 @@ static void gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const 
                 }
             dot[t * dot_stride + row] = sum;
         }
+}
+
+int bl_has_code_3(const uint8_t *codes, int64_t n)
+{
+    uint8_t found = 0;
+    for (int64_t i = 0; i < n; i++) found |= (uint8_t)(codes[i] & codes[i] >> 1 & 0x55);
+    return found != 0;
 }
 
 const bl_kernel bl_i2_s = {
