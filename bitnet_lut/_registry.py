@@ -35,12 +35,17 @@ class Failures:
                 self._error, self._raised = error, False
 
     def raise_since(self, count: int) -> None:
-        """Raise the exception that was added after there were *count* of them, if any."""
+        """Raise the exception that was added after there were *count* of them, if any.
+
+        What is no Exception, and not made to end a program, is raised as a RuntimeError.
+        """
         with self._lock:
             if self.count == count or self._error is None:
                 return
             self._raised = True
             error = self._error
+        if not isinstance(error, Exception | KeyboardInterrupt | SystemExit):
+            raise RuntimeError(f"a kernel from outside raised {error!r}") from error
         raise error
 
 

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Literal, Self, TypeGuard, cast, overload
+from typing import Any, Literal, Self, TypeGuard, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,28 +13,33 @@ from numpy.typing import NDArray
 from bitnet_lut import _native
 from bitnet_lut.checkpoint import Checkpoint, hub, open_checkpoint
 from bitnet_lut.demo import MODEL
-from bitnet_lut.families import ModelConfig, tensor_shapes
+from bitnet_lut.families import ModelConfig
 from bitnet_lut.formats.i2_s import Layout
-from bitnet_lut.formats.tensors import DenseMatrix, StripMatrix, Tensor
 from bitnet_lut.formats.tiles import Shape, Tile
-from bitnet_lut.runtime.batch import Lane, generate_together
+from bitnet_lut.runtime.arguments import int32_ids, prompt_ids, stop_strings, whole_number
 from bitnet_lut.runtime.choose import choose_kernels, named_kernel
 from bitnet_lut.runtime.cpu import choose_isa, default_threads
-from bitnet_lut.runtime.generate import Generation, TextStream
+from bitnet_lut.runtime.decoder import Decoder
+from bitnet_lut.runtime.engine import BATCH, Engine
+from bitnet_lut.runtime.generation import Generation
+from bitnet_lut.runtime.info import ModelInfo, measure_model
 from bitnet_lut.runtime.layers import Layer, kernel_names, make_layers
-from bitnet_lut.runtime.memory import ModelInfo, refuse_beyond
 from bitnet_lut.runtime.packing import pack_tensors, suited
-from bitnet_lut.runtime.sampling import Sampling
-from bitnet_lut.runtime.session import Probe, Session, SessionBatch, int32_ids, step_lanes
+from bitnet_lut.runtime.sampling import Sampler, Sampling
+from bitnet_lut.runtime.scheduler import Run, Scheduler
+from bitnet_lut.runtime.session import Session, SessionBatch
 from bitnet_lut.runtime.speculation import Speculation
-from bitnet_lut.runtime.steps import BATCH, Steps
+from bitnet_lut.runtime.stopping import StopRules
+from bitnet_lut.runtime.stream import TextStream
 from bitnet_lut.text.tokenizer import Tokenizer
 
-__all__ = ["Model", "Probe", "Session", "SessionBatch"]
+__all__ = ["Model"]
 
 Source = str | os.PathLike[str] | bytes | memoryview
+Prompts = list[str] | list[list[int]] | tuple[str, ...] | tuple[list[int], ...]
 # A context nobody asked for is not longer than this, whatever the model could do.
 DEFAULT_CONTEXT = 4096
+_MOST_THREADS = 4096
 
 
 class Model:
@@ -52,9 +57,10 @@ class Model:
     pre_tokenizer: overrides the file's; "default" gives bitnet.cpp's ids for the official 2B file.
     progress: called with the bytes of the file's tensors read so far and in all.
 
-    Raises FormatError for a file that is damaged or not supported, OSError for one that cannot be
-    read, ValueError for an argument out of its range, MemoryError, with the numbers, if a session
-    would not fit, and ImportError for a repo id without huggingface_hub.
+    Raises FormatError for a file that is damaged, not supported, or changes while it is read,
+    OSError for one that cannot be read, TypeError or ValueError for an argument that is not what is
+    expected or out of its range, MemoryError, with the numbers, if a session would not fit, and
+    ImportError for a repo id without huggingface_hub.
     """
 
     def __init__(
@@ -72,74 +78,50 @@ class Model:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         """Open *source* and pack what cannot be used in place."""
-        if kv not in ("f16", "f32"):
-            raise ValueError(f"kv is {kv!r}, it must be 'f16' or 'f32'")
+        if kv not in _native.CACHE_KINDS:
+            kinds = " or ".join(map(repr, _native.CACHE_KINDS))
+            raise ValueError(f"kv is {kv!r}, it must be {kinds}")
+        threads = default_threads() if threads is None else threads
+        threads = whole_number("threads", threads, 1, _MOST_THREADS)
+        isa = choose_isa(isa)
+        named_kernel(kernel)  # an unknown name is refused before a file is read
         if source is None:
             warnings.warn(f"no model given: using {MODEL}, a small demonstration", stacklevel=2)
             source = MODEL
-        isa = choose_isa(isa)
-        named_kernel(kernel)  # an unknown name is refused before a file is read
-        self._pool = _native.Pool(default_threads() if threads is None else threads)
         if isinstance(source, str) and hub.is_repo_id(source):
             source = hub.download(source)
+        pool = _native.Pool(threads)
         with (
             open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles) as checkpoint,
             ThreadPoolExecutor(1) as beside,
         ):
             tokenizer = beside.submit(_tokenizer, checkpoint, pre_tokenizer)
             self._config = checkpoint.config
-            self._context = _context(checkpoint.config, context)
-            self._kv = kv
-            threads = self._pool.threads
-            release = checkpoint.release
+            self._context = self._checked_context(context)
             kernels = choose_kernels(checkpoint.config, kernel, isa, threads)
             as_packed = suited(checkpoint.layouts, kernels).union(checkpoint.strips)
             read = checkpoint.tensors(progress, as_packed=as_packed, threads=threads)
+            release = checkpoint.release
             tensors = pack_tensors(read, kernels, isa=isa, threads=threads, release=release)
             weights = _native.Weights(checkpoint.config, tensors, isa=isa, threads=threads)
             if weights.strip_bytes:
                 release()
             self._tokenizer = tokenizer.result()
-        self._open_steps: Steps | None = None
-        self._weights: _native.Weights | None = weights
+        self._engine = Engine(weights, pool, kind=kv, context=self._context)
         self._layers = make_layers(tensors)
-        self._info = self._measure(read, tensors, isa)
-        self._refuse_session(self._context)
-        self._open_steps = Steps(weights, self._pool, context=self._context)
-
-    def _measure(
-        self, read: Mapping[str, Tensor], tensors: Mapping[str, Tensor], isa: str
-    ) -> ModelInfo:
-        """Count; *read* are the tensors as they came from the file, before they were packed."""
-        shapes = tensor_shapes(self._config)
-        sizes = dict.fromkeys(("ternary", "dense", "embedding", "head", "vectors"), 0)
-        for name, tensor in tensors.items():
-            sizes[_kind(name, tensor)] += tensor.nbytes
-        parameters = {name: int(np.prod(shape)) for name, shape in shapes.items()}
-        total = sum(parameters.values())
-        bits_per_weight = 8 * sum(sizes.values()) / total
-        embedding = tensors["token_embd.weight"]
-        if self._config.tied_head and isinstance(embedding, DenseMatrix) and embedding.in_strips:
-            sizes["head"] = embedding.nbytes
-        ternary = sum(
-            parameters[name] for name in shapes if _kind(name, tensors[name]) == "ternary"
+        self._info = measure_model(
+            read, tensors, self._engine, context=self._context, kernels=kernel_names(self._layers)
         )
-        kv_bytes, scratch_bytes = self._session_bytes(self._context)
-        return ModelInfo(
-            parameters=total,
-            weight_bytes={kind: size for kind, size in sizes.items() if size},
-            mapped_bytes=sum(
-                tensor.nbytes
-                for name, tensor in tensors.items()
-                if tensor is read[name] and _is_mapped(name, tensor)
-            ),
-            ternary_bits_per_weight=8 * sizes["ternary"] / ternary if ternary else 0.0,
-            bits_per_weight=bits_per_weight,
-            kv_bytes=kv_bytes,
-            scratch_bytes=scratch_bytes,
-            isa=isa,
-            kernel="+".join(sorted(kernel_names(self._layers))) or "none",
-            threads=self._pool.threads,
+        self._engine.refuse_cache(self._context)
+
+    def __repr__(self) -> str:
+        """What it is and what computes it."""
+        info = self._info
+        name = f"{self._config.name!r} " if self._config.name else ""
+        return (
+            f"<Model {name}({self._config.architecture}): {_rounded(info.parameters)} parameters, "
+            f"{info.kernel} on {info.isa}, {info.threads} threads, context {self._context}"
+            f"{'' if self._engine.is_open else ', closed'}>"
         )
 
     @property
@@ -169,14 +151,23 @@ class Model:
         return self._tokenizer.encode(text, add_bos=add_bos, special=special)
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of *ids*."""
+        """The text of *ids*; see `Tokenizer.decode`."""
         return self._tokenizer.decode(ids)
 
-    def session(self, *, context: int | None = None) -> "Session":
-        """Start a sequence at position 0; *context* is its room (default: the model's)."""
-        context = self._context if context is None else context
-        self._refuse_session(context)
-        return Session(self, _native.Cache(self._open(), context, kind=self._kv))
+    def session(self, *, context: int | None = None) -> Session:
+        """Start a sequence at position 0; *context* is its room (default: the model's).
+
+        Raises TypeError or ValueError for a context that the model does not allow, or if the model
+        was closed, and MemoryError, with the numbers, if its cache would not fit.
+        """
+        context = self._context if context is None else self._checked_context(context)
+        return Session(self._engine, self._engine.cache(context))
+
+    def session_batch(self, count: int, *, context: int | None = None) -> SessionBatch:
+        """Start *count* sequences that can step together, at most 128; see `session`."""
+        if not 1 <= whole_number("count", count, -(2**63)) <= BATCH:
+            raise ValueError(f"{count} sequences: 1 to {BATCH} can step together")
+        return SessionBatch([self.session(context=context) for _ in range(count)])
 
     @overload
     def forward(self, ids: Sequence[int]) -> NDArray[np.float32]: ...
@@ -190,24 +181,17 @@ class Model:
         """Logits of every position, float32 (n, vocab), of *ids* (n) alone.
 
         With hidden=True also float32 (layers + 1, n, embedding): the input of layer 0, then the
-        residual stream after each layer.
+        residual stream after each layer. Raises what `Session.step` raises.
         """
         tokens = int32_ids(ids)
         config = self._config
         logits = np.empty((len(tokens), config.vocab_size), np.float32)
-        states = np.empty(
-            (config.block_count + 1, len(tokens), config.embedding_length), np.float32
-        )
-        cache = self.session(context=max(1, len(tokens)))._cache
-        rows = np.arange(len(tokens))
-        self._steps.run([(cache, tokens)], rows, logits, states if hidden else None)
-        return (logits, states) if hidden else logits
-
-    def session_batch(self, count: int, *, context: int | None = None) -> "SessionBatch":
-        """Start *count* sequences that can step together, at most 128; see `session`."""
-        if not 1 <= count <= BATCH:
-            raise ValueError(f"{count} sequences: 1 to {BATCH} can step together")
-        return SessionBatch([self.session(context=context) for _ in range(count)])
+        shape = (config.block_count + 1, len(tokens), config.embedding_length)
+        states = np.empty(shape, np.float32) if hidden else None
+        session = self.session(context=max(1, len(tokens)))
+        if len(tokens):
+            session._run(tokens, logits, states)
+        return logits if states is None else (logits, states)
 
     def stream(
         self,
@@ -215,32 +199,103 @@ class Model:
         *,
         max_tokens: int = 256,
         sampling: Sampling | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         ignore_eos: bool = False,
         speculate: bool = True,
     ) -> TextStream:
-        """Generate text piece by piece; arguments as for `generate`.
+        """Generate text piece by piece; arguments and errors as for `generate`.
 
         The stream's ``result`` holds what was generated so far, with its timings.
         """
+        scheduler = Scheduler(self._engine)
+        options = (max_tokens, sampling or Sampling(), stop, ignore_eos)
+        return TextStream(scheduler, self._queue(scheduler, prompt, *options, speculate))
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int = 256,
+        sampling: Sampling | None = None,
+        stop: str | Sequence[str] = (),
+        ignore_eos: bool = False,
+        speculate: bool = True,
+    ) -> Generation: ...
+    @overload
+    def generate(
+        self,
+        prompt: Prompts,
+        *,
+        max_tokens: int = 256,
+        sampling: Sampling | None = None,
+        stop: str | Sequence[str] = (),
+        ignore_eos: bool = False,
+        speculate: bool = True,
+    ) -> list[Generation]: ...
+    def generate(
+        self,
+        prompt: str | Sequence[int] | Prompts,
+        *,
+        max_tokens: int = 256,
+        sampling: Sampling | None = None,
+        stop: str | Sequence[str] = (),
+        ignore_eos: bool = False,
+        speculate: bool = True,
+    ) -> Generation | list[Generation]:
+        """Continue *prompt*, a text or ids; or each of a list or tuple of them, all at once.
+
+        max_tokens: most tokens to generate; 0 only runs the prompt. sampling: default greedy.
+        stop: strings that end the text and are cut off. ignore_eos: run on past end tokens.
+        speculate: guess tokens from what the text said before and check several in one step, where
+        that promises to be faster; the text is the same. Greedy choice of one text only.
+
+        Of many texts up to 128 run at once, as memory allows; each is what it would be alone.
+        Raises TypeError or ValueError for an argument that is not what is expected, ValueError for
+        an empty prompt or one that does not fit, NumericsError if the model produces NaN or Inf,
+        and MemoryError if there is no room for a single text.
+        """
+        scheduler = Scheduler(self._engine)
+        options = (max_tokens, sampling or Sampling(), stop, ignore_eos)
+        if _is_many(prompt):
+            runs = [self._queue(scheduler, one, *options, False) for one in prompt]
+            scheduler.finish()
+            return [run.result for run in runs]
+        run = self._queue(scheduler, prompt, *options, speculate)
+        scheduler.finish()
+        return run.result
+
+    def _queue(
+        self,
+        scheduler: Scheduler,
+        prompt: Any,
+        max_tokens: int,
+        sampling: Sampling,
+        stop: str | Sequence[str],
+        ignore_eos: bool,
+        speculate: bool,
+    ) -> Run:
+        """Check the arguments of `generate` and put a decoder into the queue of *scheduler*."""
         ids = self._prompt_ids(prompt)
-        sampling = sampling or Sampling()
+        rules = StopRules(
+            max_tokens=whole_number("max_tokens", max_tokens, 0),
+            room=self._context - len(ids),
+            strings=stop_strings(stop),
+            end_ids=frozenset() if ignore_eos else self._tokenizer.eos_ids,
+        )
         greedy = sampling.temperature == 0
-        return TextStream(
-            self.session(),
+        decoder = Decoder(
             self._tokenizer,
             ids,
-            max_tokens=max_tokens,
-            room=self._context - len(ids),
-            sampling=sampling,
-            stop=(stop,) if isinstance(stop, str) else stop,
-            ignore_eos=ignore_eos,
+            sampler=Sampler(sampling),
+            stop=rules,
             speculation=Speculation(ids) if speculate and greedy else None,
         )
+        return scheduler.add(decoder, len(ids) + rules.limit)
 
-    def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
-        self._open()
-        ids = self.tokenize(prompt) if isinstance(prompt, str) else [int(id) for id in prompt]
+    def _prompt_ids(self, prompt: Any) -> list[int]:
+        vocab_size = self._engine.weights.config.vocab_size
+        ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt_ids(prompt, vocab_size)
         if not ids:
             raise ValueError("the prompt is empty and this model adds no BOS token: give some text")
         if len(ids) >= self._context:
@@ -250,95 +305,9 @@ class Model:
             )
         return ids
 
-    @overload
-    def generate(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_tokens: int = 256,
-        sampling: Sampling | None = None,
-        stop: Sequence[str] = (),
-        ignore_eos: bool = False,
-        speculate: bool = True,
-    ) -> Generation: ...
-    @overload
-    def generate(
-        self,
-        prompt: list[str] | list[list[int]],
-        *,
-        max_tokens: int = 256,
-        sampling: Sampling | None = None,
-        stop: Sequence[str] = (),
-        ignore_eos: bool = False,
-        speculate: bool = True,
-    ) -> list[Generation]: ...
-    def generate(
-        self,
-        prompt: str | Sequence[int] | list[str] | list[list[int]],
-        *,
-        max_tokens: int = 256,
-        sampling: Sampling | None = None,
-        stop: Sequence[str] = (),
-        ignore_eos: bool = False,
-        speculate: bool = True,
-    ) -> Generation | list[Generation]:
-        """Continue *prompt*, a text or ids; or each of a list of them, all at once.
-
-        max_tokens: most tokens to generate. sampling: default greedy. stop: strings that end the
-        text and are cut off. ignore_eos: run on past end tokens.
-        speculate: guess tokens from what the text said before and check several in one step, where
-        that promises to be faster; the text is the same. Greedy choice of one text only.
-        Texts that are generated at once are those that each would get alone.
-        Raises ValueError for an empty prompt or one that does not fit, and NumericsError if the
-        model produces NaN or Inf.
-        """
-        if _is_many(prompt):
-            return self._generate_many(prompt, max_tokens, sampling, stop, ignore_eos)
-        stream = self.stream(
-            cast(str | Sequence[int], prompt),
-            max_tokens=max_tokens,
-            sampling=sampling,
-            stop=stop,
-            ignore_eos=ignore_eos,
-            speculate=speculate,
-        )
-        for _ in stream:
-            pass
-        return stream.result
-
-    def _generate_many(
-        self,
-        prompts: Sequence[str | Sequence[int]],
-        max_tokens: int,
-        sampling: Sampling | None,
-        stop: Sequence[str],
-        ignore_eos: bool,
-    ) -> list[Generation]:
-        every_ids = [self._prompt_ids(prompt) for prompt in prompts]
-        found: list[Generation] = []
-        for at in range(0, len(every_ids), BATCH):
-            lanes: list[Lane[Session]] = []
-            streams: list[TextStream] = []
-            for ids in every_ids[at : at + BATCH]:
-                room = min(self._context - len(ids), max_tokens)
-                lanes.append(Lane(self.session(context=len(ids) + room)))
-                stream = TextStream(
-                    lanes[-1],
-                    self._tokenizer,
-                    ids,
-                    max_tokens=max_tokens,
-                    room=self._context - len(ids),
-                    sampling=sampling or Sampling(),
-                    stop=(stop,) if isinstance(stop, str) else stop,
-                    ignore_eos=ignore_eos,
-                )
-                streams.append(stream)
-            found += generate_together(streams, lanes, step_lanes)
-        return found
-
     def close(self) -> None:
         """Free the weights, as soon as no session uses them any more."""
-        self._weights = self._open_steps = None
+        self._engine.close()
 
     def __enter__(self) -> Self:
         """Return the model itself."""
@@ -353,41 +322,20 @@ class Model:
         """Close it."""
         self.close()
 
-    def _open(self) -> _native.Weights:
-        if self._weights is None:
-            raise ValueError("this model was closed: open it again to use it")
-        return self._weights
-
-    @property
-    def _steps(self) -> Steps:
-        self._open()
-        assert self._open_steps is not None
-        return self._open_steps
-
-    def _session_bytes(self, context: int) -> tuple[int, int]:
-        """Bytes of a cache, and of the scratch that all sessions share."""
-        weights = self._open()
-        scratch = _native.workspace_bytes(
-            weights, context=context, batch=BATCH, threads=self._pool.threads
-        )
-        return _native.cache_bytes(weights, context, kind=self._kv), scratch
-
-    def _refuse_session(self, context: int) -> None:
-        if not 1 <= context <= self._config.context_length:
-            limit = self._config.context_length
+    def _checked_context(self, context: int | None) -> int:
+        limit = self._config.context_length
+        if context is None:
+            return min(limit, DEFAULT_CONTEXT)
+        if not 1 <= whole_number("context", context, -(2**63)) <= limit:
             raise ValueError(f"context is {context}, this model allows 1 to {limit}")
-        refuse_beyond(
-            sum(self._session_bytes(context)),
-            f"a session with a context of {context}",
-            "ask for a shorter context",
-        )
+        return context
 
 
-def _is_many(
-    prompt: str | Sequence[int] | list[str] | list[list[int]],
-) -> TypeGuard[list[str] | list[list[int]]]:
+def _is_many(prompt: str | Sequence[int] | Prompts) -> TypeGuard[Prompts]:
     """Whether these are prompts, and not one."""
-    return isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int | np.integer)
+    if not isinstance(prompt, list | tuple) or not prompt:
+        return False
+    return not isinstance(prompt[0], int | np.integer | np.bool_)
 
 
 def _tokenizer(checkpoint: Checkpoint, pre_tokenizer: str) -> Tokenizer:
@@ -400,32 +348,9 @@ def _tokenizer(checkpoint: Checkpoint, pre_tokenizer: str) -> Tokenizer:
     return Tokenizer.from_folder(checkpoint.folder)
 
 
-def _context(config: ModelConfig, context: int | None) -> int:
-    return min(config.context_length, DEFAULT_CONTEXT) if context is None else context
-
-
-def _kind(name: str, tensor: Tensor) -> str:
-    if isinstance(tensor, np.ndarray):
-        return "vectors"
-    if name in ("token_embd.weight", "output.weight"):
-        return "embedding" if name == "token_embd.weight" else "head"
-    return "dense" if isinstance(tensor, DenseMatrix | StripMatrix) else "ternary"
-
-
-def _is_mapped(name: str, tensor: Tensor) -> bool:
-    """Whether the bytes belong to the file (or to the caller) and not to memory of ours."""
-    if isinstance(tensor, np.ndarray):
-        return False
-    if isinstance(tensor, DenseMatrix) and tensor.in_strips and name != "token_embd.weight":
-        return False
-    owner: object
-    match tensor:
-        case DenseMatrix():
-            owner = tensor.data
-        case StripMatrix():
-            owner = tensor.strips
-        case _:
-            owner = tensor.packed
-    while isinstance(owner, np.ndarray) and owner.base is not None:
-        owner = owner.base
-    return not isinstance(owner, np.ndarray)
+def _rounded(count: int) -> str:
+    """A large number as people say it."""
+    for unit, name in ((10**9, "billion"), (10**6, "million")):
+        if count >= unit:
+            return f"{count / unit:.2f} {name}"
+    return f"{count:,}"

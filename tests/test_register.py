@@ -247,6 +247,28 @@ def test_concurrent_calls_both_learn_of_a_failure():
         failures.raise_since(before)
 
 
+class Panic(BaseException):
+    """What some libraries raise in place of an Exception."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (Panic("out of cheese"), RuntimeError),
+        (GeneratorExit(), RuntimeError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (SystemExit(3), SystemExit),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_what_is_no_exception_does_not_pass_for_one(raised, expected):
+    failures = _registry.Failures()
+    failures.add(raised)
+    with pytest.raises(expected) as told:
+        failures.raise_since(0)
+    assert told.value is raised or told.value.__cause__ is raised
+
+
 def test_python_functions_may_be_called_from_any_thread(register, rng):
     k = register(pack=pack)
     weights = rng.integers(-1, 2, (40, 90), dtype=np.int8)

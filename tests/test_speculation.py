@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import odd_model
 
-from bitnet_lut import Generation, Model, NumericsError, Sampling, TextStream, _native
+from bitnet_lut import Generation, Model, NumericsError, Sampling, Session, TextStream, _native
 from bitnet_lut.cli import main
 from bitnet_lut.demo import MODEL
-from bitnet_lut.model import Session
+from bitnet_lut.runtime.decoder import Decoder
+from bitnet_lut.runtime.engine import Engine
+from bitnet_lut.runtime.sampling import Sampler
+from bitnet_lut.runtime.scheduler import Scheduler
 from bitnet_lut.runtime.speculation import Speculation
-from bitnet_lut.runtime.steps import Steps
+from bitnet_lut.runtime.stopping import StopRules
 
 TIERS = [name for name in _native.tier_names() if not _native.missing_features(name)]
 STORY = "Once upon a time there was a young mouse named Leo."
@@ -85,26 +87,43 @@ def demo() -> Model:
 
 
 @functools.cache
-def odd_weights(isa: str) -> tuple[Any, Any]:
+def odd_weights(isa: str) -> _native.Weights:
     tiny = odd_model()
-    return tiny.config, _native.Weights(tiny.config, tiny.tensors, isa=isa)
+    return _native.Weights(tiny.config, tiny.tensors, isa=isa)
 
 
 def odd_session(isa: str, context: int = 64) -> Session:
-    config, weights = odd_weights(isa)
-    steps = Steps(weights, _native.Pool(1), context=context, batch=5)
-    model: Any = SimpleNamespace(config=config, _open=lambda: weights, _steps=steps)
-    return Session(model, _native.Cache(weights, context))
+    engine = Engine(odd_weights(isa), _native.Pool(1), kind="f16", context=context, batch=5)
+    return Session(engine, engine.cache(context))
+
+
+def started(
+    session: Any, ids: Sequence[int], speculation: Speculation | None, **options: Any
+) -> TextStream:
+    """A stream on the cache of *session* or of a Fake, at position 0."""
+    defaults = {"max_tokens": 40, "room": session.context - len(ids), "stop": ()}
+    options = defaults | {"sampling": Sampling(), "ignore_eos": True} | options
+    tokenizer = demo().tokenizer
+    decoder = Decoder(
+        tokenizer,
+        ids,
+        sampler=Sampler(options["sampling"]),
+        stop=StopRules(
+            options["max_tokens"],
+            options["room"],
+            options["stop"],
+            frozenset() if options["ignore_eos"] else tokenizer.eos_ids,
+        ),
+        speculation=speculation,
+    )
+    scheduler = Scheduler(session._engine)
+    return TextStream(scheduler, scheduler.add(decoder, session.context, cache=session._cache))
 
 
 def run(
     session: Any, ids: Sequence[int], speculation: Speculation | None, **options: Any
 ) -> Generation:
-    defaults = {"max_tokens": 40, "room": session.context - len(ids), "stop": ()}
-    defaults |= {"sampling": Sampling(), "ignore_eos": True}
-    stream = TextStream(
-        session, demo().tokenizer, ids, speculation=speculation, **(defaults | options)
-    )
+    stream = started(session, ids, speculation, **options)
     assert "".join(stream) == stream.result.text
     return stream.result
 
@@ -159,18 +178,8 @@ def test_a_choice_that_fails_fails_where_it_did() -> None:
     """A penalty below 1 raises repeated logits, here beyond all floats: after some tokens."""
 
     def pieces(speculation: Speculation | None) -> list[str]:
-        sampling = Sampling(repetition_penalty=1e-38)
-        stream = TextStream(
-            Fake([9, 8, 7, 5, 6, 7, 8]),
-            demo().tokenizer,
-            [3],
-            max_tokens=9,
-            room=60,
-            sampling=sampling,
-            stop=(),
-            ignore_eos=True,
-            speculation=speculation,
-        )
+        options = {"max_tokens": 9, "sampling": Sampling(repetition_penalty=1e-38)}
+        stream = started(Fake([9, 8, 7, 5, 6, 7, 8]), [3], speculation, **options)
         found = []
         with pytest.raises(ValueError, match="largest logit is inf"):
             found.extend(stream)
@@ -182,19 +191,28 @@ def test_a_choice_that_fails_fails_where_it_did() -> None:
 
 
 class Fake:
-    """A session that says *ids*, whatever it is given after a prompt of one token."""
+    """An engine and a cache that say *ids*, whatever they are given after a prompt of one token."""
 
     def __init__(self, ids: Sequence[int], *, poison: int = -1) -> None:
         self.ids, self.poison, self.position, self.context = ids, poison, 0, 64
+        self.config = demo().config
+        self._engine = self._cache = self
 
-    def step(self, ids: Sequence[int], *, every: bool = False) -> np.ndarray:
+    def step(
+        self, chunks: Sequence[tuple["Fake", np.ndarray]], rows: np.ndarray, logits: np.ndarray
+    ) -> np.ndarray:
+        ((cache, ids),) = chunks
+        assert cache is self
         if self.poison in ids:
-            raise NumericsError(f"not finite after {self.poison}")
-        logits = np.full((len(ids), demo().config.vocab_size), -1, np.float32)
-        for row, place in enumerate(range(self.position, self.position + len(ids))):
-            logits[row, self.ids[place % len(self.ids)]] = 100
+            return np.array([False])
+        logits[:] = -1
+        for row, token in enumerate(rows):
+            logits[row, self.ids[(self.position + token) % len(self.ids)]] = 100
         self.position += len(ids)
-        return logits if every else logits[-1]
+        return np.array([True])
+
+    def fault(self, cache: "Fake", ids: np.ndarray, rows: int) -> NumericsError:
+        return NumericsError(f"not finite after {self.poison}")
 
     def rewind(self, position: int) -> None:
         assert 0 <= position <= self.position
@@ -265,13 +283,13 @@ def test_wrong_guesses_leave_no_trace(length: int) -> None:
     assert found.timings.accepted_tokens == 0
     assert found.timings.drafted_tokens == sum(min(length, 38 - step) for step in range(39))
     assert session.position == plain.position == len(ids) + 39
-    assert_same_bits(session.step([5, 6, 7], every=True), plain.step([5, 6, 7], every=True))
+    assert_same_bits(session.step([5, 6, 7], logits="all"), plain.step([5, 6, 7], logits="all"))
 
 
 def test_a_stream_that_is_left_early() -> None:
     plain = run(demo().session(), demo().tokenize(STORY), None)
     stream = demo().stream(STORY, max_tokens=40, ignore_eos=True)
-    stream._speculation = Oracle(plain.ids)
+    stream._run.decoder._speculation = Oracle(plain.ids)
     text = next(stream) + next(stream)
     result = stream.result
     assert (result.text, result.finish_reason) == (text, "interrupted")
@@ -284,7 +302,7 @@ def test_a_stream_that_is_left_early() -> None:
 def test_any_guesses_on_the_odd_model(data: Any) -> None:
     """Right, wrong, long and short ones, next to every limit, on every tier."""
     isa = data.draw(st.sampled_from(TIERS))
-    vocab = odd_weights(isa)[0].vocab_size
+    vocab = odd_weights(isa).config.vocab_size
     tokens = st.integers(0, vocab - 1)
     ids = data.draw(st.lists(tokens, min_size=1, max_size=8))
     context = data.draw(st.integers(len(ids) + 1, 40))
@@ -371,21 +389,9 @@ def test_guessing_ends_where_steps_are_too_short(seconds: float, worth: bool) ->
 
 
 def test_a_stream_ends_guessing_of_a_very_small_model() -> None:
-    stream = TextStream(
-        Fake([5, 6, 7]),
-        demo().tokenizer,
-        [3],
-        max_tokens=60,
-        room=63,
-        sampling=Sampling(),
-        stop=(),
-        ignore_eos=True,
-        speculation=Speculation([3]),
-    )
-    for _ in stream:
-        pass
-    assert stream.result.ids == (5, 6, 7) * 20
-    assert stream.result.timings.drafted_tokens == 0
+    found = run(Fake([5, 6, 7]), [3], Speculation([3]), max_tokens=60)
+    assert found.ids == (5, 6, 7) * 20
+    assert found.timings.drafted_tokens == 0
 
 
 def test_right_guesses_pay() -> None:
@@ -419,6 +425,9 @@ def test_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
 
 
 def test_only_greedy_choice_guesses() -> None:
-    assert demo().stream("a", sampling=Sampling(temperature=0.5))._speculation is None
-    assert demo().stream("a", speculate=False)._speculation is None
-    assert demo().stream("a", sampling=Sampling(repetition_penalty=2))._speculation is not None
+    def guesses(**options: Any) -> bool:
+        return demo().stream("a", **options)._run.decoder._speculation is not None
+
+    assert not guesses(sampling=Sampling(temperature=0.5))
+    assert not guesses(speculate=False)
+    assert guesses(sampling=Sampling(repetition_penalty=2))

@@ -1,46 +1,12 @@
-"""How much memory a model takes, and how much there is."""
+"""How much memory there is."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ModelInfo", "available_memory", "refuse_beyond"]
+__all__ = ["available_memory", "in_megabytes", "refuse_beyond"]
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """Sizes in bytes, and what they come from.
-
-    parameters: weights of all tensors. weight_bytes: in memory by kind of tensor ("ternary",
-    "dense", "embedding", "head", "vectors"); a tied head counts as embedding, but for one of block
-    types, which is laid out anew to be multiplied with, while rows are looked up in the file.
-    mapped_bytes: the part of them used in place in the file; the rest was packed at load.
-    ternary_bits_per_weight, bits_per_weight: of the ternary matrices, and of all tensors.
-    kv_bytes, scratch_bytes: of one session with the model's context, touched as it fills.
-    """
-
-    parameters: int
-    weight_bytes: dict[str, int]
-    mapped_bytes: int
-    ternary_bits_per_weight: float
-    bits_per_weight: float
-    kv_bytes: int
-    scratch_bytes: int
-    isa: str
-    kernel: str
-    threads: int
-
-    def __str__(self) -> str:
-        """One line: what lies where."""
-        total = sum(self.weight_bytes.values())
-        return (
-            f"weights {_megabytes(total)} ({_megabytes(self.mapped_bytes)} of it mapped), "
-            f"{self.bits_per_weight:.2f} bits per weight; KV cache {_megabytes(self.kv_bytes)}, "
-            f"scratch {_megabytes(self.scratch_bytes)}; {self.kernel} on {self.isa}, "
-            f"{self.threads} threads"
-        )
-
-
-def _megabytes(count: int) -> str:
+def in_megabytes(count: int) -> str:
+    """*count* bytes, as people read them."""
     return f"{count / 1e6:,.1f} MB"
 
 
@@ -55,7 +21,7 @@ def refuse_beyond(needed: int, what: str, advice: str) -> None:
     available = available_memory()
     if available is not None and needed > available:
         raise MemoryError(
-            f"{what} takes {_megabytes(needed)}, but {_megabytes(available)} are free: {advice}"
+            f"{what} takes {in_megabytes(needed)}, but {in_megabytes(available)} are free: {advice}"
         )
 
 

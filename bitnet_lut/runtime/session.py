@@ -1,32 +1,40 @@
 """A sequence and its cache; and sequences that step together."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut import _native
-from bitnet_lut.runtime.batch import Lane
-from bitnet_lut.runtime.steps import BATCH
+from bitnet_lut._native import Cache
+from bitnet_lut.errors import NumericsError
+from bitnet_lut.runtime.arguments import int32_ids, whole_number
+from bitnet_lut.runtime.engine import BATCH, Engine, Probe
 
-if TYPE_CHECKING:
-    from bitnet_lut.model import Model
-
-__all__ = ["Probe", "Session", "SessionBatch", "int32_ids", "step_lanes"]
-
-# Called with the layer (-1 outside the layers), the op's name and its result (n, width).
-Probe = Callable[[int, str, NDArray[np.float32]], None]
+__all__ = ["Session", "SessionBatch"]
 
 
 class Session:
-    """One sequence: its position and its cache of keys and values. Use it from one thread."""
+    """One sequence: its position and its cache of keys and values.
 
-    def __init__(self, model: "Model", cache: _native.Cache) -> None:
+    One thread at a time may use it; others are refused with RuntimeError. Steps of several sessions
+    of one model take turns.
+    """
+
+    def __init__(self, engine: Engine, cache: Cache) -> None:
         """`Model.session` makes one."""
-        self._model, self._cache, self._lock = model, cache, threading.Lock()
+        self._engine, self._cache, self._lock = engine, cache, threading.Lock()
+
+    def __repr__(self) -> str:
+        """Where it is, and what its cache takes."""
+        cache = self._cache
+        name = self._engine.config.name or self._engine.config.architecture
+        return (
+            f"<Session of {name}: position {cache.position} of {cache.context}, "
+            f"{cache.kind} cache of {cache.nbytes / 1e6:,.1f} MB>"
+        )
 
     @property
     def position(self) -> int:
@@ -38,52 +46,85 @@ class Session:
         """How many tokens it has room for."""
         return self._cache.context
 
-    def step(self, ids: Sequence[int], *, every: bool = False) -> NDArray[np.float32]:
-        """Run *ids* (n); return the logits (vocab,) after the last, or with every=True (n, vocab).
+    def step(
+        self, ids: Sequence[int], *, logits: Literal["last", "all"] = "last"
+    ) -> NDArray[np.float32]:
+        """Run *ids* (n); return float32 logits, (vocab,) after the last or (n, vocab) after each.
 
+        logits: "last" or "all".
         A long sequence runs in pieces, between which Ctrl-C is seen; results do not depend on that.
-        Raises ValueError for no ids, an id outside the vocabulary, or a full context (nothing has
-        been run then), and NumericsError if the result is not finite.
+        Raises TypeError or ValueError for ids that are not whole numbers, are none, or are outside
+        the vocabulary, and ValueError for a full context (nothing has been run then), NumericsError
+        if the result is not finite, and RuntimeError if another thread uses this session.
         """
-        tokens = self._checked(ids)
-        rows = np.arange(0 if every else len(tokens) - 1, len(tokens))
-        logits = np.empty((len(rows), self._model.config.vocab_size), np.float32)
-        with self._alone():
+        if logits not in ("last", "all"):
+            raise ValueError(f"logits is {logits!r}, it must be 'last' or 'all'")
+        tokens = int32_ids(ids)
+        each = logits == "all"
+        with self._held():
+            self._check_room(tokens)
+            rows = len(tokens) if each else 1
+            found = np.empty((rows, self._engine.config.vocab_size), np.float32)
             start = self.position
             try:
                 for at in range(0, len(tokens), BATCH):
                     piece = tokens[at : at + BATCH]
-                    a, b = np.searchsorted(rows, (at, at + BATCH))
-                    self._model._steps.run([(self._cache, piece)], rows[a:b] - at, logits[a:b])
+                    if each:
+                        self._run(piece, found[at : at + BATCH])
+                    else:
+                        self._run(piece, found if at + BATCH >= len(tokens) else found[:0])
             except BaseException:
                 self._cache.rewind(start)
                 raise
-        return logits if every else logits.reshape(-1)
+        return found if each else found.reshape(-1)
 
     def trace(self, ids: Sequence[int], probe: Probe) -> NDArray[np.float32]:
         """Run *ids* (n) as `step` does and show *probe* the result of every op.
 
         probe: called as ``probe(layer, op, array)`` in the order of the computation, layer -1
         outside the layers, array float32 (tokens, width), of at most 128 tokens at a time.
+        Returns the float32 logits (vocab,) after the last id. Raises what `step` raises.
         """
-        tokens = self._checked(ids)
-        logits = np.empty((1, self._model.config.vocab_size), np.float32)
-        last = np.array([len(tokens) - 1])
-        with self._alone():
-            self._model._steps.run([(self._cache, tokens)], last, logits, probe=probe)
+        tokens = int32_ids(ids)
+        with self._held():
+            self._check_room(tokens)
+            logits = np.empty((1, self._engine.config.vocab_size), np.float32)
+            self._run(tokens, logits, probe=probe)
         return logits.reshape(-1)
 
     def rewind(self, position: int) -> None:
-        """Forget everything from *position* on; ValueError if it was not reached yet."""
-        self._cache.rewind(position)
+        """Forget everything from *position* on.
+
+        Raises TypeError if it is not a whole number, ValueError if it was not reached yet.
+        """
+        with self._held():
+            position = whole_number("position", position, 0)
+            if position > self.position:
+                raise ValueError(f"cannot rewind to {position}, the session is at {self.position}")
+            self._cache.rewind(position)
 
     def fork(self) -> "Session":
         """A second session that goes on from here on its own."""
-        return Session(self._model, self._cache.fork())
+        with self._held():
+            return Session(self._engine, self._cache.fork())
+
+    def _run(
+        self,
+        tokens: NDArray[np.int32],
+        logits: NDArray[np.float32],
+        hidden: NDArray[np.float32] | None = None,
+        *,
+        probe: Probe | None = None,
+    ) -> None:
+        """Run *tokens*; fills *logits* (m, vocab) of the last m, and *hidden* of all."""
+        rows = np.arange(len(tokens) - len(logits), len(tokens), dtype=np.int64)
+        chunk = (self._cache, tokens)
+        if not self._engine.step([chunk], rows, logits, hidden, probe=probe).all():
+            raise self._engine.fault(*chunk, len(logits))
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Refuse a second thread meanwhile, which would else wait and then run its ids after."""
+    def _held(self) -> Iterator[None]:
+        """Keep other threads out."""
         if not self._lock.acquire(blocking=False):
             raise RuntimeError(
                 "this session is in use by another thread: give every thread a session of its own"
@@ -93,9 +134,7 @@ class Session:
         finally:
             self._lock.release()
 
-    def _checked(self, ids: Sequence[int]) -> NDArray[np.int32]:
-        self._model._open()
-        tokens = int32_ids(ids)
+    def _check_room(self, tokens: NDArray[np.int32]) -> None:
         if not len(tokens):
             raise ValueError("no ids to run")
         if len(tokens) > self.context - self.position:
@@ -103,7 +142,6 @@ class Session:
                 f"{len(tokens)} tokens at position {self.position} do not fit the context of "
                 f"{self.context}"
             )
-        return tokens
 
 
 class SessionBatch:
@@ -116,38 +154,30 @@ class SessionBatch:
         """`Model.session_batch` makes one."""
         self.sessions = tuple(sessions)
 
+    def __repr__(self) -> str:
+        """How many there are."""
+        return f"<SessionBatch of {len(self.sessions)}: {self.sessions[0]!r}, ...>"
+
     def step(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Run one id on each session; return the logits (n, vocab), those of each running alone.
+        """Run one id on each session; return float32 logits (n, vocab), as if each ran alone.
 
-        Raises ValueError for an id outside the vocabulary or a full context (nothing has been run
-        then), and NumericsError if a result is not finite.
+        Raises TypeError or ValueError for ids that are not whole numbers, not one for each session,
+        or outside the vocabulary, and for a full context, and NumericsError if a result is not
+        finite. No session has moved then.
         """
-        return _step_together(self.sessions, ids)
-
-
-def _step_together(sessions: Sequence[Session], ids: Sequence[int]) -> NDArray[np.float32]:
-    model = sessions[0]._model
-    model._open()
-    logits = np.empty((len(sessions), model.config.vocab_size), np.float32)
-    tokens = int32_ids(ids).reshape(-1, 1)
-    caches = [session._cache for session in sessions]
-    with ExitStack() as stack:
-        for session in sessions:
-            stack.enter_context(session._alone())
-        model._steps.run(list(zip(caches, tokens, strict=True)), np.arange(len(caches)), logits)
-    return logits
-
-
-def step_lanes(lanes: Sequence[Lane[Session]], ids: Sequence[int]) -> NDArray[np.float32]:
-    """Run one id on each lane's session; return the logits (n, vocab)."""
-    return _step_together([lane.session for lane in lanes], ids)
-
-
-def int32_ids(ids: Sequence[int]) -> NDArray[np.int32]:
-    """Ids as the engine takes them; ValueError for one that is not a whole number of 32 bits."""
-    array = np.asarray(ids)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise ValueError(f"ids must be a sequence of whole numbers, not {array.dtype}{array.shape}")
-    if array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
-        raise ValueError(f"ids from {array.min()} to {array.max()} are outside any vocabulary")
-    return np.ascontiguousarray(array, dtype=np.int32)
+        tokens = int32_ids(ids)
+        engine = self.sessions[0]._engine
+        if len(tokens) != len(self.sessions):
+            raise ValueError(f"{len(tokens)} ids for {len(self.sessions)} sessions")
+        logits = np.empty((len(tokens), engine.config.vocab_size), np.float32)
+        chunks = [(session._cache, tokens[at : at + 1]) for at, session in enumerate(self.sessions)]
+        with ExitStack() as held:
+            for session in self.sessions:
+                held.enter_context(session._held())
+            finite = engine.step(chunks, np.arange(len(tokens)), logits)
+            if not finite.all():
+                for (cache, _), moved in zip(chunks, finite, strict=True):
+                    cache.rewind(cache.position - int(moved))
+                bad = int(np.flatnonzero(~finite)[0])
+                raise NumericsError(f"session {bad}: {engine.fault(*chunks[bad], 1)}")
+        return logits

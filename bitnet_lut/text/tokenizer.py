@@ -6,13 +6,14 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from bitnet_lut.text import vocabulary, vocabulary_hf
 from bitnet_lut.text.guard import guarded
-from bitnet_lut.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from bitnet_lut.text.vocabulary import Vocabulary
 
 __all__ = ["StreamDecoder", "Tokenizer"]
 
@@ -28,7 +29,7 @@ class Tokenizer:
         SentencePiece and for a folder, whose tokenizer.json says it at length.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: "Vocabulary") -> None:
         """Take over *vocabulary*; `from_gguf` and `from_folder` make one."""
         self._encoder = vocabulary.encoder
         self._lock = threading.Lock()
@@ -46,6 +47,11 @@ class Tokenizer:
         self.pre = vocabulary.pre
         _return_memory()
 
+    def __repr__(self) -> str:
+        """Its size and its rules."""
+        rules = f"byte-level BPE, {self.pre}" if self.pre else "its own rules"
+        return f"<Tokenizer: {self.vocab_size:,} ids, {rules}>"
+
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, object], *, name: str, pre: str = "auto") -> Self:
         """Read the ``tokenizer.ggml.*`` keys of a GGUF file.
@@ -58,6 +64,8 @@ class Tokenizer:
         Raises FormatError for keys that are missing, unsupported or contradict each other, and
         ValueError for a *pre* that is unknown or given for a SentencePiece vocabulary.
         """
+        from bitnet_lut.text import vocabulary  # loads the library `tokenizers`
+
         with guarded(name):
             return cls(vocabulary.from_gguf(metadata, name, pre))
 
@@ -70,6 +78,8 @@ class Tokenizer:
         end a generation.
         Raises FormatError, and OSError if a file cannot be opened.
         """
+        from bitnet_lut.text import vocabulary_hf  # loads the library `tokenizers`
+
         return cls(vocabulary_hf.from_folder(path))
 
     def encode(

@@ -1,0 +1,80 @@
+"""Checks of what callers pass in: each says what is expected."""
+
+from collections.abc import Sequence, Set
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["int32_ids", "prompt_ids", "stop_strings", "whole_number"]
+
+
+def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """*value* as an int.
+
+    Raises TypeError if it is not a whole number (a bool is not), ValueError if it is out of range.
+    """
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {value!r}, it must be a whole number")
+    number = int(value.__index__())
+    if number < least or (most is not None and number > most):
+        limits = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ValueError(f"{name} is {number}, it must be {limits}")
+    return number
+
+
+def int32_ids(ids: Any) -> NDArray[np.int32]:
+    """Token ids as the engine takes them, int32 (n,).
+
+    Raises TypeError for anything but a sequence of whole numbers, ValueError for one that does not
+    fit 32 bits.
+    """
+    if not hasattr(ids, "__array__"):
+        if not isinstance(ids, Sequence) or isinstance(ids, str | bytes | bytearray | memoryview):
+            raise TypeError(f"ids must be a sequence of whole numbers, not {type(ids).__name__}")
+        if any(isinstance(id, bool | np.bool_) for id in ids):
+            raise TypeError("ids must be a sequence of whole numbers, but one is a bool")
+    try:
+        array = np.asarray(ids)
+    except ValueError:  # lists of different lengths
+        raise TypeError("ids must be one sequence of whole numbers, not several") from None
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        if array.dtype == object and all(isinstance(id, int) for id in array.flat):
+            raise ValueError("ids hold a number that is outside any vocabulary")
+        what = f"{array.dtype} of shape {array.shape}"
+        raise TypeError(f"ids must be a sequence of whole numbers, not {what}")
+    if array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
+        raise ValueError(f"ids from {array.min()} to {array.max()} are outside any vocabulary")
+    return np.ascontiguousarray(array, dtype=np.int32)
+
+
+def prompt_ids(ids: Any, vocab_size: int) -> list[int]:
+    """The ids of a prompt, each of them in the vocabulary; errors as those of `int32_ids`."""
+    if not (isinstance(ids, Sequence) or hasattr(ids, "__array__")) or isinstance(
+        ids, bytes | bytearray | memoryview
+    ):
+        raise TypeError(
+            f"a prompt must be a text, a sequence of ids, or a list of those, not "
+            f"{type(ids).__name__}"
+        )
+    found: list[int] = int32_ids(ids).tolist()
+    for place, id in enumerate(found):
+        if not 0 <= id < vocab_size:
+            raise ValueError(f"token {place} is {id}, the vocabulary has {vocab_size} ids")
+    return found
+
+
+def stop_strings(stop: Any) -> tuple[str, ...]:
+    """The stop strings of *stop*, one text or several.
+
+    Raises TypeError for anything but texts, ValueError for an empty one.
+    """
+    strings = (stop,) if isinstance(stop, str) else stop
+    if not isinstance(strings, Sequence | Set) or isinstance(strings, bytes | bytearray):
+        raise TypeError(f"stop must be a text or a sequence of texts, not {type(stop).__name__}")
+    for string in strings:
+        if not isinstance(string, str):
+            raise TypeError(f"stop holds {string!r}, it must hold texts")
+        if not string:
+            raise ValueError("stop holds an empty text, which would end every text at once")
+    return tuple(strings)

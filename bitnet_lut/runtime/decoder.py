@@ -1,0 +1,191 @@
+"""One text in the making: it says which ids to run, is fed logits, and says which text came.
+
+A decoder does no input or output and knows no model. Whoever drives it, usually the scheduler, runs
+the ids on a cache:
+
+    while (chunk := decoder.next()).ids:
+        logits = run(chunk.ids)  # (n, vocab)
+        decoder.feed(logits[len(chunk.ids) - chunk.rows :])
+        forget(decoder.position)  # tokens of the cache beyond that
+        while (piece := decoder.take()) is not None:
+            print(piece, end="")
+"""
+
+import sys
+from collections import deque
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnet_lut.runtime.generation import FinishReason
+from bitnet_lut.runtime.sampling import Sampler
+from bitnet_lut.runtime.speculation import Speculation
+from bitnet_lut.runtime.stopping import StoppedText, StopRules
+from bitnet_lut.text.tokenizer import Tokenizer
+
+__all__ = ["Chunk", "Decoder"]
+
+
+class Chunk(NamedTuple):
+    """Ids to run, and of how many of them, the last ones, the logits are wanted."""
+
+    ids: Sequence[int]
+    rows: int
+
+
+_NOTHING = Chunk((), 0)
+
+
+class Decoder:
+    """Turns logits into tokens and tokens into text, until a stop rule ends it.
+
+    prompt: the ids before the text. ids: those generated and taken so far, without an end token.
+    position: how many tokens, prompt and generated, have been run and stand.
+    drafted, accepted: guesses checked so far, and those that were right.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt: Sequence[int],
+        *,
+        sampler: Sampler,
+        stop: StopRules,
+        speculation: Speculation | None = None,
+    ) -> None:
+        """Begin before the prompt, *prompt* (at least one id).
+
+        speculation: guesses tokens, which are checked several in a step; the text is the same with
+            it. For greedy choice only. None: one token in a step.
+        """
+        self.prompt = list(prompt)
+        self.ids: list[int] = []
+        self.position = 0
+        self.drafted = self.accepted = 0
+        self.finish_reason: FinishReason = "interrupted"
+        self._sampler, self._stop, self._speculation = sampler, stop, speculation
+        self._known = tokenizer.vocab_size  # a matrix may be padded with rows that are no tokens
+        self._text = StoppedText(stop.strings)
+        self._characters = tokenizer.stream(skip_special=True, start=False)
+        self._history = list(prompt)
+        self._chunk, self._skip_draft = _NOTHING, False
+        self._chosen: deque[int] = deque()  # and not taken yet
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether a part of the prompt has not run yet."""
+        return self.position < len(self.prompt)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the text has ended."""
+        return self.finish_reason != "interrupted"
+
+    @property
+    def text(self) -> str:
+        """The text taken so far."""
+        return str(self._text)
+
+    def next(self, most: int = sys.maxsize, *, guess: bool = True) -> Chunk:
+        """The ids to run now, at `position`; none if the text has ended or tokens wait for `take`.
+
+        most: how many tokens of the prompt to ask for. guess: whether guesses may follow a token.
+        """
+        if self.in_prompt:
+            ids = self.prompt[self.position : self.position + most]
+            is_last = self.position + len(ids) == len(self.prompt)
+            self._chunk = Chunk(ids, int(is_last and self._stop.limit > 0))
+        elif self.finished or self._chosen or len(self.ids) >= self._stop.limit:
+            self._chunk = _NOTHING
+        else:
+            ids = [self.ids[-1], *(self._draft() if guess else ())]
+            self._chunk = Chunk(ids, len(ids))
+        return self._chunk
+
+    def feed(self, logits: NDArray[np.float32], seconds: float | None = None) -> None:
+        """Choose tokens from the *logits* (rows, vocab) of the chunk that `next` gave.
+
+        seconds: how long the step took, if it was for this text alone; guesses are made by that.
+        Raises ValueError if there is nothing to choose from; nothing has changed then.
+        """
+        ids, rows = self._chunk
+        if logits.shape[0] != rows:
+            raise ValueError(f"logits of {logits.shape[0]} tokens, but the chunk wants {rows}")
+        draft = () if self.in_prompt else ids[1:]
+        chosen = self._choose(logits, draft) if rows else []
+        self.drafted += len(draft)
+        self.accepted += len(chosen) - 1 if draft else 0
+        self._learn(chosen, None if self.in_prompt else seconds)
+        self.position += len(ids) - max(0, rows - len(chosen))
+        self._chosen.extend(chosen)
+        self._chunk, self._skip_draft = _NOTHING, False
+
+    def drop_draft(self) -> bool:
+        """Have the last chunk run again without its guesses; False if it had none.
+
+        A wrong guess may be something that the model cannot compute.
+        """
+        self._skip_draft = not self.in_prompt and len(self._chunk.ids) > 1
+        return self._skip_draft
+
+    def take(self) -> str | None:
+        """The text that the next chosen token completes, perhaps empty; None if there is none.
+
+        Where the text ends, the last piece is what was held back until then.
+        """
+        if self.finished:
+            return None
+        if not self._chosen:
+            at_limit = not self.in_prompt and len(self.ids) >= self._stop.limit
+            return self._end(self._stop.reason_at_limit) if at_limit else None
+        token = self._chosen.popleft()
+        if token in self._stop.end_ids:
+            return self._end("eos")
+        self.ids.append(token)
+        return self._show(self._characters.push(token))
+
+    def _show(self, piece: str) -> str:
+        shown = self._text.push(piece)
+        if self._text.stopped:
+            self.finish_reason = "stop"
+        return shown
+
+    def _end(self, reason: FinishReason) -> str:
+        self.finish_reason = reason
+        shown = self._show(self._characters.flush())
+        return shown if self._text.stopped else shown + self._text.flush()
+
+    def _draft(self) -> list[int]:
+        """Guesses that end before the end of the text."""
+        if self._speculation is None or self._skip_draft:
+            return []
+        draft = self._speculation.draft(self._stop.limit - len(self.ids) - 1)
+        return list(takewhile(lambda token: token not in self._stop.end_ids, draft))
+
+    def _choose(self, logits: NDArray[np.float32], draft: Sequence[int]) -> list[int]:
+        """Choose a token after each guess of *draft*, until a choice is not the next guess."""
+        chosen: list[int] = []
+        for row, guess in zip(logits, [*draft, None], strict=True):
+            try:
+                token = self._sampler(row[: self._known], self._history)
+            except ValueError:
+                if not chosen:
+                    raise
+                break  # raised again when the tokens before it have been taken
+            self._history.append(token)
+            chosen.append(token)
+            if token != guess:
+                break
+        return chosen
+
+    def _learn(self, chosen: Sequence[int], seconds: float | None) -> None:
+        if self._speculation is None:
+            return
+        self._speculation.learn(chosen)
+        if seconds is not None and not self._speculation.time(
+            self._chunk.rows, len(chosen), seconds
+        ):
+            self._speculation = None

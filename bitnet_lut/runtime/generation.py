@@ -1,0 +1,58 @@
+"""What a generation gave, and how long it took."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["FinishReason", "Generation", "Timings"]
+
+FinishReason = Literal["eos", "stop", "length", "context", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Timings:
+    """How long a generation took. The first generated token belongs to the prompt's time.
+
+    prompt_seconds: from the start of its prompt to the choice of its first token. Where several
+        texts run together, their times overlap.
+    generation_seconds: from there to the choice of the last token.
+    drafted_tokens: guesses that were checked several at a time; accepted_tokens: those that were
+        what the model chose.
+    """
+
+    prompt_tokens: int
+    prompt_seconds: float
+    generated_tokens: int
+    generation_seconds: float
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+
+    @property
+    def time_to_first_token(self) -> float:
+        """Seconds from the start to the first token."""
+        return self.prompt_seconds
+
+    @property
+    def prompt_tokens_per_second(self) -> float:
+        """Speed of the prompt."""
+        return self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else 0.0
+
+    @property
+    def generation_tokens_per_second(self) -> float:
+        """Speed of the tokens after the first."""
+        steps = self.generated_tokens - 1
+        return steps / self.generation_seconds if steps > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a model wrote.
+
+    text: without the stop string or the end token. ids: the generated ids without the end token.
+    finish_reason: "eos" (an end token), "stop" (a stop string), "length" (max_tokens), "context"
+    (the context is full) or "interrupted" (the stream was left early).
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    finish_reason: FinishReason
+    timings: Timings

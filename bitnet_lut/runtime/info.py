@@ -1,0 +1,126 @@
+"""How much memory a model takes, by part, and what computes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitnet_lut.families import ModelConfig, tensor_shapes
+from bitnet_lut.formats.tensors import DenseMatrix, StripMatrix, Tensor
+from bitnet_lut.runtime.engine import Engine
+from bitnet_lut.runtime.memory import in_megabytes
+
+__all__ = ["ModelInfo", "measure_model"]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Sizes in bytes, and what they come from.
+
+    parameters: weights of all tensors.
+    weight_bytes: in memory, by kind of tensor ("ternary", "dense", "embedding", "head", "vectors").
+        A tied head is counted as embedding, except block types, which are repacked for the head
+        while rows of the embedding are looked up in the file.
+    mapped_bytes: the part of them that is used in place in the file; the rest was packed at load.
+    ternary_bits_per_weight, bits_per_weight: of the ternary matrices, and of all tensors.
+    kv_bytes: keys and values of one session with the model's context, touched as it fills.
+    scratch_bytes: the workspace that all sessions of the model share.
+    isa, kernel, threads: what computes; kernel names are joined by "+" where there are several.
+    """
+
+    parameters: int
+    weight_bytes: dict[str, int]
+    mapped_bytes: int
+    ternary_bits_per_weight: float
+    bits_per_weight: float
+    kv_bytes: int
+    scratch_bytes: int
+    isa: str
+    kernel: str
+    threads: int
+
+    def __str__(self) -> str:
+        """One line: what lies where."""
+        total = sum(self.weight_bytes.values())
+        return (
+            f"weights {in_megabytes(total)} ({in_megabytes(self.mapped_bytes)} of it mapped), "
+            f"{self.bits_per_weight:.2f} bits per weight; KV cache {in_megabytes(self.kv_bytes)}, "
+            f"scratch {in_megabytes(self.scratch_bytes)}; {self.kernel} on {self.isa}, "
+            f"{self.threads} threads"
+        )
+
+
+def measure_model(
+    read: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    engine: Engine,
+    *,
+    context: int,
+    kernels: Iterable[str],
+) -> ModelInfo:
+    """Count what a model takes.
+
+    read, tensors: the tensors as they came from the file, and as they were packed. context: of the
+    session whose cache is counted. kernels: names of those that compute.
+    """
+    weights = engine.weights
+    config = weights.config
+    shapes = tensor_shapes(config)
+    kinds = {name: _kind(name, tensor) for name, tensor in tensors.items()}
+    sizes = dict.fromkeys(("ternary", "dense", "embedding", "head", "vectors"), 0)
+    for name, tensor in tensors.items():
+        sizes[kinds[name]] += tensor.nbytes
+    parameters = {name: int(np.prod(shape)) for name, shape in shapes.items()}
+    total = sum(parameters.values())
+    ternary = sum(parameters[name] for name in shapes if kinds[name] == "ternary")
+    bits_per_weight = 8 * sum(sizes.values()) / total
+    if _has_packed_tied_head(config, tensors):
+        sizes["head"] = tensors["token_embd.weight"].nbytes
+    return ModelInfo(
+        parameters=total,
+        weight_bytes={kind: size for kind, size in sizes.items() if size},
+        mapped_bytes=sum(
+            tensor.nbytes
+            for name, tensor in tensors.items()
+            if tensor is read[name] and _is_mapped(name, tensor)
+        ),
+        ternary_bits_per_weight=8 * sizes["ternary"] / ternary if ternary else 0.0,
+        bits_per_weight=bits_per_weight,
+        kv_bytes=engine.cache_bytes(context),
+        scratch_bytes=engine.workspace_bytes(context),
+        isa=weights.isa,
+        kernel="+".join(sorted(kernels)) or "none",
+        threads=engine.pool.threads,
+    )
+
+
+def _has_packed_tied_head(config: ModelConfig, tensors: Mapping[str, Tensor]) -> bool:
+    embedding = tensors["token_embd.weight"]
+    return config.tied_head and isinstance(embedding, DenseMatrix) and embedding.in_strips
+
+
+def _kind(name: str, tensor: Tensor) -> str:
+    if isinstance(tensor, np.ndarray):
+        return "vectors"
+    if name in ("token_embd.weight", "output.weight"):
+        return "embedding" if name == "token_embd.weight" else "head"
+    return "dense" if isinstance(tensor, DenseMatrix | StripMatrix) else "ternary"
+
+
+def _is_mapped(name: str, tensor: Tensor) -> bool:
+    """Whether the bytes belong to the file (or to the caller) and not to memory of ours."""
+    if isinstance(tensor, np.ndarray):
+        return False
+    if isinstance(tensor, DenseMatrix) and tensor.in_strips and name != "token_embd.weight":
+        return False
+    owner: object
+    match tensor:
+        case DenseMatrix():
+            owner = tensor.data
+        case StripMatrix():
+            owner = tensor.strips
+        case _:
+            owner = tensor.packed
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    return not isinstance(owner, np.ndarray)

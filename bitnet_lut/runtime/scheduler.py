@@ -1,0 +1,216 @@
+"""One loop for all texts: it admits them, steps them together, and feeds their decoders."""
+
+import time
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnet_lut._native import Cache
+from bitnet_lut.runtime.decoder import Chunk, Decoder
+from bitnet_lut.runtime.engine import BATCH, Engine
+from bitnet_lut.runtime.generation import Generation, Timings
+
+__all__ = ["Run", "Scheduler"]
+
+# Tokens of prompts that every step has room for, however many texts generate beside them.
+_LEAST_OF_PROMPTS = 32
+
+
+class Run:
+    """A decoder on its way through a scheduler.
+
+    context: positions that its cache needs. cache: its keys and values, only while it runs.
+    ended: whether the text has ended, failed or was canceled.
+    """
+
+    def __init__(self, decoder: Decoder, context: int, cache: Cache | None) -> None:
+        """For `Scheduler.add`."""
+        self.decoder, self.context, self.cache = decoder, context, cache
+        self.ended = False
+        self._first_position = cache.position if cache else 0
+        self._error: Exception | None = None
+        self._started = self._first = self._last = 0.0
+
+    @property
+    def result(self) -> Generation:
+        """Everything taken so far."""
+        decoder = self.decoder
+        timings = Timings(
+            len(decoder.prompt),
+            self._first - self._started if self._first else 0.0,
+            len(decoder.ids),
+            self._last - self._first,
+            decoder.drafted,
+            decoder.accepted,
+        )
+        return Generation(decoder.text, tuple(decoder.ids), decoder.finish_reason, timings)
+
+    def take(self) -> str | None:
+        """The next piece of text, perhaps empty; None if it has ended or a step must come first.
+
+        Raises, once, what made the text fail: NumericsError, MemoryError, or ValueError if there
+        was no token to choose.
+        """
+        piece = self.decoder.take()
+        if self.decoder.finished:
+            self.cancel()
+        if piece is None and self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return piece
+
+    def cancel(self) -> None:
+        """Free the cache; nothing more will come."""
+        self.ended, self.cache = True, None
+
+    def start(self, cache: Cache) -> None:
+        """Run on *cache* from now on."""
+        self.cache, self._first_position, self._started = cache, cache.position, time.perf_counter()
+
+    def feed(self, logits: NDArray[np.float32], seconds: float | None) -> None:
+        """Hand the decoder the *logits* of its chunk, and forget the guesses that were wrong."""
+        assert self.cache is not None
+        try:
+            self.decoder.feed(logits, seconds)
+        except ValueError as error:
+            self.fail(error)
+            return
+        if len(logits):
+            self._last = time.perf_counter()
+            self._first = self._first or self._last
+        position = self._first_position + self.decoder.position
+        if position < self.cache.position:
+            self.cache.rewind(position)
+
+    def fail(self, error: Exception) -> None:
+        """End with *error*, which `take` will raise."""
+        self._error = error
+        self.cancel()
+
+
+class _Planned(NamedTuple):
+    run: Run
+    cache: Cache
+    chunk: Chunk
+
+
+class Scheduler:
+    """Steps any number of decoders of one model, many at once, each on a cache of its own.
+
+    Every text is, bit for bit and seed for seed, what it is alone. Texts start in the order in
+    which they were added, as soon as there is a place and memory for them. A step runs the next
+    token of every text that generates, and beside them pieces of the prompts of new ones.
+    """
+
+    def __init__(self, engine: Engine, *, most: int = BATCH) -> None:
+        """*most*: how many texts may run at once."""
+        self._engine, self._most = engine, most
+        self._waiting: deque[Run] = deque()
+        self._running: list[Run] = []
+        self._logits = np.empty((0, engine.config.vocab_size), np.float32)
+
+    def add(self, decoder: Decoder, context: int, *, cache: Cache | None = None) -> Run:
+        """Queue a text, whose cache will hold at most *context* positions.
+
+        cache: goes on from its position in place of a new one.
+        """
+        run = Run(decoder, context, cache)
+        self._waiting.append(run)
+        return run
+
+    def finish(self) -> None:
+        """Step until every text has ended; raises the first error of any of them."""
+        while self._waiting or self._running:
+            self.step()
+            for run in self._running:
+                while run.take() is not None:
+                    pass
+
+    def step(self) -> None:
+        """Run one step of all texts from which everything was taken.
+
+        What makes a single text fail is kept for its `Run.take`; other errors, such as Ctrl-C, are
+        raised from here, and then nothing has moved.
+        """
+        self._running = [run for run in self._running if not run.ended]
+        self._admit()
+        planned = self._plan()
+        if not planned:
+            return
+        start = time.perf_counter()
+        ids = [np.array(one.chunk.ids, np.int32) for one in planned]
+        counts = [one.chunk.rows for one in planned]
+        logits = self._room(sum(counts))
+        chunks = [(one.cache, some) for one, some in zip(planned, ids, strict=True)]
+        finite = self._engine.step(chunks, _rows(ids, counts), logits)
+        seconds = time.perf_counter() - start if len(self._running) == 1 else None
+        at = 0
+        for (run, cache, chunk), some, is_finite in zip(planned, ids, finite, strict=True):
+            if is_finite:
+                run.feed(logits[at : at + chunk.rows], seconds)
+            elif not run.decoder.drop_draft():
+                run.fail(self._engine.fault(cache, some, chunk.rows))
+            at += chunk.rows
+
+    def _admit(self) -> None:
+        """Start texts that wait, in their order, while there is a place and memory."""
+        while self._waiting and len(self._running) < self._most:
+            run = self._waiting[0]
+            if not run.ended:
+                try:
+                    run.start(
+                        run.cache or self._engine.cache(run.context, promised=self._promised())
+                    )
+                except MemoryError as error:
+                    if self._running:
+                        return  # until others have ended
+                    run.fail(error)
+                self._running.append(run)
+            self._waiting.popleft()
+
+    def _promised(self) -> int:
+        """Bytes of caches that their texts have not filled yet."""
+        caches = [run.cache for run in self._running if run.cache is not None]
+        return sum(
+            cache.nbytes - cache.nbytes * cache.position // cache.context for cache in caches
+        )
+
+    def _plan(self) -> list[_Planned]:
+        """What runs in the next step: texts that generate, then prompts while there is room."""
+        alone = len(self._running) == 1
+        planned: list[_Planned] = []
+        tokens = 0
+        prompts: list[Run] = []
+        for run in self._running:
+            if run.decoder.in_prompt:
+                prompts.append(run)
+                continue
+            chunk = run.decoder.next(guess=alone)
+            if chunk.ids and run.cache is not None:
+                planned.append(_Planned(run, run.cache, chunk))
+                tokens += len(chunk.ids)
+        room = max(BATCH - tokens, _LEAST_OF_PROMPTS)
+        for run in prompts:
+            if room > 0 and run.cache is not None:
+                chunk = run.decoder.next(room)
+                planned.append(_Planned(run, run.cache, chunk))
+                room -= len(chunk.ids)
+        return planned
+
+    def _room(self, rows: int) -> NDArray[np.float32]:
+        """Memory for the logits of a step, used again in the next."""
+        if len(self._logits) < rows:
+            self._logits = np.empty((rows, self._logits.shape[1]), np.float32)
+        return self._logits[:rows]
+
+
+def _rows(ids: list[NDArray[np.int32]], counts: list[int]) -> NDArray[np.int64]:
+    """The numbers of the tokens whose logits are wanted: of each chunk the last ones."""
+    found: list[int] = []
+    end = 0
+    for chunk, count in zip(ids, counts, strict=True):
+        end += len(chunk)
+        found.extend(range(end - count, end))
+    return np.array(found, np.int64)
