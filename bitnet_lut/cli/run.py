@@ -17,7 +17,7 @@ from bitnet_lut.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bitnet_lut import Timings
+    from bitnet_lut import Sampling, Timings
 
 SUMMARY = "continue a prompt"
 EXAMPLE = 'bitnet-lut run -m model.gguf -n 64 "The capital of France is"'
@@ -58,11 +58,20 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     from bitnet_lut.runtime.sampling import Sampling
 
     for option in fields(Sampling):
+        if option.name == "logit_bias":  # a mapping
+            continue
         flag = f"--{option.name.replace('_', '-')}"
-        kind = int if option.name in ("top_k", "seed") else float
+        kind = int if option.name in ("top_k", "seed", "penalty_window") else float
         parser.add_argument(
             flag, type=kind, default=option.default, help=f"default {option.default}"
         )
+
+
+def _sampling(options: argparse.Namespace) -> "Sampling":
+    from bitnet_lut.runtime.sampling import Sampling
+
+    names = [option.name for option in fields(Sampling) if hasattr(options, option.name)]
+    return Sampling(**{name: getattr(options, name) for name in names})
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -71,7 +80,6 @@ def execute(options: argparse.Namespace) -> int:
 
     from bitnet_lut.demo import MODEL
     from bitnet_lut.model import Model
-    from bitnet_lut.runtime.sampling import Sampling
 
     if options.model is None:
         print("no -m: using the small demonstration model of the package", file=sys.stderr)
@@ -92,7 +100,7 @@ def execute(options: argparse.Namespace) -> int:
     stream = model.stream(
         prompt,
         max_tokens=options.tokens,
-        sampling=Sampling(**{one.name: getattr(options, one.name) for one in fields(Sampling)}),
+        sampling=_sampling(options),
         stop=options.stop,
         ignore_eos=options.ignore_eos,
         speculate=options.speculate,
