@@ -26,6 +26,7 @@ from bitnet_lut.runtime.cpu import CpuInfo, cpu_info
 from bitnet_lut.runtime.generation import Generation, Timings
 from bitnet_lut.runtime.info import ModelInfo
 from bitnet_lut.runtime.layers import Layer, Linear
+from bitnet_lut.runtime.logprobs import TokenLogprob
 from bitnet_lut.runtime.sampling import Sampling
 from bitnet_lut.runtime.session import Session, SessionBatch
 from bitnet_lut.runtime.stream import TextStream
@@ -47,6 +48,7 @@ __all__ = [
     "StreamDecoder",
     "TextStream",
     "Timings",
+    "TokenLogprob",
     "Tokenizer",
     "__version__",
     "cpu_info",

@@ -2,10 +2,11 @@
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, Self, TypeGuard, overload
+from typing import Any, Literal, Self, TypeGuard, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from bitnet_lut.runtime.engine import BATCH, Engine
 from bitnet_lut.runtime.generation import Generation
 from bitnet_lut.runtime.info import ModelInfo, measure_model
 from bitnet_lut.runtime.layers import Layer, kernel_names, make_layers
+from bitnet_lut.runtime.options import Options, refuse_unknown
 from bitnet_lut.runtime.packing import pack_tensors, suited
 from bitnet_lut.runtime.sampling import Sampler, Sampling
 from bitnet_lut.runtime.scheduler import Run, Scheduler
@@ -193,62 +195,37 @@ class Model:
             session._run(tokens, logits, states)
         return logits if states is None else (logits, states)
 
-    def stream(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_tokens: int = 256,
-        sampling: Sampling | None = None,
-        stop: str | Sequence[str] = (),
-        ignore_eos: bool = False,
-        speculate: bool = True,
-    ) -> TextStream:
-        """Generate text piece by piece; arguments and errors as for `generate`.
+    def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> TextStream:
+        """Generate text piece by piece; arguments and errors as for `generate`, except *n*.
 
         The stream's ``result`` holds what was generated so far, with its timings.
         """
+        if options.get("n", 1) != 1:
+            raise ValueError("n is for generate: a stream is one text")
         scheduler = Scheduler(self._engine)
-        options = (max_tokens, sampling or Sampling(), stop, ignore_eos)
-        return TextStream(scheduler, self._queue(scheduler, prompt, *options, speculate))
+        return TextStream(scheduler, self._add(scheduler, prompt, options))
 
     @overload
-    def generate(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_tokens: int = 256,
-        sampling: Sampling | None = None,
-        stop: str | Sequence[str] = (),
-        ignore_eos: bool = False,
-        speculate: bool = True,
-    ) -> Generation: ...
+    def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Generation: ...
     @overload
+    def generate(self, prompt: Prompts, **options: Unpack[Options]) -> list[Generation]: ...
     def generate(
-        self,
-        prompt: Prompts,
-        *,
-        max_tokens: int = 256,
-        sampling: Sampling | None = None,
-        stop: str | Sequence[str] = (),
-        ignore_eos: bool = False,
-        speculate: bool = True,
-    ) -> list[Generation]: ...
-    def generate(
-        self,
-        prompt: str | Sequence[int] | Prompts,
-        *,
-        max_tokens: int = 256,
-        sampling: Sampling | None = None,
-        stop: str | Sequence[str] = (),
-        ignore_eos: bool = False,
-        speculate: bool = True,
+        self, prompt: str | Sequence[int] | Prompts, **options: Unpack[Options]
     ) -> Generation | list[Generation]:
         """Continue *prompt*, a text or ids; or each of a list or tuple of them, all at once.
 
-        max_tokens: most tokens to generate; 0 only runs the prompt. sampling: default greedy.
-        stop: strings that end the text and are cut off. ignore_eos: run on past end tokens.
+        max_tokens: most tokens to generate (256); 0 only runs the prompt.
+        sampling: how tokens are chosen; default: greedy.
+        stop: a string, or several, that end the text and are cut off.
+        stop_token_ids: tokens that end the text and are not part of it.
+        min_tokens: end tokens and stop tokens are not chosen before so many others.
+        ignore_eos: run on past the model's end tokens.
+        logprobs: with each token, the logarithm of its probability, and those of so many of the
+            likeliest tokens; None: without. prompt_logprobs: the same for the tokens of the prompt.
+        n: how many texts to generate from a prompt, which runs once; text i, ``choices[i]`` of the
+            result, is the one that the seed plus i gives alone.
         speculate: guess tokens from what the text said before and check several in one step, where
-        that promises to be faster; the text is the same. Greedy choice of one text only.
+            that promises to be faster; the text is the same. For greedy choice of one text only.
 
         Of many texts up to 128 run at once, as memory allows; each is what it would be alone.
         Raises TypeError or ValueError for an argument that is not what is expected, ValueError for
@@ -256,42 +233,68 @@ class Model:
         and MemoryError if there is no room for a single text.
         """
         scheduler = Scheduler(self._engine)
-        options = (max_tokens, sampling or Sampling(), stop, ignore_eos)
         if _is_many(prompt):
-            runs = [self._queue(scheduler, one, *options, False) for one in prompt]
+            runs = [self._add(scheduler, one, {**options, "speculate": False}) for one in prompt]
             scheduler.finish()
             return [run.result for run in runs]
-        run = self._queue(scheduler, prompt, *options, speculate)
+        run = self._add(scheduler, prompt, options)
         scheduler.finish()
         return run.result
 
-    def _queue(
-        self,
-        scheduler: Scheduler,
-        prompt: Any,
-        max_tokens: int,
-        sampling: Sampling,
-        stop: str | Sequence[str],
-        ignore_eos: bool,
-        speculate: bool,
-    ) -> Run:
-        """Check the arguments of `generate` and put a decoder into the queue of *scheduler*."""
+    def _add(self, scheduler: Scheduler, prompt: Any, options: Options) -> Run:
+        """Check the arguments of `generate` and queue what they ask for."""
+        refuse_unknown(options)
+        n = whole_number("n", options.get("n", 1), 1, BATCH)
         ids = self._prompt_ids(prompt)
+        made = [self._decoder(ids, choice, **options) for choice in range(n)]
+        (decoder, context), *siblings = made
+        return scheduler.add(decoder, context, siblings=[one for one, _ in siblings])
+
+    def _decoder(
+        self,
+        ids: list[int],
+        choice: int,
+        *,
+        max_tokens: int = 256,
+        sampling: Sampling | None = None,
+        stop: str | Sequence[str] = (),
+        stop_token_ids: Collection[int] = (),
+        min_tokens: int = 0,
+        ignore_eos: bool = False,
+        logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
+        n: int = 1,
+        speculate: bool = True,
+    ) -> tuple[Decoder, int]:
+        """Make a decoder for the text number *choice*; also the positions its cache needs."""
+        known = self._tokenizer.vocab_size
+        sampling = sampling or Sampling()
+        if sampling.seed is not None:
+            sampling = replace(sampling, seed=sampling.seed + choice)
         rules = StopRules(
             max_tokens=whole_number("max_tokens", max_tokens, 0),
             room=self._context - len(ids),
             strings=stop_strings(stop),
             end_ids=frozenset() if ignore_eos else self._tokenizer.eos_ids,
+            stop_ids=frozenset(prompt_ids(list(stop_token_ids), known)),
+            min_tokens=whole_number("min_tokens", min_tokens, 0),
         )
-        greedy = sampling.temperature == 0
+        prompt_ids(list(sampling.logit_bias), known)
+        speculate = speculate and sampling.temperature == 0 and n == 1
         decoder = Decoder(
             self._tokenizer,
             ids,
             sampler=Sampler(sampling),
             stop=rules,
-            speculation=Speculation(ids) if speculate and greedy else None,
+            speculation=Speculation(ids) if speculate else None,
+            logprobs=None if logprobs is None else whole_number("logprobs", logprobs, 0, known),
+            prompt_logprobs=(
+                None
+                if prompt_logprobs is None or choice
+                else whole_number("prompt_logprobs", prompt_logprobs, 0, known)
+            ),
         )
-        return scheduler.add(decoder, len(ids) + rules.limit)
+        return decoder, len(ids) + rules.limit
 
     def _prompt_ids(self, prompt: Any) -> list[int]:
         vocab_size = self._engine.weights.config.vocab_size

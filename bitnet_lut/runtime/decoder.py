@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut.runtime.generation import FinishReason
+from bitnet_lut.runtime.logprobs import TokenLogprob, token_logprob
 from bitnet_lut.runtime.sampling import Sampler
 from bitnet_lut.runtime.speculation import Speculation
 from bitnet_lut.runtime.stopping import StoppedText, StopRules
@@ -55,11 +56,15 @@ class Decoder:
         sampler: Sampler,
         stop: StopRules,
         speculation: Speculation | None = None,
+        logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
     ) -> None:
         """Begin before the prompt, *prompt* (at least one id).
 
         speculation: guesses tokens, which are checked several in a step; the text is the same with
             it. For greedy choice only. None: one token in a step.
+        logprobs, prompt_logprobs: score the tokens of the text and of the prompt, and name so many
+            of the likeliest beside each; None: do not.
         """
         self.prompt = list(prompt)
         self.ids: list[int] = []
@@ -67,6 +72,9 @@ class Decoder:
         self.drafted = self.accepted = 0
         self.finish_reason: FinishReason = "interrupted"
         self._sampler, self._stop, self._speculation = sampler, stop, speculation
+        self._top, self._prompt_top = logprobs, prompt_logprobs
+        self._scores: list[TokenLogprob] = []  # of all that was chosen
+        self._prompt_scores: list[TokenLogprob] = []  # of all but the first
         self._known = tokenizer.vocab_size  # a matrix may be padded with rows that are no tokens
         self._text = StoppedText(stop.strings)
         self._characters = tokenizer.stream(skip_special=True, start=False)
@@ -89,6 +97,16 @@ class Decoder:
         """The text taken so far."""
         return str(self._text)
 
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...] | None:
+        """The scores of `ids`; None if they were not asked for."""
+        return None if self._top is None else tuple(self._scores[: len(self.ids)])
+
+    @property
+    def prompt_logprobs(self) -> tuple[TokenLogprob | None, ...] | None:
+        """The scores of the prompt so far, None for its first id; None if not asked for."""
+        return None if self._prompt_top is None else (None, *self._prompt_scores)
+
     def next(self, most: int = sys.maxsize, *, guess: bool = True) -> Chunk:
         """The ids to run now, at `position`; none if the text has ended or tokens wait for `take`.
 
@@ -97,7 +115,8 @@ class Decoder:
         if self.in_prompt:
             ids = self.prompt[self.position : self.position + most]
             is_last = self.position + len(ids) == len(self.prompt)
-            self._chunk = Chunk(ids, int(is_last and self._stop.limit > 0))
+            rows = int(is_last and self._stop.limit > 0)
+            self._chunk = Chunk(ids, rows if self._prompt_top is None else len(ids))
         elif self.finished or self._chosen or len(self.ids) >= self._stop.limit:
             self._chunk = _NOTHING
         else:
@@ -115,13 +134,20 @@ class Decoder:
         if logits.shape[0] != rows:
             raise ValueError(f"logits of {logits.shape[0]} tokens, but the chunk wants {rows}")
         draft = () if self.in_prompt else ids[1:]
-        chosen = self._choose(logits, draft) if rows else []
+        if self.in_prompt:
+            logits = self._score_prompt(logits)
+        chosen = self._choose(logits, draft) if len(logits) else []
         self.drafted += len(draft)
         self.accepted += len(chosen) - 1 if draft else 0
         self._learn(chosen, None if self.in_prompt else seconds)
-        self.position += len(ids) - max(0, rows - len(chosen))
+        self.position += len(ids) - max(0, len(logits) - len(chosen))
         self._chosen.extend(chosen)
         self._chunk, self._skip_draft = _NOTHING, False
+
+    def skip_prompt(self) -> None:
+        """Begin after the prompt, which has run for another text: `feed` takes what follows it."""
+        self.position = len(self.prompt) - 1
+        self._chunk = Chunk(self.prompt[-1:], int(self._stop.limit > 0))
 
     def drop_draft(self) -> bool:
         """Have the last chunk run again without its guesses; False if it had none.
@@ -144,6 +170,8 @@ class Decoder:
         token = self._chosen.popleft()
         if token in self._stop.end_ids:
             return self._end("eos")
+        if token in self._stop.stop_ids:
+            return self._end("stop")
         self.ids.append(token)
         return self._show(self._characters.push(token))
 
@@ -163,23 +191,37 @@ class Decoder:
         if self._speculation is None or self._skip_draft:
             return []
         draft = self._speculation.draft(self._stop.limit - len(self.ids) - 1)
-        return list(takewhile(lambda token: token not in self._stop.end_ids, draft))
+        ends = self._stop.end_ids | self._stop.stop_ids
+        return list(takewhile(lambda token: token not in ends, draft))
 
     def _choose(self, logits: NDArray[np.float32], draft: Sequence[int]) -> list[int]:
         """Choose a token after each guess of *draft*, until a choice is not the next guess."""
         chosen: list[int] = []
-        for row, guess in zip(logits, [*draft, None], strict=True):
+        prompt = len(self.prompt)
+        for row, guess in zip(logits[:, : self._known], [*draft, None], strict=True):
+            forbidden = self._stop.forbidden(len(self._history) - prompt)
             try:
-                token = self._sampler(row[: self._known], self._history)
+                token = self._sampler(row, self._history, prompt=prompt, forbidden=forbidden)
             except ValueError:
                 if not chosen:
                     raise
                 break  # raised again when the tokens before it have been taken
+            if self._top is not None:
+                self._scores.append(token_logprob(row, token, self._top))
             self._history.append(token)
             chosen.append(token)
             if token != guess:
                 break
         return chosen
+
+    def _score_prompt(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Score what follows in the prompt; returns the row to choose from, if there is one."""
+        following = self.prompt[self.position + 1 :]
+        if self._prompt_top is not None:
+            for row, id in zip(logits[:, : self._known], following, strict=False):
+                self._prompt_scores.append(token_logprob(row, id, self._prompt_top))
+        is_last = self.position + len(self._chunk.ids) == len(self.prompt)
+        return logits[-1:] if is_last and self._stop.limit > 0 else logits[:0]
 
     def _learn(self, chosen: Sequence[int], seconds: float | None) -> None:
         if self._speculation is None:

@@ -72,6 +72,11 @@ class Engine:
         self.refuse_cache(context, promised=promised)
         return Cache(self.weights, context, kind=self._kind)
 
+    def fork(self, cache: Cache, *, promised: int = 0) -> Cache:
+        """Copy *cache*; raises what `refuse_cache` raises."""
+        self.refuse_cache(cache.context, promised=promised)
+        return cache.fork()
+
     def refuse_cache(self, context: int, *, promised: int = 0) -> None:
         """MemoryError, with the numbers, if a cache of *context* positions would not fit.
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from bitnet_lut.runtime.logprobs import TokenLogprob
+
 __all__ = ["FinishReason", "Generation", "Timings"]
 
 FinishReason = Literal["eos", "stop", "length", "context", "interrupted"]
@@ -48,11 +50,17 @@ class Generation:
     """What a model wrote.
 
     text: without the stop string or the end token. ids: the generated ids without the end token.
-    finish_reason: "eos" (an end token), "stop" (a stop string), "length" (max_tokens), "context"
-    (the context is full) or "interrupted" (the stream was left early).
+    finish_reason: "eos" (an end token), "stop" (a stop string or a stop token), "length"
+        (max_tokens), "context" (the context is full) or "interrupted" (the stream was left early).
+    logprobs: how likely each of *ids* was; None if that was not asked for.
+    prompt_logprobs: the same of the prompt's ids, None for the first of them.
+    choices: all texts that were generated from the prompt, this one first, where there are several.
     """
 
     text: str
     ids: tuple[int, ...]
     finish_reason: FinishReason
     timings: Timings
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    choices: "tuple[Generation, ...]" = ()

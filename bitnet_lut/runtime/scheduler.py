@@ -2,6 +2,8 @@
 
 import time
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,12 +25,17 @@ class Run:
 
     context: positions that its cache needs. cache: its keys and values, only while it runs.
     ended: whether the text has ended, failed or was canceled.
+    siblings: texts that begin where the prompt of this one ends. origin: where a sibling begins.
     """
 
-    def __init__(self, decoder: Decoder, context: int, cache: Cache | None) -> None:
+    def __init__(
+        self, decoder: Decoder, context: int, cache: Cache | None, siblings: Sequence["Run"] = ()
+    ) -> None:
         """For `Scheduler.add`."""
         self.decoder, self.context, self.cache = decoder, context, cache
+        self.siblings = siblings
         self.ended = False
+        self.origin: _Origin | None = None
         self._first_position = cache.position if cache else 0
         self._error: Exception | None = None
         self._started = self._first = self._last = 0.0
@@ -45,7 +52,17 @@ class Run:
             decoder.drafted,
             decoder.accepted,
         )
-        return Generation(decoder.text, tuple(decoder.ids), decoder.finish_reason, timings)
+        found = Generation(
+            decoder.text,
+            tuple(decoder.ids),
+            decoder.finish_reason,
+            timings,
+            decoder.logprobs,
+            decoder.prompt_logprobs,
+        )
+        if not self.siblings:
+            return found
+        return replace(found, choices=(found, *(sibling.result for sibling in self.siblings)))
 
     def take(self) -> str | None:
         """The next piece of text, perhaps empty; None if it has ended or a step must come first.
@@ -66,20 +83,32 @@ class Run:
         self.ended, self.cache = True, None
 
     def start(self, cache: Cache) -> None:
-        """Run on *cache* from now on."""
-        self.cache, self._first_position, self._started = cache, cache.position, time.perf_counter()
+        """Run on *cache* from now on; a sibling chooses its first token at once."""
+        self.cache, self._started = cache, time.perf_counter()
+        origin, self.origin = self.origin, None
+        if origin is None:
+            self._first_position = cache.position
+        else:
+            self._first_position = cache.position - len(self.decoder.prompt)
+            self.decoder.skip_prompt()
+            self.feed(origin.logits, None)
 
     def feed(self, logits: NDArray[np.float32], seconds: float | None) -> None:
         """Hand the decoder the *logits* of its chunk, and forget the guesses that were wrong."""
         assert self.cache is not None
+        in_prompt = self.decoder.in_prompt
         try:
             self.decoder.feed(logits, seconds)
         except ValueError as error:
             self.fail(error)
             return
-        if len(logits):
+        if not self.decoder.in_prompt:
             self._last = time.perf_counter()
             self._first = self._first or self._last
+        if in_prompt and not self.decoder.in_prompt:
+            origin = _Origin(self.cache, self.cache.position, logits[-1:].copy())
+            for sibling in self.siblings:
+                sibling.origin = origin
         position = self._first_position + self.decoder.position
         if position < self.cache.position:
             self.cache.rewind(position)
@@ -88,6 +117,17 @@ class Run:
         """End with *error*, which `take` will raise."""
         self._error = error
         self.cancel()
+        if self.decoder.in_prompt:  # so that its siblings cannot start
+            for sibling in self.siblings:
+                sibling.fail(error)
+
+
+class _Origin(NamedTuple):
+    """The end of a prompt that several texts share: *position* in *cache*, and what follows it."""
+
+    cache: Cache
+    position: int
+    logits: NDArray[np.float32]
 
 
 class _Planned(NamedTuple):
@@ -111,12 +151,20 @@ class Scheduler:
         self._running: list[Run] = []
         self._logits = np.empty((0, engine.config.vocab_size), np.float32)
 
-    def add(self, decoder: Decoder, context: int, *, cache: Cache | None = None) -> Run:
+    def add(
+        self,
+        decoder: Decoder,
+        context: int,
+        *,
+        cache: Cache | None = None,
+        siblings: Sequence[Decoder] = (),
+    ) -> Run:
         """Queue a text, whose cache will hold at most *context* positions.
 
         cache: goes on from its position in place of a new one.
+        siblings: more texts of the same prompt, which runs only once.
         """
-        run = Run(decoder, context, cache)
+        run = Run(decoder, context, cache, [Run(one, context, None) for one in siblings])
         self._waiting.append(run)
         return run
 
@@ -149,7 +197,10 @@ class Scheduler:
         at = 0
         for (run, cache, chunk), some, is_finite in zip(planned, ids, finite, strict=True):
             if is_finite:
+                in_prompt = run.decoder.in_prompt
                 run.feed(logits[at : at + chunk.rows], seconds)
+                if in_prompt and not run.decoder.in_prompt:
+                    self._waiting.extendleft(reversed(run.siblings))
             elif not run.decoder.drop_draft():
                 run.fail(self._engine.fault(cache, some, chunk.rows))
             at += chunk.rows
@@ -160,15 +211,21 @@ class Scheduler:
             run = self._waiting[0]
             if not run.ended:
                 try:
-                    run.start(
-                        run.cache or self._engine.cache(run.context, promised=self._promised())
-                    )
+                    run.start(self._cache_of(run))
                 except MemoryError as error:
                     if self._running:
                         return  # until others have ended
                     run.fail(error)
                 self._running.append(run)
             self._waiting.popleft()
+
+    def _cache_of(self, run: Run) -> Cache:
+        """Make the cache of a text that starts; MemoryError if there is no room for it."""
+        if run.origin is None:
+            return run.cache or self._engine.cache(run.context, promised=self._promised())
+        cache = self._engine.fork(run.origin.cache, promised=self._promised())
+        cache.rewind(run.origin.position)
+        return cache
 
     def _promised(self) -> int:
         """Bytes of caches that their texts have not filled yet."""

@@ -13,13 +13,21 @@ class StopRules:
     """When a text ends.
 
     max_tokens: most tokens to generate. room: how many tokens the context leaves for them.
-    strings: end the text and are cut off. end_ids: tokens that end it and are not part of it.
+    strings: end the text and are cut off.
+    end_ids, stop_ids: tokens that end it, for the reasons "eos" and "stop", and are not part of it.
+    min_tokens: none of these tokens is chosen before so many others; a stop string may come sooner.
     """
 
     max_tokens: int
     room: int
     strings: tuple[str, ...] = ()
     end_ids: frozenset[int] = frozenset()
+    stop_ids: frozenset[int] = frozenset()
+    min_tokens: int = 0
+
+    def forbidden(self, count: int) -> frozenset[int]:
+        """The ids that may not follow *count* generated tokens."""
+        return self.end_ids | self.stop_ids if count < self.min_tokens else frozenset()
 
     @property
     def limit(self) -> int:
