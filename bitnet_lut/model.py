@@ -54,6 +54,9 @@ class Model:
     kernel, isa: which ternary kernel and which instruction-set tier compute; "auto" chooses.
     context: most positions of a session; default: the model's limit, at most 4096.
     kv: what sessions keep keys and values in, "f16" or "f32".
+    mmap: False reads the file into memory of this process. A file that is mapped (the default)
+        shares its pages with other processes and opens faster, but must not change while the model
+        is in use: when a mapped file shrinks, the operating system ends the process (SIGBUS).
     i2_s_layout: of I2_S tensors: "128x32" (nearly every file), "64x16", "1x4" or "sequential".
     tiles: {(rows, cols): (BM, BK, bm)} for TL1 and TL2 files of shapes bitnet.cpp does not list.
     pre_tokenizer: overrides the file's; "default" gives bitnet.cpp's ids for the official 2B file.
@@ -74,6 +77,7 @@ class Model:
         isa: str = "auto",
         context: int | None = None,
         kv: Literal["f16", "f32"] = "f16",
+        mmap: bool = True,
         i2_s_layout: Layout = "128x32",
         tiles: Mapping[Shape, Tile] | None = None,
         pre_tokenizer: str = "auto",
@@ -94,7 +98,9 @@ class Model:
             source = hub.download(source)
         pool = _native.Pool(threads)
         with (
-            open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles) as checkpoint,
+            open_checkpoint(
+                source, i2_s_layout=i2_s_layout, tiles=tiles, mapped=mmap
+            ) as checkpoint,
             ThreadPoolExecutor(1) as beside,
         ):
             tokenizer = beside.submit(_tokenizer, checkpoint, pre_tokenizer)
@@ -109,6 +115,7 @@ class Model:
             if weights.strip_bytes:
                 release()
             self._tokenizer = tokenizer.result()
+            checkpoint.check_unchanged()
         self._engine = Engine(weights, pool, kind=kv, context=self._context)
         self._layers = make_layers(tensors)
         self._info = measure_model(
