@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import ModelConfig, config_from_gguf, config_from_hf, tensor_shapes
+from bitnet_lut.families import (
+    FAMILIES,
+    ModelConfig,
+    config_from_gguf,
+    config_from_hf,
+    tensor_shapes,
+)
 from bitnet_lut.formats import gguf
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.gguf_writer import GGUFWriter
@@ -261,6 +267,43 @@ def test_wrong_gguf_keys_are_named(from_gguf, key, value, fault):
 def test_wrong_general_keys_are_named(from_gguf, key, value, fault):
     with pytest.raises(FormatError, match=fault):
         from_gguf(**{key: value})
+
+
+# Both ways
+
+
+def config_for(family, **changes):
+    values = vars(BITNET if family.sub_norms else LLAMA) | {"qkv_bias": family.qkv_bias, **changes}
+    return ModelConfig(**values | {"architecture": family.name, "rope_kind": family.gguf_rope})
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("head_dim", [64, 32])
+def test_what_a_family_writes_it_reads(tmp_path, family, head_dim):
+    config = config_for(family, head_dim=head_dim, rope_dim=head_dim, activation="relu2", name="x")
+    names = [
+        name for name in tensor_shapes(config) if name in ("output.weight", "blk.0.attn_q.bias")
+    ]
+    rows = [(name, (1,), 0, 4) for name in names]
+    with GGUFWriter(tmp_path / "x.gguf", family.gguf_metadata(config), rows) as writer:
+        for name in names:
+            writer.write(name, bytes(4))
+    with GGUFFile(tmp_path / "x.gguf") as file:
+        assert plain(config_from_gguf(file)) == plain(config)
+        assert config_from_gguf(file).name == "x"
+    settings = json.loads(json.dumps(family.hf_settings(config)))
+    expected = changed(config, rope_kind="neox")
+    if family.hf_model_type is None:
+        settings.pop("model_type")
+    assert plain(config_from_hf(settings, "x/config.json")) == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_names_of_tensors_have_one_counterpart(family):
+    names = list(tensor_shapes(config_for(family, tied_head=False)))
+    hf_names = [family.hf_name(name) for name in names]
+    assert len(set(hf_names)) == len(names)
+    assert [family.gguf_name(name) for name in hf_names] == names
 
 
 # Hugging Face
