@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -107,17 +108,9 @@ def inspect_model(
     """
     name = os.fspath(source)
     odd: list[str] = []
-
-    def attempt(failure: str, read: Callable[[], _T]) -> _T | None:
-        try:
-            return read()
-        except FormatError as error:
-            odd.append(f"{failure}: {str(error).removeprefix(f'{name}: ')}")
-            return None
-
+    attempt = partial(_attempt, name, odd)
     checkpoint = attempt(
-        "it cannot be run",
-        lambda: open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles),
+        "it cannot be run", lambda: open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles)
     )
     no_vocabulary = "its vocabulary cannot be used"
     if Path(source).is_dir():
@@ -129,18 +122,9 @@ def inspect_model(
             odd += _oddities_of_gguf(file, tensors, checkpoint)
         tokenizer = attempt(no_vocabulary, lambda: Tokenizer.from_gguf(metadata, name=name))
         odd += _oddities_of_vocabulary(metadata, tokenizer)
-    ternary: list[TernaryStatistics] = []
-    digest = None
-    if checkpoint is not None:
-        faults: dict[str, list[str]] = {}
-        hashed = TernaryHash(checkpoint.config)
-        with checkpoint:
-            ternary = list(_statistics(checkpoint, hashed, faults, progress))
-        digest = hashed.hexdigest()
-        if metadata.get(TERNARY_HASH_KEY, digest) != digest:
-            odd.append("its ternary weights do not have the hash that its conversion wrote")
-        odd += _oddities_of_scales(ternary, checkpoint.config)
-        odd += [f"{fault}: {_some(names)}" for fault, names in faults.items()]
+    ternary, digest = ([], None) if checkpoint is None else _weights(checkpoint, odd, progress)
+    if metadata.get(TERNARY_HASH_KEY, digest) != digest and checkpoint is not None:
+        odd.append("its ternary weights do not have the hash that its conversion wrote")
     return Inspection(
         name=name,
         container=container,
@@ -152,6 +136,28 @@ def inspect_model(
         ternary_sha256=digest,
         odd=tuple(odd),
     )
+
+
+def _attempt(name: str, odd: list[str], failure: str, read: Callable[[], _T]) -> _T | None:
+    """The result of *read*; None, with the reason in *odd*, if it raises FormatError."""
+    try:
+        return read()
+    except FormatError as error:
+        odd.append(f"{failure}: {str(error).removeprefix(f'{name}: ')}")
+        return None
+
+
+def _weights(
+    checkpoint: Checkpoint, odd: list[str], progress: Callable[[int, int], None]
+) -> tuple[list[TernaryStatistics], str | None]:
+    """Statistics and hash of the ternary weights; what is odd about any weights goes into *odd*."""
+    faults: dict[str, list[str]] = {}
+    hashed = TernaryHash(checkpoint.config)
+    with checkpoint:
+        ternary = list(_statistics(checkpoint, hashed, faults, progress))
+    odd += _oddities_of_scales(ternary, checkpoint.config)
+    odd += [f"{fault}: {_some(names)}" for fault, names in faults.items()]
+    return ternary, hashed.hexdigest()
 
 
 _Container = tuple[str, Mapping[str, object], list[StoredTensor]]

@@ -111,29 +111,23 @@ def decoder_fields(
             "attention.head_count_kv",
             "num_key_value_heads",
             "count",
-            lambda file: file.values["head_count"],
+            _like("head_count"),
         ),
         Field("head_dim", "attention.key_length", "head_dim", "count", _even_share, _uneven_heads),
         Field(
-            "head_dim",
-            "attention.value_length",
-            None,
-            "count",
-            lambda file: file.values["head_dim"],
-            _uneven_heads,
+            "head_dim", "attention.value_length", None, "count", _like("head_dim"), _uneven_heads
         ),
-        Field(
-            "rope_dim",
-            "rope.dimension_count",
-            None,
-            "count",
-            lambda file: file.values["head_dim"],
-        ),
+        Field("rope_dim", "rope.dimension_count", None, "count", _like("head_dim")),
         Field("rope_theta", "rope.freq_base", "rope_theta", "real", rope_theta),
         Field("rms_eps", "attention.layer_norm_rms_epsilon", "rms_norm_eps", "real"),
         Field("activation", "hidden_activation", "hidden_act", "activation", activation),
         Field("tied_head", None, "tie_word_embeddings", "flag", False),
     )
+
+
+def _like(attribute: str) -> Callable[[Reading], Any]:
+    """Default to the value of another field."""
+    return lambda file: file.values[attribute]
 
 
 def _even_share(file: Reading) -> int:
