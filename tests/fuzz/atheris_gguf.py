@@ -1,6 +1,6 @@
 """Fuzzing of all that reads a GGUF file; not run by pytest and in need of the package ``atheris``.
 
-python tests/fuzz_gguf.py CORPUS [libFuzzer options such as -max_total_time=600]
+python tests/fuzz/atheris_gguf.py CORPUS [libFuzzer options such as -max_total_time=600]
 
 CORPUS is a folder; if it is empty, the headers of the reference data's files are put there.
 """
@@ -9,7 +9,9 @@ import contextlib
 import sys
 from pathlib import Path
 
-from golden_data import GOLDEN
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from golden_data import GOLDEN  # noqa: E402
 
 # Where the reader cannot say how long a header is, because the file is damaged.
 DAMAGED_HEADER = 3200

@@ -1,0 +1,190 @@
+"""What is fuzzed: each target takes bytes of a stranger, and may raise FormatError alone."""
+
+import atexit
+import json
+import os
+import random
+import shutil
+import struct
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mutate import Mutate, mutate_bytes, mutate_json
+
+from bitnet_lut import _native
+from bitnet_lut.checkpoint import open_checkpoint
+from bitnet_lut.checkpoint.base import Checkpoint
+from bitnet_lut.errors import FormatError
+from bitnet_lut.families import config_from_hf, tensor_shapes
+from bitnet_lut.formats.safetensors import SafetensorsFile, open_folder, parse_json
+from bitnet_lut.runtime.choose import read_measurements
+from bitnet_lut.text.tokenizer import Tokenizer
+
+CORPUS = Path(__file__).with_name("corpus")
+_MEMORY = Path("/dev/shm")
+_WORK = Path(tempfile.mkdtemp(prefix="bitnet_lut-fuzz-", dir=_MEMORY if _MEMORY.is_dir() else None))
+atexit.register(shutil.rmtree, _WORK, ignore_errors=True)
+_TEXTS = ("", "ab", " a<s>b\u2581\u0120 12", "\0\U0001f642e\u0301")
+_SHARDS = ("one.safetensors", "two-00001-of-2.safetensors")
+_MOST_BLOCKS = 4  # a config may ask for 1024, each of which takes time
+
+
+@dataclass(frozen=True)
+class Target:
+    """execute: what the bytes are given to. mutate: how they are changed. seeds: to begin with."""
+
+    execute: Callable[[bytes], None]
+    mutate: Mutate
+    seeds: Sequence[bytes]
+
+
+def _seeds(name: str) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
+
+
+def _folder(name: str) -> Path:
+    folder = _WORK / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _read_all(checkpoint: Checkpoint) -> None:
+    if checkpoint.config.block_count > _MOST_BLOCKS:
+        return
+    for name, shape in tensor_shapes(checkpoint.config).items():
+        with suppress(FormatError):
+            if len(shape) == 1:
+                checkpoint.vector(name)
+                continue
+            checkpoint.matrix(name)
+            stored = checkpoint.stored(name)
+            if stored is not None:
+                stored[1:3]
+
+
+# Hugging Face folders
+
+
+def _safetensors(data: bytes) -> None:
+    path = _folder("safetensors") / "x.safetensors"
+    path.write_bytes(data)
+    for mapped in (False, True):
+        file = SafetensorsFile(path, mapped=mapped)
+        for name in file.tensors:
+            file.array(name)
+
+
+def _mutate_safetensors(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
+    """Mostly the header alone, with the right number in front of it."""
+    if rng.random() < 0.2:
+        return mutate_bytes(data, rng, others)
+    end = 8 + struct.unpack("<Q", data[:8])[0]
+    headers = [one[8 : 8 + struct.unpack("<Q", one[:8])[0]] for one in others]
+    header = mutate_json(data[8:end], rng, headers)
+    return struct.pack("<Q", len(header)) + header + data[end:]
+
+
+def _index(data: bytes) -> None:
+    folder = _folder("index")
+    for name, shard in zip(_SHARDS, _seeds("safetensors"), strict=True):
+        if not (folder / name).exists():
+            (folder / name).write_bytes(shard)
+    (folder / "model.safetensors.index.json").write_bytes(data)
+    open_folder(folder)
+
+
+def _config(data: bytes) -> None:
+    config = config_from_hf(parse_json(data, "config.json"), "config.json")
+    if config.block_count <= _MOST_BLOCKS:
+        tensor_shapes(config)
+
+
+def _checkpoint(data: bytes) -> None:
+    """A config.json, and behind it as many bytes of safetensors as are left."""
+    folder = _folder("checkpoint")
+    end = data.find(b"\n")
+    (folder / "config.json").write_bytes(data[:end])
+    (folder / "model.safetensors").write_bytes(data[end + 1 :])
+    with open_checkpoint(folder) as checkpoint:
+        _read_all(checkpoint)
+
+
+def _mutate_checkpoint(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
+    config, _, file = data.partition(b"\n")
+    parts = [other.partition(b"\n") for other in others]
+    if rng.random() < 0.5:
+        config = mutate_json(config, rng, [part[0] for part in parts]).replace(b"\n", b" ")
+    else:
+        file = _mutate_safetensors(file, rng, [part[2] for part in parts])
+    return config + b"\n" + file
+
+
+def _tokenizer(data: bytes) -> None:
+    folder = _folder("tokenizer")
+    (folder / "tokenizer.json").write_bytes(data)
+    (folder / "config.json").write_text('{"bos_token_id": 0}')
+    tokenizer = Tokenizer.from_folder(folder)
+    for text in _TEXTS:
+        with suppress(ValueError):
+            tokenizer.decode(tokenizer.encode(text))
+            tokenizer.encode(text, special=False)
+
+
+def _tokenizer_configs(data: bytes) -> None:
+    """The files beside a tokenizer.json, which name BOS and EOS: an object of them."""
+    folder = _folder("tokenizer_configs")
+    if not (folder / "tokenizer.json").exists():
+        (folder / "tokenizer.json").write_bytes(_seeds("tokenizer")[0])
+    files: Any = None
+    with suppress(ValueError, RecursionError):
+        files = json.loads(data)
+    for name in ("tokenizer_config.json", "generation_config.json", "config.json"):
+        inside = files.get(name) if isinstance(files, dict) else files
+        (folder / name).write_text(json.dumps(inside))
+    Tokenizer.from_folder(folder)
+
+
+# Native files
+
+
+def _native_file(data: bytes) -> None:
+    """All that reads a file of tl5 and strips, and a step of the engine with it."""
+    with open_checkpoint(data) as checkpoint:
+        _read_all(checkpoint)
+        names = [*checkpoint.layouts, *checkpoint.strips]
+        tensors = checkpoint.tensors(as_packed=names)
+        if checkpoint.config.vocab_size > 1000 or checkpoint.config.block_count > _MOST_BLOCKS:
+            return
+        _native.Weights(checkpoint.config, tensors, isa="scalar", threads=1)
+
+
+# The user's cache
+
+
+def _measurements(data: bytes) -> None:
+    folder = _folder("cache")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    file = folder / "bitnet_lut" / "kernels.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for machine in read_measurements().values():
+            assert all(isinstance(kernel, str) for kernel in machine.values())
+
+
+TARGETS = {
+    "safetensors": Target(_safetensors, _mutate_safetensors, _seeds("safetensors")),
+    "index": Target(_index, mutate_json, _seeds("index")),
+    "config": Target(_config, mutate_json, _seeds("config")),
+    "checkpoint": Target(_checkpoint, _mutate_checkpoint, _seeds("checkpoint")),
+    "tokenizer": Target(_tokenizer, mutate_json, _seeds("tokenizer")),
+    "tokenizer_configs": Target(_tokenizer_configs, mutate_json, _seeds("tokenizer_configs")),
+    "native": Target(_native_file, mutate_bytes, _seeds("native")),
+    "measurements": Target(_measurements, mutate_json, _seeds("measurements")),
+}
