@@ -118,6 +118,8 @@ def test_unsupported_and_damaged_folders_are_refused(folder):
     refused(r"config\.json: eos_token '<end>' is not a token")
     (folder / "config.json").write_text("[1]")
     refused(r"config\.json is not a JSON object")
+    (folder / "config.json").write_text(r'{"eos_token": "\ud800"}')
+    refused(r"config\.json is not valid JSON: .*surrogates not allowed")
     (folder / "config.json").write_text("{")
     refused(r"config\.json is not valid JSON")
     (folder / "config.json").write_bytes(b"\xff")

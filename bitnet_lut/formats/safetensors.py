@@ -195,9 +195,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: bytes | str, what: str) -> dict[str, Any]:
-    """Parse a JSON object; FormatError, opened by what, for anything else or a repeated key."""
+    """Parse a JSON object in UTF-8.
+
+    Raises FormatError, opened by *what*, for anything else, for a repeated key, and for an escape
+    of half a character, as \\ud800.
+    """
     try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         value = json.loads(text, object_pairs_hook=_unique)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{what} is not valid JSON: {str(error)[:200]}") from None
     if not isinstance(value, dict):

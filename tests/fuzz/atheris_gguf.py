@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from golden_data import GOLDEN  # noqa: E402
+from golden_data import GOLDEN
 
 # Where the reader cannot say how long a header is, because the file is damaged.
 DAMAGED_HEADER = 3200
