@@ -5,32 +5,32 @@
 >>> model.generate("The capital of France is", max_tokens=8).text
 """
 
-from pathlib import Path
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-try:
-    from bitnet_lut import _native as _native
-except ImportError:
-    _here = Path(__file__).parent
-    if any(_here.glob("_native*.so")) or any(_here.glob("_native*.pyd")):
-        raise
+if find_spec("bitnet_lut._native") is None:
     raise ImportError(
-        f"{_here} is the source folder of bitnet_lut, without its compiled module: start Python in "
-        "another folder to import the installed package, or compile here with "
+        f"{__path__[0]} is the source folder of bitnet_lut, without its compiled module: start "
+        "Python in another folder to import the installed package, or compile here with "
         "'pip install -e .'"
-    ) from None
+    )
 
-from bitnet_lut.errors import FormatError, NumericsError
-from bitnet_lut.families import ModelConfig
-from bitnet_lut.model import Model
-from bitnet_lut.runtime.cpu import CpuInfo, cpu_info
-from bitnet_lut.runtime.generation import Generation, Timings
-from bitnet_lut.runtime.info import ModelInfo
-from bitnet_lut.runtime.layers import Layer, Linear
-from bitnet_lut.runtime.logprobs import TokenLogprob
-from bitnet_lut.runtime.sampling import Sampling
-from bitnet_lut.runtime.session import Session, SessionBatch
-from bitnet_lut.runtime.stream import TextStream
-from bitnet_lut.text.tokenizer import StreamDecoder, Tokenizer
+if TYPE_CHECKING:
+    from bitnet_lut.errors import FormatError, NumericsError
+    from bitnet_lut.families import ModelConfig
+    from bitnet_lut.model import Model
+    from bitnet_lut.runtime.cpu import CpuInfo, cpu_info
+    from bitnet_lut.runtime.generation import Generation, Timings
+    from bitnet_lut.runtime.info import ModelInfo
+    from bitnet_lut.runtime.layers import Layer, Linear
+    from bitnet_lut.runtime.logprobs import TokenLogprob
+    from bitnet_lut.runtime.sampling import Sampling
+    from bitnet_lut.runtime.session import Session, SessionBatch
+    from bitnet_lut.runtime.stream import TextStream
+    from bitnet_lut.text.tokenizer import StreamDecoder, Tokenizer
+
+    __version__: str
 
 __all__ = [
     "CpuInfo",
@@ -54,10 +54,35 @@ __all__ = [
     "cpu_info",
 ]
 
+# A name is imported at its first use, so that the command line and submodules start at once.
+_MODULES = {
+    "bitnet_lut.errors": ("FormatError", "NumericsError"),
+    "bitnet_lut.families": ("ModelConfig",),
+    "bitnet_lut.model": ("Model",),
+    "bitnet_lut.runtime.cpu": ("CpuInfo", "cpu_info"),
+    "bitnet_lut.runtime.generation": ("Generation", "Timings"),
+    "bitnet_lut.runtime.info": ("ModelInfo",),
+    "bitnet_lut.runtime.layers": ("Layer", "Linear"),
+    "bitnet_lut.runtime.logprobs": ("TokenLogprob",),
+    "bitnet_lut.runtime.sampling": ("Sampling",),
+    "bitnet_lut.runtime.session": ("Session", "SessionBatch"),
+    "bitnet_lut.runtime.stream": ("TextStream",),
+    "bitnet_lut.text.tokenizer": ("StreamDecoder", "Tokenizer"),
+}
 
-def __getattr__(name: str) -> str:
-    if name == "__version__":
-        from importlib.metadata import version  # slow to import, and rarely needed
+if not TYPE_CHECKING:  # which would take any name for one of the package
 
-        return version("bitnet_lut")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from importlib.metadata import version  # slow to import, and rarely needed
+
+            return version("bitnet_lut")
+        for module, names in _MODULES.items():
+            if name in names:
+                globals()[name] = getattr(import_module(module), name)
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

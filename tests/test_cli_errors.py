@@ -102,6 +102,23 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "bitnet-lut: interrupted\n")
 
 
+@pytest.mark.parametrize("module", ["numpy", "argparse", "bitnet_lut.model"])
+def test_ctrl_c_while_modules_are_imported_is_one_line(module):
+    """Ctrl-C in the first moments meets an import; here at the very import of a module."""
+    script = (
+        "import runpy, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: raise KeyboardInterrupt\n"
+        "sys.modules.pop('argparse', None)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "sys.argv = ['bitnet-lut', 'run', 'The']\n"
+        "runpy.run_module('bitnet_lut', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True)
+    assert (done.returncode, done.stderr) == (130, b"bitnet-lut: interrupted\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_output_that_cannot_be_written_is_one_line():
     with Path("/dev/full").open("wb") as full:

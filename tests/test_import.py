@@ -1,5 +1,6 @@
 """What an import loads, and what it says where it cannot work."""
 
+import ast
 import json
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ import pytest
 
 import bitnet_lut
 
+FOLDER = Path(bitnet_lut.__file__).parent
+PUBLIC = {*bitnet_lut.__all__}
+ABOVE = {"__main__", "cli", "server"}  # which may use the public names
 # Parts that a program which only generates text does not need.
 _NOT_AT_IMPORT = {
     "bitnet_lut.bench",
@@ -51,9 +55,15 @@ def loaded_by(program: str) -> set[str]:
 
 
 def test_the_package_loads_what_it_needs() -> None:
-    found = loaded_by("import bitnet_lut")
+    found = loaded_by("from bitnet_lut import Model")
     assert "bitnet_lut.model" in found
     assert not found & _NOT_AT_IMPORT
+
+
+def test_names_are_imported_at_their_first_use() -> None:
+    """So that a command of the command line begins at once."""
+    found = loaded_by("import bitnet_lut")
+    assert not [name for name in found if name.startswith("bitnet_lut.")]
 
 
 def test_a_model_loads_what_it_needs() -> None:
@@ -66,6 +76,7 @@ def test_a_model_loads_what_it_needs() -> None:
 
 
 def test_every_public_name_is_there() -> None:
+    assert set(bitnet_lut.__all__) <= set(dir(bitnet_lut))
     for name in bitnet_lut.__all__:
         assert getattr(bitnet_lut, name).__doc__
     assert bitnet_lut.__version__.count(".") == 2
@@ -94,3 +105,23 @@ def test_python_in_the_source_folder_says_so(tmp_path: Path) -> None:
         assert last.startswith("ImportError: ")
         assert "is the source folder of bitnet_lut, without its compiled module" in last
         assert "circular" not in done.stderr
+
+
+def imported_from_the_package(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        name.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "bitnet_lut"
+        for name in node.names
+    }
+
+
+def test_no_part_imports_public_names_from_the_package_above_it():
+    found = {
+        str(path.relative_to(FOLDER)): names
+        for path in FOLDER.rglob("*.py")
+        if path.relative_to(FOLDER).with_suffix("").parts[0] not in ABOVE
+        if (names := imported_from_the_package(path) & PUBLIC)
+    }
+    assert not found
