@@ -58,7 +58,7 @@ class Tokenizer:
 
         name: the file, for errors.
         pre: "auto" takes the file's ``tokenizer.ggml.pre``, or where that is missing "llama-bpe" if
-            BOS is <|begin_of_text|> and else "default". A key of ``vocabulary.PRE_TOKENIZERS``
+            BOS is ``<|begin_of_text|>`` and else "default". A key of ``vocabulary.PRE_TOKENIZERS``
             overrides the file: "default" gives the ids of bitnet.cpp and llama.cpp for the official
             BitNet b1.58 2B4T file, "falcon3-bitnet.cpp" those of bitnet.cpp for Falcon3.
         Raises FormatError for keys that are missing, unsupported or contradict each other, and
