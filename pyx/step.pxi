@@ -124,15 +124,18 @@ cdef class Workspace:
                 raise ValueError(f"token {t} is {ids[t]}, the vocabulary has {m.vocab} ids")
         return caches, lengths, joined
 
-    cdef int _check_outputs(self, int64_t n, wanted, float[:, ::1] logits, float[:, :, ::1] hidden) except -1:
+    cdef int _check_outputs(self, int64_t n, const int64_t[::1] wanted, float[:, ::1] logits,
+                            float[:, :, ::1] hidden) except -1:
         cdef bl_model *m = &self.weights.model
-        cdef int64_t count = 0 if logits is None else logits.shape[0]
-        if len(wanted) != count:
-            raise ValueError(f"{len(wanted)} rows are wanted, logits has {count}")
+        cdef int64_t count = 0 if logits is None else logits.shape[0], last = -1, i
+        if wanted.shape[0] != count:
+            raise ValueError(f"{wanted.shape[0]} rows are wanted, logits has {count}")
         if count and logits.shape[1] != m.vocab:
             raise ValueError(f"logits is {count} x {logits.shape[1]}, expected {count} x {m.vocab}")
-        if count and not (wanted.min() >= 0 and wanted.max() < n and (np.diff(wanted) > 0).all()):
-            raise ValueError(f"rows must ascend and be among the {n} tokens of the step")
+        for i in range(count):
+            if not last < wanted[i] < n:
+                raise ValueError(f"rows must ascend and be among the {n} tokens of the step")
+            last = wanted[i]
         if hidden is not None and (hidden.shape[0] != m.layers + 1 or hidden.shape[1] != n or
                                    hidden.shape[2] != m.embedding):
             raise ValueError(f"hidden is {hidden.shape[0]} x {hidden.shape[1]} x {hidden.shape[2]}, expected "

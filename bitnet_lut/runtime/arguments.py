@@ -29,6 +29,11 @@ def int32_ids(ids: Any) -> NDArray[np.int32]:
     Raises TypeError for anything but a sequence of whole numbers, ValueError for one that does not
     fit 32 bits.
     """
+    if type(ids) in (list, tuple) and set(map(type, ids)) == {int}:  # the usual case, at once
+        try:
+            return np.array(ids, np.int32)
+        except OverflowError:
+            raise ValueError("ids hold a number that is outside any vocabulary") from None
     if not hasattr(ids, "__array__"):
         if not isinstance(ids, Sequence) or isinstance(ids, str | bytes | bytearray | memoryview):
             raise TypeError(f"ids must be a sequence of whole numbers, not {type(ids).__name__}")
@@ -39,8 +44,6 @@ def int32_ids(ids: Any) -> NDArray[np.int32]:
     except ValueError:  # lists of different lengths
         raise TypeError("ids must be one sequence of whole numbers, not several") from None
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        if array.dtype == object and all(isinstance(id, int) for id in array.flat):
-            raise ValueError("ids hold a number that is outside any vocabulary")
         what = f"{array.dtype} of shape {array.shape}"
         raise TypeError(f"ids must be a sequence of whole numbers, not {what}")
     if array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:

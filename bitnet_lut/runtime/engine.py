@@ -103,7 +103,7 @@ class Engine:
         Waits while another thread steps this model.
         """
         weights = self.weights
-        context = max(cache.context for cache, _ in chunks)
+        context = max([cache.context for cache, _ in chunks])
         with self._lock:
             workspace = self._workspace
             if workspace is None or workspace.context < context:

@@ -189,10 +189,10 @@ class Scheduler:
             return
         start = time.perf_counter()
         ids = [np.array(one.chunk.ids, np.int32) for one in planned]
-        counts = [one.chunk.rows for one in planned]
-        logits = self._room(sum(counts))
+        rows = _rows(planned)
+        logits = self._room(len(rows))
         chunks = [(one.cache, some) for one, some in zip(planned, ids, strict=True)]
-        finite = self._engine.step(chunks, _rows(ids, counts), logits)
+        finite = self._engine.step(chunks, rows, logits).tolist()
         seconds = time.perf_counter() - start if len(self._running) == 1 else None
         at = 0
         for (run, cache, chunk), some, is_finite in zip(planned, ids, finite, strict=True):
@@ -263,11 +263,11 @@ class Scheduler:
         return self._logits[:rows]
 
 
-def _rows(ids: list[NDArray[np.int32]], counts: list[int]) -> NDArray[np.int64]:
+def _rows(planned: list[_Planned]) -> NDArray[np.int64]:
     """The numbers of the tokens whose logits are wanted: of each chunk the last ones."""
     found: list[int] = []
     end = 0
-    for chunk, count in zip(ids, counts, strict=True):
-        end += len(chunk)
-        found.extend(range(end - count, end))
+    for one in planned:
+        end += len(one.chunk.ids)
+        found.extend(range(end - one.chunk.rows, end))
     return np.array(found, np.int64)
