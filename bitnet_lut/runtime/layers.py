@@ -55,7 +55,7 @@ class Layer:
 
 
 def make_layers(tensors: Mapping[str, Tensor]) -> tuple[Layer, ...]:
-    """View the linear layers among tensors that are named as in GGUF."""
+    """View the linear layers among *tensors*, which have their GGUF names."""
     found: dict[int, dict[str, Linear]] = {}
     for name, tensor in tensors.items():
         if not (match := _NAME.fullmatch(name)):

@@ -26,7 +26,7 @@ _LINE = 64  # every matrix starts at a cache line
 def pack_matrix(
     matrix: TernaryMatrix, kernel: Cell, *, out: NDArray[np.uint8] | None = None
 ) -> PackedMatrix:
-    """Bring a matrix into the layout of *kernel*, in *out* if given, uint8 (packed bytes,).
+    """Pack a matrix into the layout of *kernel*; *out*: where to, uint8 (packed bytes,).
 
     Raises ValueError if it holds code 3, which only i2_s can.
     """
@@ -35,16 +35,18 @@ def pack_matrix(
 
 
 def unpack_matrix(matrix: PackedMatrix) -> TernaryMatrix:
-    """Bring a matrix back from the layout of its kernel."""
+    """Unpack a matrix from the layout of its kernel."""
     kernel = Cell(matrix.kernel, isa="scalar")
     canonical = kernel.unpack(matrix.packed, matrix.rows, matrix.cols)
     return TernaryMatrix(matrix.rows, matrix.cols, canonical, matrix.scale)
 
 
 def suited(layouts: Mapping[str, str], kernels: Mapping[str, str]) -> set[str]:
-    """Which linear layers of a file, {name: kernel}, are used in the layout they are in.
+    """Linear layers of a file that need not be packed again.
 
-    Those of a group of INPUT_GROUPS are if it is the layout of that group's kernel in *kernels*.
+    layouts: {name of a layer: kernel whose layout the file holds it in}. kernels: {group: kernel}.
+    The layers of a group of INPUT_GROUPS are used as they are if all of them have the layout of the
+    group's kernel.
     """
     found: set[str] = set()
     for group, names in _grouped(layouts).items():
@@ -62,7 +64,7 @@ def pack_tensors(
     threads: int,
     release: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
-    """Pack the linear layers of a model, *threads* at a time, into memory of huge pages.
+    """Pack the linear layers of a model, *threads* at a time, into huge pages.
 
     kernels: name of the kernel of each of INPUT_GROUPS. A group in which a matrix holds code 3, or
     that is packed already, stays as it is. release: called now and then to hand back the pages of
@@ -98,7 +100,7 @@ def _wanted(tensors: Mapping[str, Tensor], kernels: Mapping[str, str]) -> dict[s
 
 
 def _grouped(names: Iterable[str]) -> dict[str, list[str]]:
-    """Those of *names* that are linear layers, by block and group: {"blk.0.attn_qkv": names}."""
+    """Sort the linear layers among *names* by block and group: {"blk.0.attn_qkv": names}."""
     groups: dict[str, list[str]] = {}
     for name in names:
         block, _, linear = name.removesuffix(".weight").rpartition(".")

@@ -1,8 +1,8 @@
-"""Guessing the next tokens from what was already said, and how many guesses are worth checking.
+"""Guesses of the next tokens from the text so far, and how many of them are worth checking.
 
-A session checks several guessed tokens in one step for less than as many steps would take. What it
-rejects is time lost, so guesses are made only where the recent ones and the measured times promise
-a gain, and never more of them than earlier gains can pay for.
+One step checks several guessed tokens in less time than as many steps would take. Rejected guesses
+are lost time, so guesses are made only where recent ones and measured times promise a gain, and
+never more of them than earlier gains can pay for.
 """
 
 import math
@@ -22,7 +22,7 @@ _RATE_MEMORY = 1 / 8
 # A further token in a step, as a share of a step of one, until it was measured.
 _FIRST_COST = 0.5
 _UP, _DOWN = 1 / 4, 1 / 2  # how fast a cost follows: disturbances are upwards
-_FORGET = 16  # steps of one token in a row after which the costs are tried anew
+_FORGET = 16  # steps of one token in a row after which costs are measured again
 _SURE = 3  # steps of one token before their time is believed
 _RISE = 1.05  # by how much that time may grow in a step
 _STALE = 48  # steps of several tokens in a row after which that time is measured again
@@ -34,7 +34,7 @@ _CREDIT = 0.01
 
 
 class Speculation:
-    """Guesses what follows in one growing text, and learns from what did follow.
+    """Guesses how one growing text goes on, and learns from how it did.
 
     Guesses continue a place in the text that its end repeats: the one followed so far, which is
     the longest match, or after a miss the last one with the same three tokens. A token costs the
@@ -64,7 +64,7 @@ class Speculation:
         return (piece * -(-length // len(piece)))[:length]
 
     def learn(self, ids: Sequence[int]) -> None:
-        """Append what did follow."""
+        """Append the tokens that followed."""
         for id in ids:
             if self._place >= 0:
                 kind = self._kind(0)
@@ -73,9 +73,9 @@ class Speculation:
             self._follow(id)
 
     def time(self, n: int, gained: int, seconds: float) -> bool:
-        """Take note that a step of *n* tokens took *seconds* and led to *gained* tokens.
+        """Note that a step of *n* tokens took *seconds* and led to *gained* tokens.
 
-        Returns False once steps are so short that guessing itself is too dear: then stop it.
+        Returns False once steps are so short that guessing costs more than it saves.
         """
         self._costs.learn(n, gained, seconds)
         return not self._costs.too_short
@@ -136,7 +136,7 @@ class _Costs:
         return math.inf if stale or self._singles < _SURE else self._costs[n]
 
     def learn(self, n: int, gained: int, seconds: float) -> None:
-        """Take note that a step of *n* tokens took *seconds* and led to *gained* tokens."""
+        """Note that a step of *n* tokens took *seconds* and led to *gained* tokens."""
         several = n > 1
         self._run = self._run + 1 if several == self._several else 1
         self._several = several
@@ -151,7 +151,7 @@ class _Costs:
             self._forget()
 
     def _learn_single(self, seconds: float) -> None:
-        """Follow the least times: disturbances add to them, and too long ones flatter drafts."""
+        """Follow the shortest times: others only add to them, and long ones flatter drafts."""
         self._singles += 1
         if self._singles <= _SURE:
             self._single = min(self._single, seconds)
