@@ -16,6 +16,8 @@ EXECUTIONS = {
     "tokenizer": 1000,
     "tokenizer_configs": 500,
     "native": 500,
+    "template": 300,
+    "schema": 300,
     "measurements": 3000,
 }
 

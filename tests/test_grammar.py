@@ -447,3 +447,18 @@ def test_two_types_of_one_name():
 
     with pytest.raises(TypeError, match="two types are called Point"):
         typed.schema_of(tuple[globals()["Point"], Point])
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "\ud800"])
+def test_schemas_with_what_json_cannot_hold(value):
+    with pytest.raises(GrammarError, match="cannot be written as JSON"):
+        GRAMMARS.compile({"const": value})
+
+
+@pytest.mark.parametrize("value", [-(2**63), -(2**63) + 1, -(2**63) + 511])
+def test_numbers_over_which_the_library_ends_the_process(value):
+    lark = Lark(f'start: %json {{"const": {value}}}')
+    for wanted in ({"const": value}, {**OBJECT, "properties": {"x": {"enum": [1, value]}}}, lark):
+        with pytest.raises(GrammarError, match="within a thousand of -2\\^63 are not supported"):
+            GRAMMARS.compile(wanted)
+    assert GRAMMARS.compile({"const": -(2**62)})

@@ -97,25 +97,25 @@ class InputFile:
             self.close()
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
+def read_bytes(path: str | os.PathLike[str], most: int = _MOST_BYTES) -> bytes:
     """All bytes of a small regular file, as of a config.
 
-    Raises FormatError if it is not a regular file or has more than 256 MiB, and OSError if it
+    Raises FormatError if it is not a regular file or has more than *most* bytes, and OSError if it
     cannot be read.
     """
     file = InputFile(path)
     try:
-        if file.size > _MOST_BYTES:
-            raise FormatError(f"{file.name}: {file.size} bytes are too many for such a file")
+        if file.size > most:
+            raise FormatError(f"{file.name}: {file.size} bytes, more than the {most} supported")
         return file.read(0, file.size).tobytes()
     finally:
         file.close()
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
+def read_text(path: str | os.PathLike[str], most: int = _MOST_BYTES) -> str:
     """The text of a small file in UTF-8; raises what `read_bytes` does, and FormatError."""
     try:
-        return read_bytes(path).decode()
+        return read_bytes(path, most).decode()
     except UnicodeDecodeError as error:
         raise FormatError(f"{os.fspath(path)}: not UTF-8 at byte {error.start}") from None
 

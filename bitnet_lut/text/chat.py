@@ -5,7 +5,6 @@ like a control token: it is hidden from the template behind characters that no m
 encoded as text.
 """
 
-import json
 import os
 import re
 import warnings
@@ -15,6 +14,8 @@ from reprlib import repr as quote
 from typing import TYPE_CHECKING, Any, Self
 
 from bitnet_lut.errors import FormatError
+from bitnet_lut.formats.input import read_text
+from bitnet_lut.formats.safetensors import read_json
 from bitnet_lut.text.default_templates import DEFAULTS, DefaultTemplate
 from bitnet_lut.text.messages import Message, check_messages, plain
 from bitnet_lut.text.tokenizer import Tokenizer
@@ -88,9 +89,9 @@ class ChatTemplates:
         folder = Path(path)
         sources = _config_sources(folder / "tokenizer_config.json")
         for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
-            sources[file.stem] = _read(file)
+            sources[file.stem] = read_text(file, _LARGEST_FILE)
         if (folder / "chat_template.jinja").is_file():
-            sources["default"] = _read(folder / "chat_template.jinja")
+            sources["default"] = read_text(folder / "chat_template.jinja", _LARGEST_FILE)
         return cls(tokenizer, sources, architecture, name=str(folder))
 
     @property
@@ -279,12 +280,9 @@ def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
 def _config_sources(file: Path) -> dict[str, str]:
     """The templates in tokenizer_config.json."""
     try:
-        config = json.loads(file.read_bytes())
+        stated = read_json(file).get("chat_template")
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{file}: not JSON: {error}") from None
-    stated = config.get("chat_template") if isinstance(config, dict) else None
     if stated is None:
         return {}
     if isinstance(stated, str):
@@ -297,14 +295,3 @@ def _config_sources(file: Path) -> dict[str, str]:
             raise FormatError(f"{file}: chat_template is {quote(stated)}, not a text or named ones")
         sources[name] = source
     return sources
-
-
-def _read(file: Path) -> str:
-    with file.open("rb") as opened:
-        data = opened.read(_LARGEST_FILE + 1)
-    if len(data) > _LARGEST_FILE:
-        raise FormatError(f"{file}: more than {_LARGEST_FILE} bytes, too many for a chat template")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{file}: not UTF-8 at byte {error.start}") from None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bitnet_lut.errors import GrammarError
 from bitnet_lut.text import typed
+from bitnet_lut.text.guard import guarded
 from bitnet_lut.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["Constraint", "Grammar", "Grammars", "Lark", "Regex", "ResponseFormat"]
 
 _LONGEST = 2**20  # characters of a schema, regex or grammar
+# Over a constant that is about the least of 64-bit integers llguidance 1.9 ends the process.
+_DEADLY = re.compile(r"-9223372036854775\d{3}(?!\d)")
 _CACHED = 2**22  # characters of all grammars that are kept compiled
+_TOO_COMPLEX = "the response format became too complex to follow"
 _FORCED = 256  # most tokens that are forced at once
 _LIMITS = {"max_lexer_states": 50_000, "max_grammar_size": 200_000, "verbose_errors": False}
 # Small models that may write spaces between the tokens of JSON write them for ever.
@@ -83,9 +87,12 @@ class Grammars:
         something that is not a format; and ImportError without llguidance.
         """
         guide = _import()
-        source, parse = _source(guide, response_format)
+        with guarded("the response format cannot be followed", GrammarError):
+            source, parse = _source(guide, response_format)
         if len(source) > _LONGEST:
             raise GrammarError(f"the grammar has {len(source)} characters, at most {_LONGEST} fit")
+        if _DEADLY.search(source):
+            raise GrammarError("integers within a thousand of -2^63 are not supported")
         with self._lock:
             if source in self._compiled:
                 self._compiled.move_to_end(source)
@@ -94,10 +101,10 @@ class Grammars:
             return Grammar(self._compiled[source], self._tokenizer, parse)
 
     def _compile(self, guide: Any, source: str) -> "llguidance.LLMatcher":
-        if self._vocabulary is None:
-            self._vocabulary = _vocabulary(guide, self._tokenizer)
         limits = guide.LLParserLimits(**_LIMITS)
-        try:
+        with guarded("the response format cannot be followed", GrammarError):
+            if self._vocabulary is None:
+                self._vocabulary = _vocabulary(guide, self._tokenizer)
             matcher: llguidance.LLMatcher = guide.LLMatcher(
                 self._vocabulary, source, log_level=0, limits=limits
             )
@@ -107,11 +114,6 @@ class Grammars:
                 if trial.is_stopped() and not trial.is_accepting():
                     reason = trial.get_error() or "no text matches it"
                     raise GrammarError(f"the response format cannot be followed: {_brief(reason)}")
-        except BaseException as error:
-            # A panic in the library is no Exception.
-            if type(error).__name__ != "PanicException":
-                raise
-            raise GrammarError(f"the response format cannot be followed: {error}") from None
         problems = [matcher.get_error()] if matcher.is_error() else matcher.get_grammar_warnings()
         if problems:
             raise GrammarError(f"the response format cannot be followed: {_brief(problems[0])}")
@@ -168,7 +170,8 @@ class Constraint:
         Raises GrammarError if the library's limits are reached, which a very ambiguous grammar can
         do in the middle of a text.
         """
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        with guarded(_TOO_COMPLEX, GrammarError):
+            bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         self._check()
         mask = np.unpackbits(bits, bitorder="little", count=self._tokenizer.vocab_size)
         return mask.view(np.bool_)
@@ -181,7 +184,8 @@ class Constraint:
         if self._matcher.is_stopped():
             self._check()
             return [] if self._tokenizer.eos_id is None else [self._tokenizer.eos_id]
-        ids = self._matcher.compute_ff_tokens()[:_FORCED]
+        with guarded(_TOO_COMPLEX, GrammarError):
+            ids = self._matcher.compute_ff_tokens()[:_FORCED]
         self._check()
         return ids
 
@@ -189,7 +193,9 @@ class Constraint:
         """Note that *id* has come; ValueError if it is not allowed."""
         if id in self._tokenizer.eos_ids and self._matcher.is_stopped():
             return
-        if not self._matcher.consume_token(id):
+        with guarded(_TOO_COMPLEX, GrammarError):
+            taken = self._matcher.consume_token(id)
+        if not taken:
             raise ValueError(f"token {id} is not allowed here")
 
     def fork(self) -> "Constraint":
@@ -198,10 +204,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GrammarError(
-                "the response format became too complex to follow: "
-                f"{_brief(self._matcher.get_error())}"
-            )
+            raise GrammarError(f"{_TOO_COMPLEX}: {_brief(self._matcher.get_error())}")
 
 
 def _import() -> Any:
@@ -277,10 +280,10 @@ def _openai_schema(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _schema_source(guide: Any, schema: Mapping[str, Any]) -> str:
     try:
-        text = json.dumps(schema)
+        text = json.dumps(schema, allow_nan=False)
+        source: str = guide.LLMatcher.grammar_from_json_schema(text, overrides=_JSON_OPTIONS)
     except (TypeError, ValueError, RecursionError) as error:
         raise GrammarError(f"the JSON schema cannot be written as JSON: {error}") from None
-    source: str = guide.LLMatcher.grammar_from_json_schema(text, overrides=_JSON_OPTIONS)
     return source
 
 

@@ -1,8 +1,8 @@
-"""What stands between files and texts of strangers and the tokenizers library.
+"""What stands between files and texts of strangers and the tokenizers and llguidance libraries.
 
-The library raises bare ``Exception``, and its panics reach Python as a PanicException, which
-``except Exception`` does not catch. Some files make it allocate so much that the process
-ends, which nothing can catch: such files are refused before it sees them.
+They are written in Rust. Their panics reach Python as a PanicException, which
+``except Exception`` does not catch, and tokenizers raises bare ``Exception`` as well. Some files
+make it allocate so much that the process ends, which nothing can catch: they are refused before.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ _LISTS = ("normalizers", "pretokenizers", "processors", "decoders")
 
 @contextmanager
 def guarded(what: str, kind: type[ValueError] = FormatError) -> Iterator[None]:
-    """Raise *kind*, opened by *what*, for whatever the library raises inside."""
+    """Raise *kind*, opened by *what*, for whatever a library raises inside."""
     try:
         yield
     except BaseException as error:

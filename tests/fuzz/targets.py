@@ -11,18 +11,22 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mutate import Mutate, mutate_bytes, mutate_json
 
 from bitnet_lut import _native
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.checkpoint.base import Checkpoint
-from bitnet_lut.errors import FormatError
+from bitnet_lut.errors import FormatError, GrammarError
 from bitnet_lut.families import config_from_hf, tensor_shapes
 from bitnet_lut.formats.safetensors import SafetensorsFile, open_folder, parse_json
 from bitnet_lut.runtime.choose import read_measurements
+from bitnet_lut.text.grammar import Grammars
+from bitnet_lut.text.sandbox import BoundedTemplate
 from bitnet_lut.text.tokenizer import Tokenizer
 
 CORPUS = Path(__file__).with_name("corpus")
@@ -163,6 +167,52 @@ def _native_file(data: bytes) -> None:
         _native.Weights(checkpoint.config, tensors, isa="scalar", threads=1)
 
 
+# Templates of files, and formats of requests
+
+
+def _template(data: bytes) -> None:
+    template = BoundedTemplate(data.decode("utf-8", "replace"), "chat template")
+    chat = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "a\nb {{ x }}"},
+        {"role": "assistant", "content": ""},
+    ]
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    for more in ({}, {"tools": tools, "add_generation_prompt": True}):
+        with suppress(ValueError):  # the template fails
+            template.render({"messages": chat, "bos_token": "<s>", "eos_token": "</s>", **more})
+
+
+@cache
+def _grammars() -> tuple[Grammars, Tokenizer]:
+    folder = _folder("schema")
+    (folder / "tokenizer.json").write_bytes(_bytes_tokenizer())
+    (folder / "config.json").write_text('{"eos_token_id": 0}')
+    tokenizer = Tokenizer.from_folder(folder)
+    return Grammars(tokenizer), tokenizer
+
+
+def _bytes_tokenizer() -> bytes:
+    """A vocabulary of an end and the 95 printable bytes of ASCII, all but the space themselves."""
+    state = json.loads(_seeds("tokenizer")[0])
+    vocab = {"<s>": 0, "\u0120": 1} | {chr(33 + i): 2 + i for i in range(94)}
+    state["model"] |= {"vocab": vocab, "merges": []}
+    return json.dumps(state | {"post_processor": None}).encode()
+
+
+def _schema(data: bytes) -> None:
+    grammars, tokenizer = _grammars()
+    with suppress(GrammarError, TypeError):
+        grammar = grammars.compile(parse_json(data, "schema"))
+        constraint = grammar.start()
+        for _ in range(24):
+            ids = np.flatnonzero(constraint.allowed())
+            if not ids.size or int(ids[-1]) in tokenizer.eos_ids:
+                break
+            constraint.accept(int(ids[-1]))
+            constraint.forced()
+
+
 # The user's cache
 
 
@@ -186,5 +236,7 @@ TARGETS = {
     "tokenizer": Target(_tokenizer, mutate_json, _seeds("tokenizer")),
     "tokenizer_configs": Target(_tokenizer_configs, mutate_json, _seeds("tokenizer_configs")),
     "native": Target(_native_file, mutate_bytes, _seeds("native")),
+    "template": Target(_template, mutate_bytes, _seeds("template")),
+    "schema": Target(_schema, mutate_json, _seeds("schema")),
     "measurements": Target(_measurements, mutate_json, _seeds("measurements")),
 }
