@@ -294,10 +294,10 @@ def test_templates_of_a_folder(tmp_path, llama):
 @pytest.mark.parametrize(
     ("file", "content", "match"),
     [
-        ("tokenizer_config.json", "{", r"tokenizer_config\.json: not JSON"),
+        ("tokenizer_config.json", "{", r"tokenizer_config\.json is not valid JSON"),
         ("tokenizer_config.json", '{"chat_template": 1}', "chat_template is 1, not a text"),
         ("tokenizer_config.json", '{"chat_template": [{"name": "a"}]}', "not a text or named ones"),
-        ("chat_template.jinja", "x" * (2**20 + 1), "more than 1048576 bytes"),
+        ("chat_template.jinja", "x" * (2**20 + 1), "bytes, more than the 1048576 supported"),
         ("chat_template.jinja", b"\xff", "not UTF-8 at byte 0"),
     ],
 )
