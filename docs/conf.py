@@ -33,6 +33,8 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 default_role = "py:obj"
 
+# "<|name|>" would be a substitution.
+_CONTROL = re.compile(r"(?<!`)<\|(\w+)\|>")
 # A trailing underscore would make a name a link.
 _TRAILING = re.compile(r"(?<![`\w])([a-z]\w*)_(?![\w`])")
 # "name: text" or "name, other: text": how docstrings list arguments and attributes.
@@ -45,7 +47,8 @@ def list_arguments(app: Sphinx, what: str, name: str, obj: Any, options: Any, li
     found: list[str] = []
     for paragraph in "\n".join(lines).split("\n\n"):
         found += [_arguments(paragraph) if _ITEM.match(paragraph) else paragraph, ""]
-    lines[:] = [_TRAILING.sub(r"\1\\_", line) for line in "\n".join(found).split("\n")]
+    text = _CONTROL.sub(r"``<|\1|>``", _TRAILING.sub(r"\1\\_", "\n".join(found)))
+    lines[:] = text.split("\n")
 
 
 def _arguments(paragraph: str) -> str:

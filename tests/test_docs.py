@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import bitnet_lut
 from bitnet_lut import kernels
 from bitnet_lut.cli import main
 from bitnet_lut.demo import MODEL
@@ -147,6 +148,12 @@ def test_every_command_has_its_help_on_the_page():
     commands = re.findall(r"^    (\w+) ", printed.getvalue(), re.M)
     assert "run" in commands
     assert set(commands) <= set(shown)
+
+
+def test_every_public_name_is_on_the_page():
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\.\. auto\w+:: bitnet_lut\.(\w+)$", page, re.M)
+    assert {*shown, "__version__"} - {"kernels"} == set(bitnet_lut.__all__)
 
 
 def test_links_between_pages_lead_somewhere():
