@@ -23,7 +23,7 @@ cdef bl_kv_kind _kind_of(str name) except *:
 
 
 cdef uint8_t *_allocate(int64_t nbytes, uint8_t **block) noexcept:
-    """Memory that starts at a multiple of 64, and the block it is part of, which must be freed; NULL if there is none."""
+    """Memory that starts at a multiple of 64, and the block to free later; NULL if there is no memory."""
     block[0] = <uint8_t *>malloc(<size_t>nbytes + _ALIGN)
     if block[0] is NULL:
         return NULL

@@ -160,7 +160,7 @@ cdef class Cell:
     """A ternary kernel on a tier: its packed layout, and its functions on plain arrays.
 
     name: one of `kernel_names`, or of a kernel from outside. isa: one of `tier_names`.
-    Attributes: panel, the rows that are packed together; kernel_address and cell_address, for the engine.
+    Attributes: panel, the rows that are packed together.
     """
 
     cdef const bl_kernel *kernel
@@ -217,14 +217,6 @@ cdef class Cell:
         """Whether this tier has functions of its own for the kernel, and does not use those in plain C."""
         return self._kept is not None or self.isa == "scalar" or self.cell != &self.kernel.plain
 
-    @property
-    def kernel_address(self) -> int:
-        return <uintptr_t>self.kernel
-
-    @property
-    def cell_address(self) -> int:
-        return <uintptr_t>self.cell
-
     def packed_bytes(self, int64_t rows, int64_t cols) -> int:
         """Bytes of a packed matrix (rows, cols)."""
         if rows < 0 or not 0 <= cols <= BL_MAX_COLS:
@@ -258,7 +250,7 @@ cdef class Cell:
         cdef int64_t rows = canonical.shape[0], nbytes = self.packed_bytes(rows, cols)
         _same("bytes per row", canonical.shape[1], bl_i2_s_row_bytes(cols))
         if self.name != "i2_s" and has_code_3(canonical):
-            raise ValueError(f"code 3 is no ternary weight: {self.name} cannot hold it, i2_s can")
+            raise ValueError(f"code 3 is not a ternary weight: {self.name} cannot hold it, i2_s can")
         if out is None:
             out = aligned(nbytes)
         _same("bytes of out", out.shape[0], nbytes)
@@ -338,7 +330,7 @@ cdef class Cell:
 
 
 def has_code_3(const uint8_t[:, ::1] canonical not None) -> bool:
-    """Whether canonical i2_s rows hold the code that is no ternary weight."""
+    """Whether canonical i2_s rows hold code 3, which is not a ternary weight."""
     cdef int found = 0
     if canonical.size:
         with nogil:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from libc.math cimport sqrtf
-from libc.stdint cimport int64_t, uint8_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 
 from cengine cimport BL_RELU2, BL_SILU, bl_layer, bl_matrix, bl_model
@@ -15,10 +15,8 @@ from ckernels cimport (
     BL_Q6_K,
     BL_Q8_0,
     BL_TERNARY,
-    bl_cell,
     bl_dense_packed_bytes,
     bl_is_block_type,
-    bl_kernel,
     bl_row_bytes,
     bl_tier_count,
     bl_tiers,
@@ -36,8 +34,8 @@ cdef class Weights:
 
     config: a ModelConfig. tensors: by GGUF name, TernaryMatrix, PackedMatrix, DenseMatrix or StripMatrix for two
     dimensions and float32 arrays for one. Biases, ``*_norm_in`` in front of a matrix, norms of queries and keys and
-    norms after a block are used where they are present. isa: the tier that computes. threads: that bring the block types of dense
-    matrices into strips; strip_bytes counts what they then take.
+    norms after a block are used where they are present. isa: the tier that computes. threads: how many repack the block
+    types of dense matrices into strips; strip_bytes counts what they then take.
     """
 
     cdef bl_model model
@@ -130,20 +128,19 @@ cdef class Weights:
         return 0
 
     cdef int _ternary(self, bl_matrix *to, matrix, str name) except -1:
-        kernel = self._kernel(matrix.kernel)
+        cdef Cell cell = self._kernel(matrix.kernel)
         if not matrix.packed.flags.c_contiguous:
             raise ValueError(f"{name}: packed is not C-contiguous")
         cdef const uint8_t[::1] data = matrix.packed.reshape(-1)
         to.type = BL_TERNARY
-        to.kernel = <const bl_kernel *><uintptr_t>kernel.kernel_address
-        to.cell = <const bl_cell *><uintptr_t>kernel.cell_address
+        to.kernel, to.cell = cell.kernel, cell.cell
         to.scale = self._floats(matrix.scale)
         to.scales = len(matrix.scale)
         if to.scales not in (1, to.rows):
             raise ValueError(f"{name} has {to.scales} scales for {to.rows} rows")
-        if data.shape[0] != kernel.packed_bytes(to.rows, to.cols):
+        if data.shape[0] != cell.packed_bytes(to.rows, to.cols):
             raise ValueError(f"{name} has {data.shape[0]} bytes, kernel {matrix.kernel} needs "
-                             f"{kernel.packed_bytes(to.rows, to.cols)}")
+                             f"{cell.packed_bytes(to.rows, to.cols)}")
         to.data = &data[0]
         return 0
 

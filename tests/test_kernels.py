@@ -157,7 +157,7 @@ def test_i2_s_never_reads_beyond_its_rows(isa: str, rng: np.random.Generator) ->
 
 @pytest.mark.parametrize("name", [name for name in _native.kernel_names() if name != "i2_s"])
 def test_code_3_is_refused_by_other_kernels(name: str) -> None:
-    with pytest.raises(ValueError, match=f"code 3 is no ternary weight: {name} cannot hold it"):
+    with pytest.raises(ValueError, match=f"code 3 is not a ternary weight: {name} cannot hold it"):
         _native.Cell(name, isa="scalar").pack(np.full((1, 32), 0xFF, np.uint8), 100)
 
 

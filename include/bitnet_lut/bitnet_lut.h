@@ -87,7 +87,7 @@ BL_INLINE int64_t bl_kv_bytes(bl_kv_kind kind, int64_t elements)
 enum { BL_I2_S, BL_TL1, BL_TL2, BL_TL5, BL_KERNEL_COUNT };
 extern const bl_kernel *const bl_kernels[BL_KERNEL_COUNT];
 
-/* Whether any of n bytes of canonical rows holds code 3, which stands for no ternary weight. */
+/* Whether any of n bytes of canonical rows holds code 3, which is not a ternary weight. */
 int bl_has_code_3(const uint8_t *codes, int64_t n);
 
 /* ---- tiers ------------------------------------------------------------------------------------------------------- */

@@ -3,25 +3,25 @@
 
 static int64_t packed_bytes(int64_t rows, int64_t cols)
 {
-    const bl_lut_layout of = bl_tl1_layout(cols);
-    return bl_panels(rows) * of.steps * of.step_bytes;
+    const bl_lut_layout layout = bl_tl1_layout(cols);
+    return bl_panels(rows) * layout.steps * layout.step_bytes;
 }
 
 static void pack(uint8_t *to, const uint8_t *from, int64_t rows, int64_t cols, int64_t lo, int64_t hi)
 {
     const int64_t row_bytes = bl_i2_s_row_bytes(cols);
-    const bl_lut_layout of = bl_tl1_layout(cols);
+    const bl_lut_layout layout = bl_tl1_layout(cols);
     uint8_t quads[BL_LUT_CHUNK_BYTES], vectors[BL_LUT_CHUNK_BYTES][BL_PANEL];
     for (int64_t row = lo; row < hi; row += BL_PANEL) {
-        const int64_t stride = bl_lut_stride(of, rows, row / BL_PANEL);
-        uint8_t *panel = to + bl_lut_first(of, row / BL_PANEL);
+        const int64_t stride = bl_lut_stride(layout, rows, row / BL_PANEL);
+        uint8_t *panel = to + bl_lut_first(layout, row / BL_PANEL);
         memset(vectors, BL_LUT_ZEROS, sizeof vectors);
-        for (int64_t step = 0; step < of.steps; step += BL_LUT_CHUNK_BYTES) {
+        for (int64_t step = 0; step < layout.steps; step += BL_LUT_CHUNK_BYTES) {
             for (int r = 0; r < BL_PANEL && row + r < hi; r++) {
                 bl_lut_read(quads, from + (row + r) * row_bytes, row_bytes, 4 * step / BL_BLOCK);
                 for (int s = 0; s < BL_LUT_CHUNK_BYTES; s++) vectors[s][bl_panel_place(r)] = quads[s];
             }
-            for (int s = 0; s < BL_LUT_CHUNK_BYTES && step + s < of.steps; s++)
+            for (int s = 0; s < BL_LUT_CHUNK_BYTES && step + s < layout.steps; s++)
                 memcpy(panel + (step + s) * stride, vectors[s], BL_PANEL);
         }
     }
@@ -30,14 +30,14 @@ static void pack(uint8_t *to, const uint8_t *from, int64_t rows, int64_t cols, i
 static void unpack(uint8_t *to, const uint8_t *from, int64_t rows, int64_t cols, int64_t lo, int64_t hi)
 {
     const int64_t row_bytes = bl_i2_s_row_bytes(cols);
-    const bl_lut_layout of = bl_tl1_layout(cols);
+    const bl_lut_layout layout = bl_tl1_layout(cols);
     uint8_t quads[BL_LUT_CHUNK_BYTES];
     for (int64_t row = lo; row < hi; row++) {
-        const int64_t stride = bl_lut_stride(of, rows, row / BL_PANEL);
-        const uint8_t *bytes = from + bl_lut_first(of, row / BL_PANEL) + bl_panel_place((int)(row % BL_PANEL));
-        for (int64_t step = 0; step < of.steps; step += BL_LUT_CHUNK_BYTES) {
+        const int64_t stride = bl_lut_stride(layout, rows, row / BL_PANEL);
+        const uint8_t *bytes = from + bl_lut_first(layout, row / BL_PANEL) + bl_panel_place((int)(row % BL_PANEL));
+        for (int64_t step = 0; step < layout.steps; step += BL_LUT_CHUNK_BYTES) {
             for (int s = 0; s < BL_LUT_CHUNK_BYTES; s++)
-                quads[s] = step + s < of.steps ? bytes[(step + s) * stride] : BL_LUT_ZEROS;
+                quads[s] = step + s < layout.steps ? bytes[(step + s) * stride] : BL_LUT_ZEROS;
             bl_lut_write(to + row * row_bytes, quads, row_bytes, 4 * step / BL_BLOCK);
         }
     }
@@ -75,9 +75,9 @@ BL_INLINE void span(int32_t *sum, const uint8_t *packed, int64_t stride, const u
 static void decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel, int64_t quad,
                    int64_t quads)
 {
-    const bl_lut_layout of = bl_tl1_layout(cols);
-    const int64_t stride = bl_lut_stride(of, rows, panel);
-    const uint8_t *bytes = packed + bl_lut_first(of, panel) + quad * stride;
+    const bl_lut_layout layout = bl_tl1_layout(cols);
+    const int64_t stride = bl_lut_stride(layout, rows, panel);
+    const uint8_t *bytes = packed + bl_lut_first(layout, panel) + quad * stride;
     for (int64_t step = 0; step < quads; step++, bytes += stride)
         for (int r = 0; r < BL_PANEL; r++)
             for (int i = 0; i < 4; i++) *codes++ = bytes[bl_panel_place(r)] >> 2 * i & 3;
@@ -86,12 +86,12 @@ static void decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t 
 static void gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
                  int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    const bl_lut_layout of = bl_tl1_layout(cols);
+    const bl_lut_layout layout = bl_tl1_layout(cols);
     if (n <= BL_LUT_TOKENS)
-        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, of.steps, BL_TL1_TABLE_BYTES, span);
+        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, layout, layout.steps, BL_TL1_TABLE_BYTES, span);
     else
-        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, of.steps, bl_tl1_token_bytes(cols, n),
-                      decode, bl_panel_dot_plain);
+        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, layout.steps,
+                      bl_tl1_token_bytes(cols, n), decode, bl_panel_dot_plain);
 }
 
 const bl_kernel bl_tl1 = {

@@ -34,8 +34,8 @@ static const int8_t bl_tl1_weights[16][2] = {{-1, -1}, {0, -1}, {1, -1}, {0, 0},
 
 BL_INLINE bl_lut_layout bl_tl1_layout(int64_t cols)
 {
-    const bl_lut_layout of = {bl_round_up(cols, 4) / 4, BL_PANEL};
-    return of;
+    const bl_lut_layout layout = {bl_round_up(cols, 4) / 4, BL_PANEL};
+    return layout;
 }
 
 BL_INLINE int64_t bl_tl1_token_bytes(int64_t cols, int64_t n)

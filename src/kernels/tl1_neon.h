@@ -58,9 +58,9 @@ BL_INLINE void tl1_span(int32_t *sum, const uint8_t *packed, int64_t stride, con
 BL_INLINE void tl1_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
                           int64_t quad, int64_t quads)
 {
-    const bl_lut_layout of = bl_tl1_layout(cols);
-    const int64_t stride = bl_lut_stride(of, rows, panel);
-    const uint8_t *from = packed + bl_lut_first(of, panel) + quad * stride;
+    const bl_lut_layout layout = bl_tl1_layout(cols);
+    const int64_t stride = bl_lut_stride(layout, rows, panel);
+    const uint8_t *from = packed + bl_lut_first(layout, panel) + quad * stride;
     for (int64_t step = 0; step < quads; step++, from += stride, codes += BL_QUAD_BYTES) {
         prefetch(from + BL_LUT_AHEAD);
         for (int v = 0; v < 4; v++) lut_expand(codes, vld1q_u8(from + 16 * v), v);
@@ -70,12 +70,13 @@ BL_INLINE void tl1_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
 static void tl1_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
                      int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    const bl_lut_layout of = bl_tl1_layout(cols);
+    const bl_lut_layout layout = bl_tl1_layout(cols);
     if (n <= BL_LUT_TOKENS)
-        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL1_SPAN, BL_TL1_TABLE_BYTES, tl1_span);
+        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, layout, BL_TL1_SPAN, BL_TL1_TABLE_BYTES,
+                    tl1_span);
     else
-        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, of.steps, bl_tl1_token_bytes(cols, n),
-                      tl1_decode, panel_dot);
+        bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, layout.steps,
+                      bl_tl1_token_bytes(cols, n), tl1_decode, panel_dot);
 }
 
 static const bl_cell tl1_cell = {bl_tl1_token_bytes,

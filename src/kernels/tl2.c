@@ -3,8 +3,8 @@
 
 static int64_t packed_bytes(int64_t rows, int64_t cols)
 {
-    const bl_lut_layout of = bl_tl2_layout(cols);
-    return bl_panels(rows) * of.steps * of.step_bytes;
+    const bl_lut_layout layout = bl_tl2_layout(cols);
+    return bl_panels(rows) * layout.steps * layout.step_bytes;
 }
 
 BL_INLINE int sign_bit(int triple) { return 7 - triple / 2 - triple % 2 * 4; }
@@ -54,20 +54,20 @@ static void pack(uint8_t *to, const uint8_t *from, int64_t rows, int64_t cols, i
 {
     enum { STEPS = BL_LUT_CHUNK / BL_TL2_COLS };
     const int64_t row_bytes = bl_i2_s_row_bytes(cols);
-    const bl_lut_layout of = bl_tl2_layout(cols);
+    const bl_lut_layout layout = bl_tl2_layout(cols);
     uint8_t quads[BL_LUT_CHUNK_BYTES], encoded[64], packed[STEPS][BL_TL2_STEP_BYTES];
     for (int codes = 0; codes < 64; codes++) encoded[codes] = encode(codes);
     for (int64_t row = lo; row < hi; row += BL_PANEL) {
-        const int64_t stride = bl_lut_stride(of, rows, row / BL_PANEL);
-        uint8_t *panel = to + bl_lut_first(of, row / BL_PANEL);
+        const int64_t stride = bl_lut_stride(layout, rows, row / BL_PANEL);
+        uint8_t *panel = to + bl_lut_first(layout, row / BL_PANEL);
         memset(packed, 0, sizeof packed);
-        for (int64_t step = 0; step < of.steps; step += STEPS) {
+        for (int64_t step = 0; step < layout.steps; step += STEPS) {
             for (int r = 0; r < BL_PANEL && row + r < hi; r++) {
                 bl_lut_read(quads, from + (row + r) * row_bytes, row_bytes, BL_TL2_COLS * step / BL_BLOCK);
                 for (int s = 0; s < STEPS; s++)
                     pack_step(packed[s] + bl_panel_place(r), quads + BL_TL2_QUADS * s, encoded);
             }
-            for (int s = 0; s < STEPS && step + s < of.steps; s++)
+            for (int s = 0; s < STEPS && step + s < layout.steps; s++)
                 memcpy(panel + (step + s) * stride, packed[s], BL_TL2_STEP_BYTES);
         }
     }
@@ -77,14 +77,14 @@ static void unpack(uint8_t *to, const uint8_t *from, int64_t rows, int64_t cols,
 {
     enum { STEPS = BL_LUT_CHUNK / BL_TL2_COLS };
     const int64_t row_bytes = bl_i2_s_row_bytes(cols);
-    const bl_lut_layout of = bl_tl2_layout(cols);
+    const bl_lut_layout layout = bl_tl2_layout(cols);
     uint8_t quads[BL_LUT_CHUNK_BYTES];
     for (int64_t row = lo; row < hi; row++) {
-        const int64_t stride = bl_lut_stride(of, rows, row / BL_PANEL);
-        const uint8_t *bytes = from + bl_lut_first(of, row / BL_PANEL) + bl_panel_place((int)(row % BL_PANEL));
-        for (int64_t step = 0; step < of.steps; step += STEPS) {
+        const int64_t stride = bl_lut_stride(layout, rows, row / BL_PANEL);
+        const uint8_t *bytes = from + bl_lut_first(layout, row / BL_PANEL) + bl_panel_place((int)(row % BL_PANEL));
+        for (int64_t step = 0; step < layout.steps; step += STEPS) {
             memset(quads, BL_LUT_ZEROS, sizeof quads);
-            for (int s = 0; s < STEPS && step + s < of.steps; s++)
+            for (int s = 0; s < STEPS && step + s < layout.steps; s++)
                 unpack_step(quads + BL_TL2_QUADS * s, bytes + (step + s) * stride);
             bl_lut_write(to + row * row_bytes, quads, row_bytes, BL_TL2_COLS * step / BL_BLOCK);
         }
@@ -132,9 +132,9 @@ BL_INLINE void span(int32_t *sum, const uint8_t *packed, int64_t stride, const u
 static void decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel, int64_t quad,
                    int64_t quads)
 {
-    const bl_lut_layout of = bl_tl2_layout(cols);
-    const int64_t stride = bl_lut_stride(of, rows, panel);
-    const uint8_t *bytes = packed + bl_lut_first(of, panel) + quad / BL_TL2_QUADS * stride;
+    const bl_lut_layout layout = bl_tl2_layout(cols);
+    const int64_t stride = bl_lut_stride(layout, rows, panel);
+    const uint8_t *bytes = packed + bl_lut_first(layout, panel) + quad / BL_TL2_QUADS * stride;
     for (int64_t step = 0; step < quads / BL_TL2_QUADS; step++, bytes += stride, codes += BL_TL2_QUADS * BL_QUAD_BYTES)
         for (int r = 0; r < BL_PANEL; r++) {
             uint8_t four[BL_TL2_QUADS];
@@ -147,9 +147,9 @@ static void decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t 
 static void gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
                  int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    const bl_lut_layout of = bl_tl2_layout(cols);
+    const bl_lut_layout layout = bl_tl2_layout(cols);
     if (n <= BL_LUT_TOKENS)
-        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, of.steps, BL_TL2_TABLE_BYTES, span);
+        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, layout, layout.steps, BL_TL2_TABLE_BYTES, span);
     else
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl2_quads(cols),
                       bl_tl2_token_bytes(cols, n), decode, bl_panel_dot_plain);

@@ -41,8 +41,8 @@ static const int8_t bl_tl2_weights2[16][2] = {{0, 0}, {0, 0}, {0, 0}, {0, 0}, {0
 
 BL_INLINE bl_lut_layout bl_tl2_layout(int64_t cols)
 {
-    const bl_lut_layout of = {bl_round_up(cols, BL_TL2_COLS) / BL_TL2_COLS, BL_TL2_STEP_BYTES};
-    return of;
+    const bl_lut_layout layout = {bl_round_up(cols, BL_TL2_COLS) / BL_TL2_COLS, BL_TL2_STEP_BYTES};
+    return layout;
 }
 
 BL_INLINE int64_t bl_tl2_quads(int64_t cols) { return BL_TL2_QUADS * bl_tl2_layout(cols).steps; }

@@ -127,10 +127,10 @@ BL_INLINE __m512i tl2_codes(void)
 BL_INLINE void tl2_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
                           int64_t quad, int64_t quads)
 {
-    const bl_lut_layout of = bl_tl2_layout(cols);
-    const int64_t stride = bl_lut_stride(of, rows, panel);
+    const bl_lut_layout layout = bl_tl2_layout(cols);
+    const int64_t stride = bl_lut_stride(layout, rows, panel);
     const __m512i table = tl2_codes(), top = _mm512_set1_epi8((char)0xc0);
-    const uint8_t *from = packed + bl_lut_first(of, panel) + quad / BL_TL2_QUADS * stride;
+    const uint8_t *from = packed + bl_lut_first(layout, panel) + quad / BL_TL2_QUADS * stride;
     for (int64_t step = 0; step < quads / BL_TL2_QUADS; step++, from += stride) {
         const __m512i signs = _mm512_loadu_si512(from);
         __m512i signs0 = tl2_low_signs(signs), signs1 = tl2_high_signs(signs);
@@ -156,9 +156,9 @@ BL_INLINE void tl2_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
 static void tl2_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
                      int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    const bl_lut_layout of = bl_tl2_layout(cols);
+    const bl_lut_layout layout = bl_tl2_layout(cols);
     if (n <= BL_LUT_TOKENS)
-        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL2_SPAN, TL2_TABLE_BYTES, tl2_span);
+        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, layout, BL_TL2_SPAN, TL2_TABLE_BYTES, tl2_span);
     else
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl2_quads(cols),
                       tl2_token_bytes(cols, n), tl2_decode, panel_dot);

@@ -112,9 +112,9 @@ BL_INLINE void tl2_quads(uint8x16_t quads[BL_TL2_QUADS], const uint8_t *packed)
 BL_INLINE void tl2_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols, int64_t panel,
                           int64_t quad, int64_t quads)
 {
-    const bl_lut_layout of = bl_tl2_layout(cols);
-    const int64_t stride = bl_lut_stride(of, rows, panel);
-    const uint8_t *from = packed + bl_lut_first(of, panel) + quad / BL_TL2_QUADS * stride;
+    const bl_lut_layout layout = bl_tl2_layout(cols);
+    const int64_t stride = bl_lut_stride(layout, rows, panel);
+    const uint8_t *from = packed + bl_lut_first(layout, panel) + quad / BL_TL2_QUADS * stride;
     for (int64_t step = 0; step < quads / BL_TL2_QUADS; step++, from += stride, codes += BL_TL2_QUADS * BL_QUAD_BYTES) {
         for (int line = 0; line < 5; line++) prefetch(from + BL_PANEL * line + BL_LUT_AHEAD);
         for (int v = 0; v < 4; v++) {
@@ -128,9 +128,10 @@ BL_INLINE void tl2_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
 static void tl2_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
                      int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    const bl_lut_layout of = bl_tl2_layout(cols);
+    const bl_lut_layout layout = bl_tl2_layout(cols);
     if (n <= BL_LUT_TOKENS)
-        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, of, BL_TL2_SPAN, BL_TL2_TABLE_BYTES, tl2_span);
+        bl_lut_gemm(dot, dot_stride, packed, prepared, rows, lo, hi, n, layout, BL_TL2_SPAN, BL_TL2_TABLE_BYTES,
+                    tl2_span);
     else
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl2_quads(cols),
                       bl_tl2_token_bytes(cols, n), tl2_decode, panel_dot);

@@ -266,11 +266,11 @@ BL_INLINE tl5_decoder tl5_make_decoder(void)
 }
 
 /* A negative value has 2 - code. */
-BL_INLINE tl5_codes tl5_decode_bytes(__m512i bytes, const tl5_decoder *of)
+BL_INLINE tl5_codes tl5_decode_bytes(__m512i bytes, const tl5_decoder *decoder)
 {
     const __mmask64 negative = _mm512_movepi8_mask(bytes);
-    const __m512i four = _mm512_permutex2var_epi8(of->first.four, bytes, of->second.four);
-    const __m512i fifth = _mm512_permutex2var_epi8(of->first.fifth, bytes, of->second.fifth);
+    const __m512i four = _mm512_permutex2var_epi8(decoder->first.four, bytes, decoder->second.four);
+    const __m512i fifth = _mm512_permutex2var_epi8(decoder->first.fifth, bytes, decoder->second.fifth);
     return (tl5_codes){_mm512_mask_sub_epi8(four, negative, _mm512_set1_epi8((char)0xaa), four),
                        _mm512_mask_sub_epi8(fifth, negative, _mm512_set1_epi8(2), fifth)};
 }
@@ -384,9 +384,9 @@ BL_INLINE void tl5_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
         tl5_transpose(bytes, group, 0);
         tl5_transpose(bytes + 2, group, 1);
         for (int v = 0; v < 4; v++) {
-            const tl5_codes of = tl5_decode_bytes(bytes[v], &decoder);
+            const tl5_codes decoded = tl5_decode_bytes(bytes[v], &decoder);
             for (int k = 0; k < BL_TL5_GROUP; k++)
-                _mm512_storeu_si512(codes + BL_QUAD_BYTES * k + 64 * v, tl5_code(&of, k));
+                _mm512_storeu_si512(codes + BL_QUAD_BYTES * k + 64 * v, tl5_code(&decoded, k));
         }
     }
 }

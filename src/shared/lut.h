@@ -28,17 +28,17 @@ enum {
 typedef struct { int64_t steps, step_bytes; } bl_lut_layout;
 
 /* From one step of a panel to the next. */
-BL_INLINE int64_t bl_lut_stride(bl_lut_layout of, int64_t rows, int64_t panel)
+BL_INLINE int64_t bl_lut_stride(bl_lut_layout layout, int64_t rows, int64_t panel)
 {
     const int64_t left = bl_panels(rows) - panel / BL_LUT_PANELS * BL_LUT_PANELS;
-    return of.step_bytes * (left < BL_LUT_PANELS ? left : BL_LUT_PANELS);
+    return layout.step_bytes * (left < BL_LUT_PANELS ? left : BL_LUT_PANELS);
 }
 
 /* Where the first step of a panel starts. */
-BL_INLINE int64_t bl_lut_first(bl_lut_layout of, int64_t panel)
+BL_INLINE int64_t bl_lut_first(bl_lut_layout layout, int64_t panel)
 {
     const int64_t in_tile = panel % BL_LUT_PANELS;
-    return of.step_bytes * ((panel - in_tile) * of.steps + in_tile);
+    return layout.step_bytes * ((panel - in_tile) * layout.steps + in_tile);
 }
 
 /* quads (96) = 384 columns of a canonical row from block b on, four codes a byte, the first column in the lowest bits;
@@ -110,7 +110,7 @@ typedef void (*bl_lut_span)(int32_t *sum, const uint8_t *packed, int64_t stride,
 /* The gemm by look-up of 1 to 4 tokens, given how many steps make a span, the bytes of tables of one step and what
  * looks a span up: a function known to the compiler, so that it is inlined. */
 BL_INLINE void bl_lut_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
-                           int64_t rows, int64_t lo, int64_t hi, int64_t n, bl_lut_layout of, int64_t span_steps,
+                           int64_t rows, int64_t lo, int64_t hi, int64_t n, bl_lut_layout layout, int64_t span_steps,
                            int64_t table_bytes, bl_lut_span look_up)
 {
     int32_t sum[BL_LUT_TOKENS][BL_LUT_ROWS];
@@ -118,14 +118,14 @@ BL_INLINE void bl_lut_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *pack
     for (int64_t panel = lo / BL_PANEL, panels; panel < end; panel += panels) {
         panels = BL_LUT_PANELS - panel % BL_LUT_PANELS;
         if (panels > end - panel) panels = end - panel;
-        const uint8_t *first = packed + bl_lut_first(of, panel);
-        const int64_t stride = bl_lut_stride(of, rows, panel);
+        const uint8_t *first = packed + bl_lut_first(layout, panel);
+        const int64_t stride = bl_lut_stride(layout, rows, panel);
         memset(sum, 0, (size_t)n * sizeof *sum);
-        for (int64_t step = 0; step < of.steps; step += span_steps) {
-            const int64_t steps = of.steps - step < span_steps ? of.steps - step : span_steps;
+        for (int64_t step = 0; step < layout.steps; step += span_steps) {
+            const int64_t steps = layout.steps - step < span_steps ? layout.steps - step : span_steps;
             for (int64_t t = 0; t < n; t++)
-                look_up(sum[t], first + step * stride, stride, prepared + (t * of.steps + step) * table_bytes, steps,
-                        panels);
+                look_up(sum[t], first + step * stride, stride, prepared + (t * layout.steps + step) * table_bytes,
+                        steps, panels);
         }
         const int64_t row = panel * BL_PANEL, count = hi - row < panels * BL_PANEL ? hi - row : panels * BL_PANEL;
         for (int64_t t = 0; t < n; t++) memcpy(dot + t * dot_stride + row, sum[t], (size_t)count * sizeof **sum);
