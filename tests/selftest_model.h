@@ -70,7 +70,7 @@ static bl_matrix take_matrix(dump *d)
     return m;
 }
 
-/* The matrix as it meets activations. */
+/* The matrix as it is multiplied with activations. */
 static bl_matrix as_strips(dump *d, bl_matrix m)
 {
     if (!bl_is_block_type(m.type)) return m;

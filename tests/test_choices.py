@@ -61,7 +61,7 @@ def test_a_forbidden_token_has_no_chance() -> None:
 
 @pytest.mark.parametrize("sampling", [Sampling(repetition_penalty=1.3, logit_bias={7: 3}), WARM])
 def test_scores_are_those_of_forward(demo: Model, sampling: Sampling) -> None:
-    """Of the model's own logits: no penalty, bias or temperature enters them."""
+    """They come from the model's own logits, before penalties, bias and temperature."""
     ids = demo.tokenize(STORY)
     found = demo.generate(
         ids, max_tokens=30, sampling=sampling, logprobs=3, prompt_logprobs=2, ignore_eos=True
@@ -184,7 +184,7 @@ def test_ends_are_not_chosen_before_the_least_length(demo: Model) -> None:
             assert len(found.ids) >= least
             assert found.ids[: min(3, least)] == plain.ids[: min(3, least)]
             assert not ends & set(found.ids)
-    # By definition: the best token that is no end.
+    # By definition: the best token that is not an end.
     row = demo.session().step([*demo.tokenize(prompt), *plain.ids]).copy()
     row[list(ends)] = -np.inf
     assert demo.generate(prompt, min_tokens=4).ids[3] == int(

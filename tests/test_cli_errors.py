@@ -104,7 +104,7 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
 
 @pytest.mark.parametrize("module", ["numpy", "argparse", "bitnet_lut.model"])
 def test_ctrl_c_while_modules_are_imported_is_one_line(module):
-    """Ctrl-C in the first moments meets an import; here at the very import of a module."""
+    """Ctrl-C in the first moments comes during an import, here at the start of a module."""
     script = (
         "import runpy, sys\n"
         "class Interrupt:\n"

@@ -1,4 +1,4 @@
-"""Inputs that are no regular files are refused at once; files that change meanwhile are told."""
+"""Inputs other than regular files are refused at once; files that change meanwhile are noticed."""
 
 import os
 import shutil

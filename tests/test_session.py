@@ -63,7 +63,7 @@ def test_a_session_in_two_threads_is_refused(demo: Model) -> None:
 
 
 def test_threads_that_step_one_session_leave_it_whole(demo: Model) -> None:
-    """However they meet: every step runs as a whole, or is refused."""
+    """However threads collide, every step runs as a whole or is refused."""
     session = demo.session(context=64)
     done: list[int] = []
 

@@ -98,7 +98,7 @@ class Checkpoint(ABC):
     def release(self) -> None:
         """Hand the pages of mapped files back to the system; views read them again as needed."""
 
-    def check_unchanged(self) -> None:  # noqa: B027 (what is no file cannot change)
+    def check_unchanged(self) -> None:  # noqa: B027 (only a file can change)
         """FormatError if a file was written to or changed its size since it was opened.
 
         What was read of it meanwhile may be neither the old nor the new.

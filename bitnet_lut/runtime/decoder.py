@@ -75,7 +75,7 @@ class Decoder:
         self._top, self._prompt_top = logprobs, prompt_logprobs
         self._scores: list[TokenLogprob] = []  # of all that was chosen
         self._prompt_scores: list[TokenLogprob] = []  # of all but the first
-        self._known = tokenizer.vocab_size  # a matrix may be padded with rows that are no tokens
+        self._known = tokenizer.vocab_size  # a matrix may be padded with rows that are not tokens
         self._text = StoppedText(stop.strings)
         self._characters = tokenizer.stream(skip_special=True, start=False)
         self._history = list(prompt)

@@ -53,7 +53,7 @@ class Session:
 
         logits: "last" or "all".
         A long sequence runs in pieces, between which Ctrl-C is seen; results do not depend on that.
-        Raises TypeError or ValueError for ids that are not whole numbers, are none, or are outside
+        Raises TypeError or ValueError for no ids, ids that are not whole numbers, and ids outside
         the vocabulary, and ValueError for a full context (nothing has been run then), NumericsError
         if the result is not finite, and RuntimeError if another thread uses this session.
         """

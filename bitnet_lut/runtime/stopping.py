@@ -15,7 +15,7 @@ class StopRules:
     max_tokens: most tokens to generate. room: how many tokens the context leaves for them.
     strings: end the text and are cut off.
     end_ids, stop_ids: tokens that end it, for the reasons "eos" and "stop", and are not part of it.
-    min_tokens: none of these tokens is chosen before so many others; a stop string may come sooner.
+    min_tokens: none of these tokens is chosen before so many others; a stop string may come before.
     """
 
     max_tokens: int
