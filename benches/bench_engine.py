@@ -6,7 +6,7 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from bitnet_lut import Model, Sampling, TextStream
+from bitnet_lut import Model
 from bitnet_lut.convert import convert
 from bitnet_lut.runtime.cpu import default_threads
 from bitnet_lut.runtime.speculation import Speculation
@@ -118,18 +118,8 @@ def _edited(ids):
 
 
 def _generate(model, ids, tokens, speculation):
-    session = model.session()
-    stream = TextStream(
-        session,
-        model.tokenizer,
-        ids,
-        max_tokens=tokens,
-        room=session.context - len(ids),
-        sampling=Sampling(),
-        stop=(),
-        ignore_eos=True,
-        speculation=speculation,
-    )
+    stream = model.stream(ids, max_tokens=tokens, ignore_eos=True, speculate=False)
+    stream._run.decoder._speculation = speculation  # without its own judgement of what pays
     for _ in stream:
         pass
     return stream.result
