@@ -21,12 +21,26 @@ static void stop(const char *name, const char *fault)
     exit(1);
 }
 
-/* Memory that starts at a cache line and is never freed. */
+static bl_native native;
+static void *kept; /* blocks of memory, each of which starts with a pointer to the next */
+
+static void free_all(void)
+{
+    bl_native_close(&native);
+    for (void *next; kept; kept = next) {
+        memcpy(&next, kept, sizeof next);
+        free(kept);
+    }
+}
+
+/* Memory until the end that starts at a cache line. */
 static void *memory(int64_t bytes)
 {
-    uint8_t *block = bytes >= 0 && (uint64_t)bytes < SIZE_MAX - LINE ? malloc((size_t)bytes + LINE) : NULL;
+    uint8_t *block = bytes >= 0 && (uint64_t)bytes < SIZE_MAX - 2 * LINE ? malloc((size_t)bytes + 2 * LINE) : NULL;
     if (!block) stop("memory", "there is not enough of it");
-    return block + (LINE - (uintptr_t)block % LINE) % LINE;
+    memcpy(block, &kept, sizeof kept);
+    kept = block;
+    return block + 2 * LINE - (uintptr_t)block % LINE;
 }
 
 /* The bytes of a whole file. */
@@ -74,13 +88,18 @@ static int64_t read_ids(const char *text, int64_t vocab, int32_t *ids, int64_t m
 }
 
 /* Run ids on a cache, a batch at a time; logits (vocab) get those of the last. */
-static void run(const bl_native *native, bl_pool *pool, bl_workspace *workspace, bl_cache *cache, const int32_t *ids,
-                int64_t n, float *logits)
+static void run(bl_pool *pool, bl_workspace *workspace, bl_cache *cache, const int32_t *ids, int64_t n, float *logits)
 {
     const int64_t last = n - 1;
     bl_chunk chunk = {cache, ids, n, 0};
-    const bl_step step = {.model = &native->model, .workspace = workspace, .pool = pool, .chunks = &chunk,
-                          .chunk_count = 1, .rows = &last, .row_count = 1, .logits = logits};
+    const bl_step step = {.model = &native.model,
+                          .workspace = workspace,
+                          .pool = pool,
+                          .chunks = &chunk,
+                          .chunk_count = 1,
+                          .rows = &last,
+                          .row_count = 1,
+                          .logits = logits};
     bl_forward(&step);
     if (!chunk.finite) stop("the model", "its results are not finite");
     cache->position += n;
@@ -112,9 +131,9 @@ static void print_piece(const uint8_t *piece, uint64_t length)
     }
 }
 
-static void generate(const bl_native *native, bl_pool *pool, int32_t *ids, int64_t prompt, int64_t count)
+static void generate(bl_pool *pool, int32_t *ids, int64_t prompt, int64_t count)
 {
-    const bl_model *m = &native->model;
+    const bl_model *m = &native.model;
     const int64_t context = prompt + count;
     bl_cache cache;
     bl_workspace workspace;
@@ -122,16 +141,16 @@ static void generate(const bl_native *native, bl_pool *pool, int32_t *ids, int64
     bl_cache_place(&cache, m, BL_KV_F16, context, memory(bl_cache_bytes(m, BL_KV_F16, context)));
     bl_workspace_place(&workspace, m, context, BATCH, pool->workers,
                        memory(bl_workspace_bytes(m, context, BATCH, pool->workers)));
-    run(native, pool, &workspace, &cache, ids, prompt, logits);
+    run(pool, &workspace, &cache, ids, prompt, logits);
     for (int64_t i = 0; i < count; i++) {
         int32_t *next = &ids[prompt + i];
         *next = greatest(logits, m->vocab);
         printf("%d%c", (int)*next, i + 1 < count ? ' ' : '\n');
-        if (i + 1 < count) run(native, pool, &workspace, &cache, next, 1, logits);
+        if (i + 1 < count) run(pool, &workspace, &cache, next, 1, logits);
     }
     for (int64_t i = 0; i < count; i++) {
         uint64_t length;
-        const uint8_t *piece = bl_native_piece(native, ids[prompt + i], &length);
+        const uint8_t *piece = bl_native_piece(&native, ids[prompt + i], &length);
         print_piece(piece, length);
     }
     putchar('\n');
@@ -143,11 +162,12 @@ int main(int argument_count, char **arguments)
         fputs("usage: bitnet-lut-native MODEL.gguf IDS COUNT [THREADS]\n", stderr);
         return 2;
     }
-    static bl_native native;
     static bl_pool pool;
+    atexit(free_all);
     int64_t size;
     const char *path = arguments[1], *text = arguments[2];
-    const long count = strtol(arguments[3], NULL, 10), threads = argument_count > 4 ? strtol(arguments[4], NULL, 10) : 1;
+    const long count = strtol(arguments[3], NULL, 10);
+    const long threads = argument_count > 4 ? strtol(arguments[4], NULL, 10) : 1;
     const int64_t most = (int64_t)strlen(text) / 2 + 1;
     const uint8_t *bytes = read_file(path, &size);
     if (!bl_native_open(&native, bytes, (uint64_t)size, choose_tier())) stop(path, native.error);
@@ -156,8 +176,7 @@ int main(int argument_count, char **arguments)
     const int64_t prompt = read_ids(text, native.model.vocab, ids, most);
     if (!prompt) stop("IDS", "they must be ids of the vocabulary with commas between them");
     bl_pool_init(&pool, threads < 1 || threads > INT_MAX ? 1 : (int)threads);
-    generate(&native, &pool, ids, prompt, count);
+    generate(&pool, ids, prompt, count);
     bl_pool_free(&pool);
-    bl_native_close(&native);
     return 0;
 }

@@ -101,9 +101,27 @@ static int read_family(bl_native *n)
     if (!strcmp(name, "relu2")) m->activation = BL_RELU2;
     else if (!strcmp(name, "silu")) m->activation = BL_SILU;
     else if (name[0]) return fail(n, "key %s is %s, only relu2 and silu are supported", key, name);
+    return 1;
+}
+
+/* Rotations are by the plain angles: scaled by 1, or not at all. */
+static int check_rope(bl_native *n)
+{
+    static const char *const factors[] = {"rope.scaling.factor", "rope.scale_linear"};
+    char name[32], key[160];
+    float factor;
     snprintf(key, sizeof key, "%s.rope.scaling.type", n->prefix);
     read_text(n, key, name, sizeof name);
-    if (name[0] && strcmp(name, "none")) return fail(n, "key %s is %s, only none is supported", key, name);
+    if (name[0] && strcmp(name, "none") && strcmp(name, "linear"))
+        return fail(n, "key %s is %s, which is not supported", key, name);
+    for (int i = 0; i < 2; i++) {
+        snprintf(key, sizeof key, "%s.%s", n->prefix, factors[i]);
+        bl_gguf_value value;
+        if (!bl_gguf_key(&n->file, key, &value)) continue;
+        if (value.kind != BL_GGUF_F32) return fail(n, "key %s is no float32", key);
+        memcpy(&factor, value.data, sizeof factor);
+        if (factor != 0.0f && factor != 1.0f) return fail(n, "key %s is %g, only 1 is supported", key, (double)factor);
+    }
     return 1;
 }
 
@@ -184,10 +202,17 @@ typedef struct {
 static const bl_file_type *find_type(uint32_t id)
 {
     static const bl_file_type types[] = {
-        {0, BL_F32, 0, 0},    {1, BL_F16, 0, 0},     {30, BL_BF16, 0, 0},
-        {2, BL_Q4_0, 0, 0},   {8, BL_Q8_0, 0, 0},    {14, BL_Q6_K, 0, 0},
-        {1506, BL_Q6_K, 0, 1}, {1507, BL_Q8_0, 0, 1}, {1508, BL_Q4_0, 0, 1},
-        {36, BL_TERNARY, BL_I2_S, 0}, {1505, BL_TERNARY, BL_TL5, 0},
+        {0, BL_F32, 0, 0},
+        {1, BL_F16, 0, 0},
+        {30, BL_BF16, 0, 0},
+        {2, BL_Q4_0, 0, 0},
+        {8, BL_Q8_0, 0, 0},
+        {14, BL_Q6_K, 0, 0},
+        {1506, BL_Q6_K, 0, 1},
+        {1507, BL_Q8_0, 0, 1},
+        {1508, BL_Q4_0, 0, 1},
+        {36, BL_TERNARY, BL_I2_S, 0},
+        {1505, BL_TERNARY, BL_TL5, 0},
     };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (types[i].id == id) return &types[i];
@@ -304,5 +329,5 @@ int bl_native_open(bl_native *n, const uint8_t *bytes, uint64_t size, const bl_t
     n->model.tier = tier;
     const char *wrong = bl_gguf_open(&n->file, bytes, size);
     if (wrong) return fail(n, "%s", wrong);
-    return read_vocabulary(n) && read_family(n) && read_sizes(n) && read_tensors(n);
+    return read_vocabulary(n) && read_family(n) && check_rope(n) && read_sizes(n) && read_tensors(n);
 }

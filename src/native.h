@@ -3,7 +3,7 @@
 #ifndef BL_NATIVE_H
 #define BL_NATIVE_H
 
-#include "bitnet_lut/engine.h"
+#include "bitnet_lut/bitnet_lut.h"
 #include "gguf.h"
 
 enum { BL_NATIVE_ERROR = 200 };
@@ -11,10 +11,10 @@ enum { BL_NATIVE_ERROR = 200 };
 typedef struct {
     bl_model model;
     bl_gguf file;
-    char prefix[64];            /* of keys: the architecture */
+    char prefix[64]; /* of keys: the architecture */
     bl_layer *layers;
-    const uint8_t **pieces;     /* (vocab) strings of the vocabulary, each after its length in 8 bytes */
-    void *kept;                 /* blocks of memory, each of which starts with a pointer to the next */
+    const uint8_t **pieces;      /* (vocab) strings of the vocabulary, each after its length in 8 bytes */
+    void *kept;                  /* blocks of memory, each of which starts with a pointer to the next */
     char error[BL_NATIVE_ERROR]; /* what is wrong, where bl_native_open refuses a file */
 } bl_native;
 

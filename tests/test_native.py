@@ -115,13 +115,12 @@ def expected(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(
-    ("build", "model"),
+    ("build", "model", "threads"),
     [
-        *(("gcc", model) for model in MODELS),
-        *((build, model) for build in ("clang", "arm64") for model in ("demo-tl5", "llama")),
-        *(("sanitized", model) for model in MODELS),
+        *(("gcc", model, threads) for model in MODELS for threads in (1, 3)),
+        *((build, model, 2) for build in ("clang", "arm64") for model in ("demo-tl5", "llama")),
+        *(("sanitized", model, 2) for model in MODELS),
     ],
 )
 def test_ids_are_those_of_python(program, expected, build, model, threads):
@@ -183,7 +182,7 @@ def test_files_that_end_early(program, small, tmp_path):
     command, path = program("sanitized"), tmp_path / "short.gguf"
     rng = np.random.default_rng(1)
     ends = [0, 3, 4, 8, 23, 24, 31, len(small) - 1, len(small) - 64]
-    for end in (*ends, *rng.integers(0, len(small), 25)):
+    for end in (*ends, *rng.integers(0, len(small), 12)):
         path.write_bytes(small[: int(end)])
         assert refused_or_run(command, path) == 1, end
 
@@ -196,14 +195,14 @@ def test_files_with_changed_bytes(program, small, tmp_path):
         data = file.data_offset
     table = small.index(b"token_embd.weight")
     rng, refused = np.random.default_rng(2), 0
-    for attempt in range(90):
+    for attempt in range(45):
         changed = bytearray(small)
         lo, hi = ((table - 8, data), (24, 1400), (data, len(small)))[attempt % 3]
         for at in rng.integers(lo, hi, rng.integers(1, 4)):
             changed[at] = int(rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.integers(256)]))
         path.write_bytes(changed)
         refused += refused_or_run(command, path)
-    assert refused > 20
+    assert refused > 10
 
 
 @pytest.mark.parametrize("name", ["malformed"])
