@@ -25,6 +25,8 @@ from bitnet_lut.errors import FormatError, GrammarError
 from bitnet_lut.families import config_from_hf, tensor_shapes
 from bitnet_lut.formats.safetensors import SafetensorsFile, open_folder, parse_json
 from bitnet_lut.runtime.choose import read_measurements
+from bitnet_lut.runtime.cpu import choose_isa
+from bitnet_lut.runtime.engine import Engine
 from bitnet_lut.text.grammar import Grammars
 from bitnet_lut.text.sandbox import BoundedTemplate
 from bitnet_lut.text.tokenizer import Tokenizer
@@ -35,6 +37,7 @@ _WORK = Path(tempfile.mkdtemp(prefix="bitnet_lut-fuzz-", dir=_MEMORY if _MEMORY.
 atexit.register(shutil.rmtree, _WORK, ignore_errors=True)
 _TEXTS = ("", "ab", " a<s>b\u2581\u0120 12", "\0\U0001f642e\u0301")
 _SHARDS = ("one.safetensors", "two-00001-of-2.safetensors")
+_ISA = choose_isa("auto")
 _MOST_BLOCKS = 4  # a config may ask for 1024, each of which takes time
 
 
@@ -164,7 +167,11 @@ def _native_file(data: bytes) -> None:
         tensors = checkpoint.tensors(as_packed=names)
         if checkpoint.config.vocab_size > 1000 or checkpoint.config.block_count > _MOST_BLOCKS:
             return
-        _native.Weights(checkpoint.config, tensors, isa="scalar", threads=1)
+        weights = _native.Weights(checkpoint.config, tensors, isa=_ISA, threads=1)
+    engine = Engine(weights, _native.Pool(1), kind="f16", context=4)
+    ids = np.arange(min(3, engine.config.vocab_size), dtype=np.int32)
+    logits = np.empty((1, engine.config.vocab_size), np.float32)
+    engine.step([(engine.cache(4), ids)], np.array([len(ids) - 1]), logits)
 
 
 # Templates of files, and formats of requests
