@@ -83,6 +83,7 @@ HOSTILE = {
     "float dimension": ({"t": entry((2.0,))}, "bad shape"),
     "too many dimensions": ({"t": entry((2, *[1] * 8))}, "bad shape"),
     "product overflows": ({"t": entry((2**62, 2**62))}, "takes 8507059173"),
+    "empty and huge": ({"t": entry((0, 2**62), (0, 0))}, r"bad shape \[0, 4611686018427387904\]"),
     "three offsets": ({"t": entry(offsets=(0, 8, 8))}, "bad data_offsets"),
     "negative offset": ({"t": entry(offsets=(-8, 0))}, "bad data_offsets"),
     "reversed offsets": ({"t": entry(offsets=(8, 0))}, r"takes 8 bytes, .* \[8, 0\]"),

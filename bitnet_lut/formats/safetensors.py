@@ -129,6 +129,8 @@ class SafetensorsFile:
             raise FormatError(f"{what} has an unsupported dtype {str(dtype)[:80]!r}")
         if not _are_counts(shape) or len(shape) > _MAX_DIMS:
             raise FormatError(f"{what} has a bad shape {str(shape)[:80]}")
+        if 0 in shape and math.prod(filter(None, shape)) >= 2**59:  # too many for NumPy
+            raise FormatError(f"{what} is empty and has the bad shape {shape}")
         if not _are_counts(offsets) or len(offsets) != 2:
             raise FormatError(f"{what} has bad data_offsets {str(offsets)[:80]}")
         begin, end = offsets
