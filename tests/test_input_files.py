@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bitnet_lut.checkpoint import open_checkpoint
+from bitnet_lut.cli import main
 from bitnet_lut.convert import convert
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.gguf import GGUFFile
@@ -207,3 +208,10 @@ def test_a_source_that_is_written_to_meanwhile(golden, tmp_path):
     with pytest.raises(FormatError, match="was written to since it was opened"):
         convert(source, outputs / "out", progress=touch)
     assert list(outputs.iterdir()) == []
+
+
+def test_a_chat_template_in_a_pipe(golden, tmp_path, capsys):
+    os.mkfifo(tmp_path / "template")
+    command = ["convert", str(golden / BITNET), "-o", str(tmp_path / "out")]
+    assert main([*command, "--chat-template", str(tmp_path / "template")]) == 2
+    assert capsys.readouterr().err.endswith("template: a pipe, not a regular file\n")

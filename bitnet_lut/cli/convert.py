@@ -40,6 +40,7 @@ def execute(options: argparse.Namespace) -> int:
     """Convert, and print what changed."""
     from bitnet_lut.convert import convert
     from bitnet_lut.convert.report import report
+    from bitnet_lut.formats.input import read_text
 
     template = options.chat_template
     with progress_bar("B") as progress:
@@ -49,7 +50,7 @@ def execute(options: argparse.Namespace) -> int:
             type=options.type,
             head=options.head,
             pre_tokenizer=options.pre_tokenizer,
-            chat_template=None if template is None else template.read_text(encoding="utf-8"),
+            chat_template=None if template is None else read_text(template),
             activation=options.activation,
             architecture=options.arch,
             i2_s_layout=options.i2_s_layout,

@@ -16,7 +16,7 @@ from bitnet_lut.convert.hf import transformers_config
 from bitnet_lut.convert.weights import Options, TensorReader
 from bitnet_lut.families import family_of, tensor_shapes
 from bitnet_lut.formats import i2_s
-from bitnet_lut.formats.safetensors import parse_json
+from bitnet_lut.formats.safetensors import read_json
 from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.text import vocabulary
 from bitnet_lut.torch.bitlinear import replace_linears
@@ -63,8 +63,7 @@ def load(source: str | os.PathLike[str]) -> nn.Module:
 def _special_ids(checkpoint: Checkpoint) -> dict[str, Any]:
     """What config.json says of the vocabulary."""
     if checkpoint.folder is not None:
-        file = checkpoint.folder / "config.json"
-        settings = parse_json(file.read_bytes(), str(file))
+        settings = read_json(checkpoint.folder / "config.json")
         names = ("bos_token_id", "eos_token_id", "pad_token_id")
         return {name: settings[name] for name in names if name in settings}
     if "tokenizer.ggml.tokens" not in checkpoint.metadata:
