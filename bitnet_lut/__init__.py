@@ -17,9 +17,11 @@ if find_spec("bitnet_lut._native") is None:
     )
 
 if TYPE_CHECKING:
-    from bitnet_lut.errors import FormatError, NumericsError
+    from bitnet_lut.aio import AsyncModel, AsyncTextStream
+    from bitnet_lut.errors import FormatError, GrammarError, NumericsError
     from bitnet_lut.families import ModelConfig
     from bitnet_lut.model import Model
+    from bitnet_lut.runtime.conversation import Answer, Conversation, Turn
     from bitnet_lut.runtime.cpu import CpuInfo, cpu_info
     from bitnet_lut.runtime.generation import Generation, Timings
     from bitnet_lut.runtime.info import ModelInfo
@@ -28,20 +30,32 @@ if TYPE_CHECKING:
     from bitnet_lut.runtime.sampling import Sampling
     from bitnet_lut.runtime.session import Session, SessionBatch
     from bitnet_lut.runtime.stream import TextStream
+    from bitnet_lut.text.chat import ChatTemplates
+    from bitnet_lut.text.grammar import Lark, Regex
+    from bitnet_lut.text.messages import Message
     from bitnet_lut.text.tokenizer import StreamDecoder, Tokenizer
 
     __version__: str
 
 __all__ = [
+    "Answer",
+    "AsyncModel",
+    "AsyncTextStream",
+    "ChatTemplates",
+    "Conversation",
     "CpuInfo",
     "FormatError",
     "Generation",
+    "GrammarError",
+    "Lark",
     "Layer",
     "Linear",
+    "Message",
     "Model",
     "ModelConfig",
     "ModelInfo",
     "NumericsError",
+    "Regex",
     "Sampling",
     "Session",
     "SessionBatch",
@@ -50,15 +64,18 @@ __all__ = [
     "Timings",
     "TokenLogprob",
     "Tokenizer",
+    "Turn",
     "__version__",
     "cpu_info",
 ]
 
 # A name is imported at its first use, so that the command line and submodules start at once.
 _MODULES = {
-    "bitnet_lut.errors": ("FormatError", "NumericsError"),
+    "bitnet_lut.aio": ("AsyncModel", "AsyncTextStream"),
+    "bitnet_lut.errors": ("FormatError", "GrammarError", "NumericsError"),
     "bitnet_lut.families": ("ModelConfig",),
     "bitnet_lut.model": ("Model",),
+    "bitnet_lut.runtime.conversation": ("Answer", "Conversation", "Turn"),
     "bitnet_lut.runtime.cpu": ("CpuInfo", "cpu_info"),
     "bitnet_lut.runtime.generation": ("Generation", "Timings"),
     "bitnet_lut.runtime.info": ("ModelInfo",),
@@ -67,6 +84,9 @@ _MODULES = {
     "bitnet_lut.runtime.sampling": ("Sampling",),
     "bitnet_lut.runtime.session": ("Session", "SessionBatch"),
     "bitnet_lut.runtime.stream": ("TextStream",),
+    "bitnet_lut.text.chat": ("ChatTemplates",),
+    "bitnet_lut.text.grammar": ("Lark", "Regex"),
+    "bitnet_lut.text.messages": ("Message",),
     "bitnet_lut.text.tokenizer": ("StreamDecoder", "Tokenizer"),
 }
 

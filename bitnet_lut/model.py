@@ -6,18 +6,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, Self, TypeGuard, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut import _native
+from bitnet_lut._native import Cache
 from bitnet_lut.checkpoint import Checkpoint, hub, open_checkpoint
 from bitnet_lut.demo import MODEL
 from bitnet_lut.families import ModelConfig
 from bitnet_lut.formats.i2_s import Layout
 from bitnet_lut.formats.tiles import Shape, Tile
 from bitnet_lut.runtime.arguments import int32_ids, prompt_ids, stop_strings, whole_number
+from bitnet_lut.runtime.chatting import TEMPLATE_KEY, Chatting, TextPlace
 from bitnet_lut.runtime.choose import choose_kernels, named_kernel
 from bitnet_lut.runtime.cpu import choose_isa, default_threads
 from bitnet_lut.runtime.decoder import Decoder
@@ -28,12 +30,16 @@ from bitnet_lut.runtime.layers import Layer, kernel_names, make_layers
 from bitnet_lut.runtime.options import Options, refuse_unknown
 from bitnet_lut.runtime.packing import pack_tensors, suited
 from bitnet_lut.runtime.sampling import Sampler, Sampling
+from bitnet_lut.runtime.saved import load_cache
 from bitnet_lut.runtime.scheduler import Run, Scheduler
 from bitnet_lut.runtime.session import Session, SessionBatch
 from bitnet_lut.runtime.speculation import Speculation
 from bitnet_lut.runtime.stopping import StopRules
 from bitnet_lut.runtime.stream import TextStream
 from bitnet_lut.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from bitnet_lut.text.grammar import ResponseFormat
 
 __all__ = ["Model"]
 
@@ -44,7 +50,7 @@ DEFAULT_CONTEXT = 4096
 _MOST_THREADS = 4096
 
 
-class Model:
+class Model(Chatting):
     """A language model, ready to run.
 
     source: a GGUF file, its bytes, a folder of a Hugging Face checkpoint, or a Hugging Face repo id
@@ -115,6 +121,7 @@ class Model:
             if weights.strip_bytes:
                 release()
             self._tokenizer = tokenizer.result()
+            self._text_place = _text_place(checkpoint)
             checkpoint.check_unchanged()
         self._engine = Engine(weights, pool, kind=kv, context=self._context)
         self._layers = make_layers(tensors)
@@ -149,6 +156,11 @@ class Model:
         return self._info
 
     @property
+    def context(self) -> int:
+        """Most positions of a session, unless one is made with fewer."""
+        return self._context
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The vocabulary and its rules."""
         return self._tokenizer
@@ -171,6 +183,18 @@ class Model:
         """
         context = self._context if context is None else self._checked_context(context)
         return Session(self._engine, self._engine.cache(context))
+
+    def load_session(self, path: str | os.PathLike[str], *, context: int | None = None) -> Session:
+        """Go on with a session that `Session.save` wrote; the next logits are the same bits.
+
+        Raises FormatError for a file that is damaged, of another model or of another kind of cache,
+        ValueError if *context* is too short for it, OSError, and what `session` raises.
+        """
+        context = self._context if context is None else self._checked_context(context)
+        _, cache, ids = load_cache(path, self._engine, context, "session")
+        session = Session(self._engine, cache)
+        session._ids = ids
+        return session
 
     def session_batch(self, count: int, *, context: int | None = None) -> SessionBatch:
         """Start *count* sequences that can step together, at most 128; see `session`."""
@@ -207,10 +231,8 @@ class Model:
 
         The stream's ``result`` holds what was generated so far, with its timings.
         """
-        if options.get("n", 1) != 1:
-            raise ValueError("n is for generate: a stream is one text")
         scheduler = Scheduler(self._engine)
-        return TextStream(scheduler, self._add(scheduler, prompt, options))
+        return TextStream(scheduler, scheduler.add(*self._make_one(prompt, options)))
 
     @overload
     def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Generation: ...
@@ -229,6 +251,9 @@ class Model:
         ignore_eos: run on past the model's end tokens.
         logprobs: with each token, the logarithm of its probability, and those of so many of the
             likeliest tokens; None: without. prompt_logprobs: the same for the tokens of the prompt.
+        response_format: what the text must follow: a JSON schema, "json", a `Regex`, a list of
+            texts, a `Lark` grammar, or a type such as a dataclass; see `Grammars.compile`. Its
+            value is ``parsed`` of the result. Needs llguidance: ``bitnet_lut[grammar]``.
         n: how many texts to generate from a prompt, which runs once; text i, ``choices[i]`` of the
             result, is the one that the seed plus i gives alone.
         speculate: guess tokens from what the text said before and check several in one step, where
@@ -236,8 +261,9 @@ class Model:
 
         Of many texts up to 128 run at once, as memory allows; each is what it would be alone.
         Raises TypeError or ValueError for an argument that is not what is expected, ValueError for
-        an empty prompt or one that does not fit, NumericsError if the model produces NaN or Inf,
-        and MemoryError if there is no room for a single text.
+        an empty prompt or one that does not fit, GrammarError for a format that cannot be followed
+        (before anything is generated, or if it becomes too complex on the way), NumericsError if
+        the model produces NaN or Inf, and MemoryError if there is no room for a single text.
         """
         scheduler = Scheduler(self._engine)
         if _is_many(prompt):
@@ -257,6 +283,21 @@ class Model:
         (decoder, context), *siblings = made
         return scheduler.add(decoder, context, siblings=[one for one, _ in siblings])
 
+    def _make_one(self, prompt: Any, options: Options, *, reused: int = 0) -> tuple[Decoder, int]:
+        """What `Scheduler.add` needs for one text; the cache will hold *reused* ids already."""
+        refuse_unknown(options)
+        if options.get("n", 1) != 1:
+            raise ValueError("n is for generate: a stream is one text")
+        return self._decoder(self._prompt_ids(prompt), 0, reused=reused, **options)
+
+    def _stream_on(
+        self, cache: Cache, prompt: Sequence[int], reused: int, options: Options
+    ) -> TextStream:
+        """Generate on a *cache* that will hold the first *reused* ids of *prompt*."""
+        scheduler = Scheduler(self._engine)
+        made = self._make_one(prompt, options, reused=reused)
+        return TextStream(scheduler, scheduler.add(*made, cache=cache))
+
     def _decoder(
         self,
         ids: list[int],
@@ -270,14 +311,20 @@ class Model:
         ignore_eos: bool = False,
         logprobs: int | None = None,
         prompt_logprobs: int | None = None,
+        response_format: "ResponseFormat | None" = None,
         n: int = 1,
         speculate: bool = True,
+        reused: int = 0,
     ) -> tuple[Decoder, int]:
         """Make a decoder for the text number *choice*; also the positions its cache needs."""
         known = self._tokenizer.vocab_size
         sampling = sampling or Sampling()
         if sampling.seed is not None:
             sampling = replace(sampling, seed=sampling.seed + choice)
+        if response_format is not None and (ignore_eos or min_tokens):
+            raise ValueError(
+                "ignore_eos and min_tokens do not go with a response_format, which ends the text"
+            )
         rules = StopRules(
             max_tokens=whole_number("max_tokens", max_tokens, 0),
             room=self._context - len(ids),
@@ -287,7 +334,7 @@ class Model:
             min_tokens=whole_number("min_tokens", min_tokens, 0),
         )
         prompt_ids(list(sampling.logit_bias), known)
-        speculate = speculate and sampling.temperature == 0 and n == 1
+        speculate = speculate and sampling.temperature == 0 and n == 1 and response_format is None
         decoder = Decoder(
             self._tokenizer,
             ids,
@@ -300,6 +347,8 @@ class Model:
                 if prompt_logprobs is None or choice
                 else whole_number("prompt_logprobs", prompt_logprobs, 0, known)
             ),
+            follower=None if response_format is None else self._follower(response_format),
+            reused=reused,
         )
         return decoder, len(ids) + rules.limit
 
@@ -314,6 +363,10 @@ class Model:
                 "prompt or open the model with a longer context"
             )
         return ids
+
+    def warm_up(self) -> None:
+        """Run one token, so that the first text does not wait for the file and for memory."""
+        self.session(context=1).step([0])
 
     def close(self) -> None:
         """Free the weights, as soon as no session uses them any more."""
@@ -356,6 +409,12 @@ def _tokenizer(checkpoint: Checkpoint, pre_tokenizer: str) -> Tokenizer:
             f"pre_tokenizer {pre_tokenizer!r} is for GGUF files; a folder says its own"
         )
     return Tokenizer.from_folder(checkpoint.folder)
+
+
+def _text_place(checkpoint: Checkpoint) -> TextPlace:
+    """Where the chat templates are found, once they are needed."""
+    found = {k: v for k, v in checkpoint.metadata.items() if k.startswith(TEMPLATE_KEY)}
+    return TextPlace(checkpoint.name, checkpoint.folder, found)
 
 
 def _rounded(count: int) -> str:

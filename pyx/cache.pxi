@@ -113,3 +113,42 @@ cdef class Cache:
         finally:
             _release(held)
         return other
+
+    def read(self):
+        """The bytes of the positions it holds, uint8 (cache_bytes of as many positions,); empty for an empty cache."""
+        cdef bl_cache packed
+        cdef uint8_t[::1] data
+        held = []
+        self._hold(held)
+        try:
+            if self.cache.position == 0:
+                return np.empty(0, np.uint8)
+            found = np.zeros(cache_bytes(self.weights, self.cache.position, kind=self.kind), np.uint8)
+            data = found
+            bl_cache_place(&packed, &self.weights.model, self.cache.kind, self.cache.position, &data[0])
+            bl_cache_copy(&packed, &self.cache, &self.weights.model)
+        finally:
+            _release(held)
+        return found
+
+    def fill(self, const uint8_t[::1] data not None, int64_t position) -> None:
+        """Hold what `read` gave for *position* positions of a cache of the same model and kind.
+
+        Raises ValueError if it does not fit the context, or if *data* has another size.
+        """
+        cdef bl_cache packed
+        held = []
+        self._hold(held)
+        try:
+            if not 0 <= position <= self.cache.context:
+                raise ValueError(f"{position} positions do not fit a cache of {self.cache.context}")
+            expected = cache_bytes(self.weights, position, kind=self.kind) if position else 0
+            if data.shape[0] != expected:
+                raise ValueError(f"{data.shape[0]} bytes for {position} positions, which take {expected}")
+            self.cache.position = 0
+            if position:
+                bl_cache_place(&packed, &self.weights.model, self.cache.kind, position, <void *>&data[0])
+                packed.position = position
+                bl_cache_copy(&self.cache, &packed, &self.weights.model)
+        finally:
+            _release(held)

@@ -27,9 +27,9 @@ void bl_cache_copy(bl_cache *to, const bl_cache *from, const bl_model *m)
 {
     const size_t used = (size_t)(from->position * bl_kv_bytes(from->kind, bl_head_stride(m)));
     for (int64_t head = 0; head < m->layers * m->kv_heads; head++) {
-        const int64_t offset = bl_cache_offset(from, m, 0, head, 0);
-        memcpy(to->keys + offset, from->keys + offset, used);
-        memcpy(to->values + offset, from->values + offset, used);
+        const int64_t target = bl_cache_offset(to, m, 0, head, 0), source = bl_cache_offset(from, m, 0, head, 0);
+        memcpy(to->keys + target, from->keys + source, used);
+        memcpy(to->values + target, from->values + source, used);
     }
     to->position = from->position;
 }

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "bitnet_lut/engine.h"
 #include "kernels.h"
 #include "pool.h"
 #include "workspace.h"

@@ -2,6 +2,7 @@
 #ifndef BL_WORKSPACE_H
 #define BL_WORKSPACE_H
 
+#include "bitnet_lut/engine.h"
 #include "kernels.h"
 
 enum {

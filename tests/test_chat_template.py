@@ -368,6 +368,33 @@ def test_parts_and_newer_names(llama):
     assert ours.render(messages) == "system=x;user=a\nb;"
 
 
+@pytest.mark.parametrize("file", ["model-i2_s.gguf", "hf-packed"])
+def test_what_follows_an_answer(golden, file):
+    ours = templates_of(golden / "bitnet-b1.58" / file)
+    kept = ours._tokenizer.encode(" Hi\n there ", add_bos=False)
+    for content in ("And?", "<|eot_id|> in\U000f0000 text"):
+        more = [
+            *SYSTEM,
+            {"role": "assistant", "content": "?"},
+            {"role": "user", "content": content},
+        ]
+        after = ours.encode_after(more, 2)
+        assert ours._tokenizer.decode(after) == f"<|eot_id|>User: {content}<|eot_id|>Assistant: "
+        assert after.count(632) == 2
+        # An answer that the template would trim stays as it was written.
+        whole = [*ours.encode(SYSTEM), *kept, *after]
+        assert whole[-len(after) :] == after
+        assert ours.encode(more)[-len(after) :] == after
+
+
+def test_what_follows_an_answer_that_is_not_shown(llama):
+    messages = [*HELLO, {"role": "assistant", "content": "x"}, *HELLO]
+    hides = "{% for m in messages if m.role != 'assistant' %}{{ m.content }}{% endfor %}"
+    assert templates(llama, default=hides).encode_after(messages, 1) is None
+    twice = "{% for m in messages %}{{ m.content * 2 }}{% endfor %}"
+    assert templates(llama, default=twice).encode_after(messages, 1) is None
+
+
 def test_a_template_may_refuse(llama):
     source = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}ok"
     ours = templates(llama, default=source)

@@ -37,14 +37,20 @@ class Output:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, folder: bool = False, nbytes: int = 0
+        self,
+        path: str | os.PathLike[str],
+        *,
+        folder: bool = False,
+        nbytes: int = 0,
+        private: bool = False,
     ) -> None:
         """nbytes: how much will be written, if that is known; OSError if there is less room.
+        private: only the owner may read the file, whoever could read the one it replaces.
 
         Raises what `find_target` does, and OSError if nothing can be written there.
         """
         self._path = os.fspath(path)
-        self._nbytes = nbytes
+        self._nbytes, self._private = nbytes, private
         self._target = find_target(path, folder=folder)
         self._replaced = self._target.stat() if self._target.exists() else None
         self._free = shutil.disk_usage(self._target.parent).free
@@ -53,7 +59,9 @@ class Output:
         name = f"{self._target.name}.{os.getpid()}.part"
         self.temporary = self._target.with_name(name)
         try:
-            self._part = _Part(self._target, folder=folder, private=self._replaced is not None)
+            self._part = _Part(
+                self._target, folder=folder, private=private or self._replaced is not None
+            )
         except OSError as error:
             raise self._told(error) from None
 
@@ -95,7 +103,7 @@ class Output:
 
     def _keep_status(self) -> None:
         """Give it the owner and mode of what it replaces."""
-        if self._replaced is None:
+        if self._replaced is None or self._private:
             return
         if hasattr(os, "chown"):
             with suppress(OSError):  # only root may give files away

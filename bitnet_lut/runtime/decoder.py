@@ -15,7 +15,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from bitnet_lut.runtime.sampling import Sampler
 from bitnet_lut.runtime.speculation import Speculation
 from bitnet_lut.runtime.stopping import StoppedText, StopRules
 from bitnet_lut.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from bitnet_lut.runtime.follower import Follower
 
 __all__ = ["Chunk", "Decoder"]
 
@@ -45,6 +48,7 @@ class Decoder:
 
     prompt: the ids before the text. ids: those generated and taken so far, without an end token.
     position: how many tokens, prompt and generated, have been run and stand.
+    reused: how many tokens of the prompt were in the cache before.
     drafted, accepted: guesses checked so far, and those that were right.
     """
 
@@ -58,17 +62,21 @@ class Decoder:
         speculation: Speculation | None = None,
         logprobs: int | None = None,
         prompt_logprobs: int | None = None,
+        follower: "Follower | None" = None,
+        reused: int = 0,
     ) -> None:
-        """Begin before the prompt, *prompt* (at least one id).
+        """Begin before the prompt, *prompt* (at least one id), or after its first *reused* ids.
 
         speculation: guesses tokens, which are checked several in a step; the text is the same with
-            it. For greedy choice only. None: one token in a step.
+            it. For greedy choice only, and not with a follower. None: one token in a step.
         logprobs, prompt_logprobs: score the tokens of the text and of the prompt, and name so many
             of the likeliest beside each; None: do not.
+        follower: of the grammar of the text; tokens that it forces are run together in one step.
+        reused: at most all but one id of the prompt, which the cache already holds.
         """
         self.prompt = list(prompt)
         self.ids: list[int] = []
-        self.position = 0
+        self.position = self.reused = reused
         self.drafted = self.accepted = 0
         self.finish_reason: FinishReason = "interrupted"
         self._sampler, self._stop, self._speculation = sampler, stop, speculation
@@ -78,6 +86,7 @@ class Decoder:
         self._known = tokenizer.vocab_size  # a matrix may be padded with rows that are not tokens
         self._text = StoppedText(stop.strings)
         self._characters = tokenizer.stream(skip_special=True, start=False)
+        self._follower = follower
         self._history = list(prompt)
         self._chunk, self._skip_draft = _NOTHING, False
         self._chosen: deque[int] = deque()  # and not taken yet
@@ -96,6 +105,12 @@ class Decoder:
     def text(self) -> str:
         """The text taken so far."""
         return str(self._text)
+
+    @property
+    def parsed(self) -> Any:
+        """The value of the text by its grammar; None if it is not whole, or there is no grammar."""
+        whole = self.finish_reason in ("eos", "length", "context")
+        return self._follower.parse(self.text) if whole and self._follower else None
 
     @property
     def logprobs(self) -> tuple[TokenLogprob, ...] | None:
@@ -120,8 +135,9 @@ class Decoder:
         elif self.finished or self._chosen or len(self.ids) >= self._stop.limit:
             self._chunk = _NOTHING
         else:
-            ids = [self.ids[-1], *(self._draft() if guess else ())]
-            self._chunk = Chunk(ids, len(ids))
+            draft = self._draft() if guess else []
+            ids = self.ids[self.position - len(self.prompt) :]  # one, or several that were forced
+            self._chunk = Chunk([*ids, *draft], 1 + len(draft))
         return self._chunk
 
     def feed(self, logits: NDArray[np.float32], seconds: float | None = None) -> None:
@@ -133,7 +149,7 @@ class Decoder:
         ids, rows = self._chunk
         if logits.shape[0] != rows:
             raise ValueError(f"logits of {logits.shape[0]} tokens, but the chunk wants {rows}")
-        draft = () if self.in_prompt else ids[1:]
+        draft = () if self.in_prompt else ids[len(ids) - rows + 1 :]
         if self.in_prompt:
             logits = self._score_prompt(logits)
         chosen = self._choose(logits, draft) if len(logits) else []
@@ -154,7 +170,7 @@ class Decoder:
 
         A wrong guess may be something that the model cannot compute.
         """
-        self._skip_draft = not self.in_prompt and len(self._chunk.ids) > 1
+        self._skip_draft = not self.in_prompt and self._chunk.rows > 1
         return self._skip_draft
 
     def take(self) -> str | None:
@@ -196,6 +212,8 @@ class Decoder:
 
     def _choose(self, logits: NDArray[np.float32], draft: Sequence[int]) -> list[int]:
         """Choose a token after each guess of *draft*, until a choice is not the next guess."""
+        if self._follower:
+            return self._follow(logits[-1, : self._known], self._follower)
         chosen: list[int] = []
         prompt = len(self.prompt)
         for row, guess in zip(logits[:, : self._known], [*draft, None], strict=True):
@@ -212,6 +230,23 @@ class Decoder:
             chosen.append(token)
             if token != guess:
                 break
+        return chosen
+
+    def _follow(self, row: NDArray[np.float32], follower: "Follower") -> list[int]:
+        """What the grammar forces; or a choice from what it allows, and what it then forces."""
+        # Every token that is scored needs a row of its own.
+        room = self._stop.limit - len(self.ids) if self._top is None else 1
+        chosen = follower.forced(room)
+        if not chosen:
+            allowed = follower.allow(row)
+            token = self._sampler(allowed, self._history, prompt=len(self.prompt))
+            follower.accept(token)
+            chosen = [token]
+            if token not in self._stop.end_ids | self._stop.stop_ids:
+                chosen += follower.forced(room - 1)
+        if self._top is not None:
+            self._scores.append(token_logprob(row, chosen[0], self._top))
+        self._history.extend(chosen)
         return chosen
 
     def _score_prompt(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:

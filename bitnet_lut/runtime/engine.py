@@ -1,5 +1,6 @@
 """What all sequences of one model share: the weights, the threads, and one workspace."""
 
+import hashlib
 import os
 import threading
 import weakref
@@ -20,6 +21,7 @@ Probe = Callable[[int, str, NDArray[np.float32]], None]
 
 # Tokens computed at once. More gain nothing: so many decode weights, and wait for threads, rarely.
 BATCH = 128
+_PROBED = 8  # tokens that the hash of a model is made from
 
 
 class Engine:
@@ -36,7 +38,8 @@ class Engine:
         """Take over *weights* and *pool*; the workspace is made when it is first needed."""
         self.config, self.pool = weights.config, pool
         self._weights: Weights | None = weights
-        self._kind, self._context, self._batch = kind, context, batch
+        self.kind, self._context, self._batch = kind, context, batch
+        self._fingerprint: str | None = None
         self._workspace: Workspace | None = None
         self._lock = threading.Lock()
         _ENGINES.add(self)
@@ -59,7 +62,7 @@ class Engine:
 
     def cache_bytes(self, context: int) -> int:
         """Bytes of the keys and values of *context* positions."""
-        return _native.cache_bytes(self.weights, context, kind=self._kind)
+        return _native.cache_bytes(self.weights, context, kind=self.kind)
 
     def workspace_bytes(self, context: int) -> int:
         """Bytes of the workspace for caches of up to *context* positions."""
@@ -70,7 +73,22 @@ class Engine:
     def cache(self, context: int, *, promised: int = 0) -> Cache:
         """Make an empty cache; raises what `refuse_cache` raises."""
         self.refuse_cache(context, promised=promised)
-        return Cache(self.weights, context, kind=self._kind)
+        return Cache(self.weights, context, kind=self.kind)
+
+    def fingerprint(self) -> str:
+        """Hash of what the model computes, which all of its weights enter.
+
+        It is that of the logits of some ids, which are the same bits on every machine, with every
+        kernel and in every format of file, but not for other weights or another kind of cache.
+        """
+        if self._fingerprint is None:
+            vocab_size = self.config.vocab_size
+            ids = np.array([i * 7919 % vocab_size for i in range(_PROBED)], np.int32)
+            logits = np.empty((_PROBED, vocab_size), np.float32)
+            cache = Cache(self.weights, _PROBED, kind=self.kind)
+            self.step([(cache, ids)], np.arange(_PROBED), logits)
+            self._fingerprint = hashlib.blake2b(logits.tobytes(), digest_size=32).hexdigest()
+        return self._fingerprint
 
     def fork(self, cache: Cache, *, promised: int = 0) -> Cache:
         """Copy *cache*; raises what `refuse_cache` raises."""

@@ -1,7 +1,7 @@
 """What a generation gave, and how long it took."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bitnet_lut.runtime.logprobs import TokenLogprob
 
@@ -17,6 +17,7 @@ class Timings:
     prompt_seconds: from the start of its prompt to the choice of its first token. Where several
         texts run together, their times overlap.
     generation_seconds: from there to the choice of the last token.
+    reused_tokens: tokens of the prompt that the cache already held, and that took no time.
     drafted_tokens: guesses that were checked several at a time; accepted_tokens: those that were
         what the model chose.
     """
@@ -27,6 +28,7 @@ class Timings:
     generation_seconds: float
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    reused_tokens: int = 0
 
     @property
     def time_to_first_token(self) -> float:
@@ -35,8 +37,9 @@ class Timings:
 
     @property
     def prompt_tokens_per_second(self) -> float:
-        """Speed of the prompt."""
-        return self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else 0.0
+        """Speed of the prompt, without the tokens that were reused."""
+        tokens = self.prompt_tokens - self.reused_tokens
+        return tokens / self.prompt_seconds if self.prompt_seconds else 0.0
 
     @property
     def generation_tokens_per_second(self) -> float:
@@ -52,6 +55,7 @@ class Generation:
     text: without the stop string or the end token. ids: the generated ids without the end token.
     finish_reason: "eos" (an end token), "stop" (a stop string or a stop token), "length"
         (max_tokens), "context" (the context is full) or "interrupted" (the stream was left early).
+    parsed: the value of a text that follows a response format; None if the text is not whole.
     logprobs: how likely each of *ids* was; None if that was not asked for.
     prompt_logprobs: the same of the prompt's ids, None for the first of them.
     choices: all texts that were generated from the prompt, this one first, where there are several.
@@ -64,3 +68,4 @@ class Generation:
     logprobs: tuple[TokenLogprob, ...] | None = None
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
     choices: "tuple[Generation, ...]" = ()
+    parsed: Any = None

@@ -2,9 +2,12 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from bitnet_lut.runtime.sampling import Sampling
+
+if TYPE_CHECKING:
+    from bitnet_lut.text.grammar import ResponseFormat
 
 __all__ = ["Options", "refuse_unknown"]
 
@@ -21,6 +24,7 @@ class Options(TypedDict, total=False):
     logprobs: int | None
     prompt_logprobs: int | None
     n: int
+    response_format: "ResponseFormat | None"
     speculate: bool
 
 

@@ -36,7 +36,7 @@ class Run:
         self.siblings = siblings
         self.ended = False
         self.origin: _Origin | None = None
-        self._first_position = cache.position if cache else 0
+        self._first_position = 0
         self._error: Exception | None = None
         self._started = self._first = self._last = 0.0
 
@@ -51,6 +51,7 @@ class Run:
             self._last - self._first,
             decoder.drafted,
             decoder.accepted,
+            decoder.reused,
         )
         found = Generation(
             decoder.text,
@@ -59,6 +60,7 @@ class Run:
             timings,
             decoder.logprobs,
             decoder.prompt_logprobs,
+            parsed=decoder.parsed,
         )
         if not self.siblings:
             return found
@@ -87,7 +89,7 @@ class Run:
         self.cache, self._started = cache, time.perf_counter()
         origin, self.origin = self.origin, None
         if origin is None:
-            self._first_position = cache.position
+            self._first_position = cache.position - self.decoder.position
         else:
             self._first_position = cache.position - len(self.decoder.prompt)
             self.decoder.skip_prompt()

@@ -1,5 +1,6 @@
 """A sequence and its cache; and sequences that step together."""
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ from bitnet_lut._native import Cache
 from bitnet_lut.errors import NumericsError
 from bitnet_lut.runtime.arguments import int32_ids, whole_number
 from bitnet_lut.runtime.engine import BATCH, Engine, Probe
+from bitnet_lut.runtime.saved import save_cache
 
 __all__ = ["Session", "SessionBatch"]
 
@@ -26,6 +28,7 @@ class Session:
     def __init__(self, engine: Engine, cache: Cache) -> None:
         """`Model.session` makes one."""
         self._engine, self._cache, self._lock = engine, cache, threading.Lock()
+        self._ids: list[int] = []
 
     def __repr__(self) -> str:
         """Where it is, and what its cache takes."""
@@ -45,6 +48,11 @@ class Session:
     def context(self) -> int:
         """How many tokens it has room for."""
         return self._cache.context
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The tokens it has seen."""
+        return tuple(self._ids)
 
     def step(
         self, ids: Sequence[int], *, logits: Literal["last", "all"] = "last"
@@ -76,6 +84,7 @@ class Session:
             except BaseException:
                 self._cache.rewind(start)
                 raise
+            self._ids += tokens.tolist()
         return found if each else found.reshape(-1)
 
     def trace(self, ids: Sequence[int], probe: Probe) -> NDArray[np.float32]:
@@ -90,6 +99,7 @@ class Session:
             self._check_room(tokens)
             logits = np.empty((1, self._engine.config.vocab_size), np.float32)
             self._run(tokens, logits, probe=probe)
+            self._ids += tokens.tolist()
         return logits.reshape(-1)
 
     def rewind(self, position: int) -> None:
@@ -102,11 +112,23 @@ class Session:
             if position > self.position:
                 raise ValueError(f"cannot rewind to {position}, the session is at {self.position}")
             self._cache.rewind(position)
+            del self._ids[position:]
 
     def fork(self) -> "Session":
         """A second session that goes on from here on its own."""
         with self._held():
-            return Session(self._engine, self._cache.fork())
+            other = Session(self._engine, self._cache.fork())
+            other._ids = list(self._ids)
+            return other
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the cache and the ids it holds to a file that only its owner can read.
+
+        `Model.load_session` goes on from there. The file is replaced when the new one is complete.
+        Raises OSError, and RuntimeError if another thread uses this session.
+        """
+        with self._held():
+            save_cache(path, self._engine, self._cache, self._ids, {"content": "session"})
 
     def _run(
         self,
@@ -180,4 +202,6 @@ class SessionBatch:
                     cache.rewind(cache.position - int(moved))
                 bad = int(np.flatnonzero(~finite)[0])
                 raise NumericsError(f"session {bad}: {engine.fault(*chunks[bad], 1)}")
+            for session, id in zip(self.sessions, tokens.tolist(), strict=True):
+                session._ids.append(id)
         return logits

@@ -8,7 +8,8 @@ encoded as text.
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from reprlib import repr as quote
 from typing import TYPE_CHECKING, Any, Self
@@ -140,20 +141,37 @@ class ChatTemplates:
         """
         checked = check_messages(messages)
         hidden = {} if trust_content else self._hide(checked, tools)
-        if hidden:
-            spelled = {text: chr(character) for character, text in hidden.items()}
-            hide = self._control_pattern()
-            checked, tools = _map_texts(
-                [checked, tools], lambda text: hide.sub(lambda m: spelled[m[0]], text)
-            )
+        checked, tools = self._replaced([checked, tools], hidden)
         text = self._render(checked, add_generation_prompt, template, tools, variables)
-        ids: list[int] = []
-        for piece, special in self._pieces(text, hidden):
-            ids += self._tokenizer.encode(piece, add_bos=False, add_eos=False, special=special)
+        ids = self._ids(text, hidden)
         bos = self._tokenizer.bos_id
         if self._tokenizer.add_bos and bos is not None and ids[:1] != [bos]:
             ids.insert(0, bos)
         return ids
+
+    def encode_after(
+        self,
+        messages: Sequence[Message] | Sequence[Mapping[str, Any]],
+        answer: int,
+        *,
+        template: str | None = None,
+        variables: Mapping[str, object] | None = None,
+    ) -> list[int] | None:
+        """The ids that follow the content of ``messages[answer]`` in a chat, to the next answer.
+
+        A model's own answer is best kept as the ids it wrote: its text, rendered and encoded again,
+        may give others. None if the template does not show the answer just once. Other arguments
+        and errors are those of `encode`.
+        """
+        checked = check_messages(messages)
+        checked[answer]["content"] = ""
+        hidden = self._hide(checked, None)
+        (mark,) = self._unused(checked, 1, but=hidden)
+        (checked,) = self._replaced([checked], hidden)
+        checked[answer]["content"] = chr(mark)
+        text = self._render(checked, True, template, None, variables)
+        _, *rest = text.split(chr(mark))
+        return self._ids(rest[0], hidden) if len(rest) == 1 else None
 
     def _render(
         self,
@@ -223,16 +241,37 @@ class ChatTemplates:
     def _hide(self, messages: list[Any], tools: object) -> dict[int, str]:
         """What the messages spell of control tokens, each under a character that nobody uses."""
         find = self._control_pattern().findall
-        texts = [*_texts([messages, tools])]
-        spelled = sorted({token for text in texts for token in find(text)})
-        if not spelled:
-            return {}
-        used = {*map(ord, "".join(texts)), *map(ord, "".join(self._sources.values()))}
-        free = (character for character in _PRIVATE if character not in used)
-        hidden = dict(zip(free, spelled, strict=False))
-        if len(hidden) < len(spelled):
+        spelled = sorted({token for text in _texts([messages, tools]) for token in find(text)})
+        return dict(zip(self._unused([messages, tools], len(spelled)), spelled, strict=True))
+
+    def _unused(self, messages: object, count: int, but: Container[int] = ()) -> list[int]:
+        """That many characters that neither messages nor templates use, and none of *but*."""
+        if not count:
+            return []
+        used = {*map(ord, "".join([*_texts(messages), *self._sources.values()]))}
+        free = (c for c in _PRIVATE if c not in used and c not in but)
+        found = list(islice(free, count))
+        if len(found) < count:
             raise ValueError("the messages use every character of the private planes")
-        return hidden
+        return found
+
+    def _replaced(self, values: list[Any], hidden: Mapping[int, str]) -> list[Any]:
+        """The *values* with control tokens behind the characters that hide them."""
+        if not hidden:
+            return values
+        spelled = {text: chr(character) for character, text in hidden.items()}
+        hide = self._control_pattern()
+        changed: list[Any] = _map_texts(
+            values, lambda text: hide.sub(lambda match: spelled[match[0]], text)
+        )
+        return changed
+
+    def _ids(self, text: str, hidden: Mapping[int, str]) -> list[int]:
+        """The ids of a rendered text, without BOS unless the text spells it."""
+        ids: list[int] = []
+        for piece, special in self._pieces(text, hidden):
+            ids += self._tokenizer.encode(piece, add_bos=False, add_eos=False, special=special)
+        return ids
 
     def _pieces(self, text: str, hidden: Mapping[int, str]) -> Iterator[tuple[str, bool]]:
         """Cut *text* where control tokens end what must be taken literally; and whether not."""

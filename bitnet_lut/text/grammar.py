@@ -153,11 +153,15 @@ class Grammar:
 
 
 class Constraint:
-    """Says what may come next in one text. Use it from one thread."""
+    """Says what may come next in one text. Use it from one thread.
+
+    ended: whether an end was accepted, after which nothing may come.
+    """
 
     def __init__(self, matcher: "llguidance.LLMatcher", tokenizer: Tokenizer) -> None:
         """`Grammar.start` makes one."""
         self._matcher, self._tokenizer = matcher, tokenizer
+        self.ended = False  # an end has come
 
     @property
     def complete(self) -> bool:
@@ -191,7 +195,8 @@ class Constraint:
 
     def accept(self, id: int) -> None:
         """Note that *id* has come; ValueError if it is not allowed."""
-        if id in self._tokenizer.eos_ids and self._matcher.is_stopped():
+        self.ended = id in self._tokenizer.eos_ids
+        if self.ended and self._matcher.is_stopped():
             return
         with guarded(_TOO_COMPLEX, GrammarError):
             taken = self._matcher.consume_token(id)
