@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import NoReturn, Protocol
 
-from bitnet_lut.cli import bench, convert, info, inspect, kernels, run, synth, tokenize, tune
+from bitnet_lut.cli import bench, chat, convert, info, inspect, kernels, run, synth, tokenize, tune
 
 __all__ = ["COMMANDS", "run_command"]
 
@@ -32,6 +32,7 @@ class _Command(Protocol):
 
 COMMANDS: dict[str, _Command] = {
     "run": run,
+    "chat": chat,
     "inspect": inspect,
     "convert": convert,
     "tokenize": tokenize,

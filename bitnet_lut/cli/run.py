@@ -1,37 +1,28 @@
 """``bitnet-lut run`` continues a prompt."""
 
 import argparse
+import json
 import sys
-from dataclasses import fields
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from bitnet_lut.cli.options import (
-    SOURCE,
-    add_isa,
-    add_pre_tokenizer,
-    add_reading_options,
-    input_text,
-    positive,
-    progress_bar,
-    text,
-)
+from bitnet_lut.cli.generating import add_model_options, add_sampling, open_model, sampling
+from bitnet_lut.cli.options import input_text, natural, positive, text
 
 if TYPE_CHECKING:
-    from bitnet_lut import Sampling, Timings
+    from bitnet_lut import Model, TextStream, Timings
 
 SUMMARY = "continue a prompt"
 EXAMPLE = 'bitnet-lut run -m model.gguf -n 64 "The capital of France is"'
 
 _INTERRUPTED = 130
+_MOST_SCHEMA = 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``run``."""
     parser.add_argument(
         "prompt", type=text, nargs="?", help="- or nothing: read it from standard input"
-    )
-    parser.add_argument(
-        "-m", "--model", metavar="FILE", help=f"{SOURCE}; default: the demonstration model"
     )
     parser.add_argument("-n", "--tokens", type=positive, default=256, help="most to generate")
     parser.add_argument(
@@ -44,67 +35,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="never check guessed tokens several in a step; the text is the same",
     )
-    parser.add_argument("--threads", type=positive, help="default: all available cores")
-    parser.add_argument("--context", type=positive, help="positions to reserve memory for")
-    parser.add_argument("--kv", choices=("f16", "f32"), default="f16", help="type of the KV cache")
-    add_isa(parser)
-    parser.add_argument("--kernel", default="auto", help="kernel of the ternary layers")
-    _add_sampling(parser)
-    add_reading_options(parser)
-    add_pre_tokenizer(parser)
-
-
-def _add_sampling(parser: argparse.ArgumentParser) -> None:
-    from bitnet_lut.runtime.sampling import Sampling
-
-    for option in fields(Sampling):
-        if option.name == "logit_bias":  # a mapping
-            continue
-        flag = f"--{option.name.replace('_', '-')}"
-        kind = int if option.name in ("top_k", "seed", "penalty_window") else float
-        parser.add_argument(
-            flag, type=kind, default=option.default, help=f"default {option.default}"
-        )
-
-
-def _sampling(options: argparse.Namespace) -> "Sampling":
-    from bitnet_lut.runtime.sampling import Sampling
-
-    names = [option.name for option in fields(Sampling) if hasattr(options, option.name)]
-    return Sampling(**{name: getattr(options, name) for name in names})
+    parser.add_argument(
+        "--chat", action="store_true", help="answer the prompt, by the model's chat template"
+    )
+    parser.add_argument("--system", type=text, metavar="TEXT", help="with --chat: said first")
+    parser.add_argument(
+        "--json-schema", metavar="FILE", help="write JSON that follows the schema in FILE"
+    )
+    parser.add_argument(
+        "--logprobs",
+        type=natural,
+        metavar="N",
+        help="list how likely every token was, and the N likeliest beside it",
+    )
+    add_model_options(parser)
+    add_sampling(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
     """Print the continuation; the memory it takes and its speed go to standard error."""
+    if options.system is not None and not options.chat:
+        raise ValueError("--system is for a chat: give --chat as well")
     prompt = input_text(options.prompt, "prompt")
-
-    from bitnet_lut.demo import MODEL
-    from bitnet_lut.model import Model
-
-    if options.model is None:
-        print("no -m: using the small demonstration model of the package", file=sys.stderr)
-    with progress_bar("B") as progress:
-        model = Model(
-            options.model or MODEL,
-            threads=options.threads,
-            kernel=options.kernel,
-            isa=options.isa,
-            context=options.context,
-            kv=options.kv,
-            i2_s_layout=options.i2_s_layout,
-            tiles=dict(options.tiles),
-            pre_tokenizer=options.pre_tokenizer,
-            progress=progress,
-        )
-    print(model.info, file=sys.stderr, flush=True)  # before the cache is allocated
-    stream = model.stream(
-        prompt,
-        max_tokens=options.tokens,
-        sampling=_sampling(options),
-        stop=options.stop,
-        ignore_eos=options.ignore_eos,
-        speculate=options.speculate,
-    )
+    schema = _read_schema(options.json_schema)
+    model = open_model(options)
+    stream = _start(model, prompt, schema, options)
     code = 0
     try:
         for piece in stream:
@@ -113,9 +68,53 @@ def execute(options: argparse.Namespace) -> int:
         code = _INTERRUPTED
     print(flush=True)
     result = stream.result
+    for token in result.logprobs or ():
+        others = "".join(f"  {logprob:.3f} {_quoted(model, id)}" for id, logprob in token.top)
+        print(f"{token.logprob:8.3f} {_quoted(model, token.id):20}{others}", file=sys.stderr)
     reason = result.finish_reason if code == 0 else "Ctrl-C"
     print(f"{_speeds(result.timings)}; ended by {reason}", file=sys.stderr)
     return code
+
+
+def _start(model: "Model", prompt: str, schema: Any, options: argparse.Namespace) -> "TextStream":
+    from bitnet_lut.runtime.options import Options
+
+    chosen = Options(
+        max_tokens=options.tokens,
+        sampling=sampling(options),
+        stop=options.stop,
+        ignore_eos=options.ignore_eos,
+        speculate=options.speculate,
+        response_format=schema,
+        logprobs=options.logprobs,
+    )
+    if not options.chat:
+        return model.stream(prompt, **chosen)
+    messages = [{"role": "user", "content": prompt}]
+    if options.system is not None:
+        messages.insert(0, {"role": "system", "content": options.system})
+    return model.chat_stream(messages, **chosen)
+
+
+def _quoted(model: "Model", id: int) -> str:
+    return repr(model.tokenizer.piece(id).decode(errors="replace"))
+
+
+def _read_schema(file: str | None) -> Any:
+    """The JSON schema in *file*; None if there is no file."""
+    if file is None:
+        return None
+    with Path(file).open("rb") as opened:
+        data = opened.read(_MOST_SCHEMA + 1)
+    if len(data) > _MOST_SCHEMA:
+        raise ValueError(f"{file}: more than {_MOST_SCHEMA} bytes, too many for a schema")
+    try:
+        schema = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise ValueError(f"{file}: a schema is an object")
+    return schema
 
 
 def _speeds(timings: "Timings") -> str:
