@@ -11,7 +11,7 @@ cdef extern from "pool.h" nogil:
     void bl_pool_run(bl_pool *, void (*)(void *, int, int) noexcept nogil, void *)
 
 
-cdef extern from "bitnet_lut/engine.h" nogil:
+cdef extern from "bitnet_lut/bitnet_lut.h" nogil:
     ctypedef struct bl_matrix:
         bl_type type
         int64_t rows

@@ -1,4 +1,4 @@
-/* The forward pass of a decoder of the llama kind, with what BitNet b1.58 and others add to it where a model has it. */
+/* The forward pass of a decoder of the llama kind, with what BitNet b1.58 and other models add to it. */
 #include "pass.h"
 
 const char *const bl_op_names[BL_OP_COUNT] = {
@@ -42,17 +42,21 @@ static int bl_makes_own_input(const bl_pass *p, const bl_matrix *const *readers,
 static bl_input bl_place_input(const bl_pass *p, const bl_matrix *const *readers, int count, int64_t n, int worker)
 {
     const bl_workspace *work = p->work;
-    if (bl_makes_own_input(p, readers, count, n))
-        return (bl_input){readers,
-                          count,
-                          n,
-                          1,
-                          bl_scratch(p, worker),
-                          work->own_act_max + BL_LANES * worker,
-                          BL_OWN_TOKENS,
-                          work->own_prepared + worker * work->forms * work->own_bytes,
-                          work->own_bytes};
-    return (bl_input){readers, count, n, 0, work->input, work->act_max, work->batch, work->prepared, work->form_bytes};
+    bl_input in = {.readers = readers, .count = count, .n = n, .own = bl_makes_own_input(p, readers, count, n)};
+    if (in.own) {
+        in.floats = bl_scratch(p, worker);
+        in.act_max = work->own_act_max + BL_LANES * worker;
+        in.act_stride = BL_OWN_TOKENS;
+        in.prepared = work->own_prepared + worker * work->forms * work->own_bytes;
+        in.form_bytes = work->own_bytes;
+    } else {
+        in.floats = work->input;
+        in.act_max = work->act_max;
+        in.act_stride = work->batch;
+        in.prepared = work->prepared;
+        in.form_bytes = work->form_bytes;
+    }
+    return in;
 }
 
 /* Prepare token t of an input for one of its readers. */

@@ -4,7 +4,7 @@
 #ifndef BL_POOL_H
 #define BL_POOL_H
 
-#include "bitnet_lut/engine.h"
+#include "bitnet_lut/bitnet_lut.h"
 
 typedef void (*bl_task)(void *context, int worker, int workers);
 

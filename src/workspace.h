@@ -2,7 +2,6 @@
 #ifndef BL_WORKSPACE_H
 #define BL_WORKSPACE_H
 
-#include "bitnet_lut/engine.h"
 #include "kernels.h"
 
 enum {

@@ -8,7 +8,7 @@
 
 #include "apart.h"
 #include "check.h"
-#include "bitnet_lut/engine.h"
+#include "bitnet_lut/bitnet_lut.h"
 #include "cache.h"
 #include "kernels.h"
 #include "pool.h"

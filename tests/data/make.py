@@ -21,13 +21,17 @@ from bitnet_lut.families import ModelConfig  # noqa: E402
 from bitnet_lut.formats.gguf import GGUFFile  # noqa: E402
 from bitnet_lut.formats.safetensors import SafetensorsFile  # noqa: E402
 
-LEFT_OUT = ("README.md", "*/hf-master-bf16/*", "embedding-*/**/*", "embedding-*/*")
+LEFT_OUT = ("README.md", "*/hf-master-bf16/*", "embedding-gemma3/*")
 CASES_LEFT_OUT = {
     "codecs_ternary": ("m256_k384", "m320_k448", "m640_k2560"),
-    "matmul": ("k14336",),
+    "matmul": ("k2560", "k4096_ones", "k6912", "k14336", "k14336_mones"),
     "codecs_ggml": (),
 }
-PROGRAM_LEFT_OUT = "logits_transformers_master"
+LOGITS_LEFT_OUT = {
+    "bitnet-b1.58/reference.npz": "logits_transformers_master",
+    "bitnet-1bitllm/reference.npz": "logits_bitnetcpp_kvf16",
+    "qwen2-plain/reference-q8_0.npz": "logits_llamacpp",
+}
 ROWS_OF_130 = slice(2, None, 3)  # of the rows of the longest sequences every third
 HF_NAMES = {
     "self_attn.q_proj": "attn_q",
@@ -103,7 +107,8 @@ def entry(name: str, offset: int, codec: str, source: GGUFFile, **more: Any) -> 
 def reduced(path: Path) -> bytes:
     """An .npz file without the cases that are left out, stored plainly: xz compresses better."""
     with np.load(path) as arrays:
-        left_out = (PROGRAM_LEFT_OUT, *CASES_LEFT_OUT.get(path.stem, ()))
+        logits = LOGITS_LEFT_OUT.get(str(path.relative_to(SHARED)), "")
+        left_out = (logits, *CASES_LEFT_OUT.get(path.stem, ()))
         wanted = {key: arrays[key] for key in arrays.files if key.split("__")[0] not in left_out}
     for key, array in wanted.items():
         if key.endswith("__130") and key != "ids__130":
