@@ -462,3 +462,16 @@ def test_numbers_over_which_the_library_ends_the_process(value):
         with pytest.raises(GrammarError, match="within a thousand of -2\\^63 are not supported"):
             GRAMMARS.compile(wanted)
     assert GRAMMARS.compile({"const": -(2**62)})
+
+
+def test_a_format_that_no_text_completes():
+    node = {
+        "type": "object",
+        "properties": {"value": {"type": "null"}, "next": {"$ref": "#/$defs/node"}},
+        "required": ["value", "next"],
+        "additionalProperties": False,
+    }
+    constraint = GRAMMARS.compile({"$defs": {"node": node}, "$ref": "#/$defs/node"}).start()
+    constraint.allowed()
+    with pytest.raises(GrammarError, match="became too complex to follow"):
+        constraint.accept(TOKENIZER.encode("{", add_bos=False)[0])

@@ -194,13 +194,18 @@ class Constraint:
         return ids
 
     def accept(self, id: int) -> None:
-        """Note that *id* has come; ValueError if it is not allowed."""
+        """Note that *id* has come.
+
+        Raises ValueError if it is not allowed, and GrammarError as `allowed` does.
+        """
         self.ended = id in self._tokenizer.eos_ids
         if self.ended and self._matcher.is_stopped():
             return
         with guarded(_TOO_COMPLEX, GrammarError):
             taken = self._matcher.consume_token(id)
         if not taken:
+            if "(limit " in self._matcher.get_error():  # no fault of the token
+                self._check()
             raise ValueError(f"token {id} is not allowed here")
 
     def fork(self) -> "Constraint":
