@@ -131,7 +131,7 @@ def expected(tmp_path_factory):
         model.dump(path, TOKENS)
         lines = []
         for kv in ("f32", "f16"):
-            logits = model.logits(TOKENS, isa=isa, kv_f16=kv == "f16", threads=2, batch=4)
+            logits = model.logits(TOKENS, isa=isa, kind=kv, threads=2, batch=4)
             for token, row in enumerate(logits.view(np.uint32)):
                 lines.append(" ".join([kv, str(token), *(f"{bits:08x}" for bits in row)]))
         return path, lines
