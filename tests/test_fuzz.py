@@ -18,6 +18,7 @@ EXECUTIONS = {
     "native": 500,
     "template": 300,
     "schema": 300,
+    "saved": 500,
     "measurements": 3000,
 }
 

@@ -1,6 +1,7 @@
 """What is fuzzed: each target takes bytes of a stranger, and may raise FormatError alone."""
 
 import atexit
+import hashlib
 import json
 import os
 import random
@@ -21,10 +22,13 @@ from mutate import Mutate, mutate_bytes, mutate_json
 from bitnet_lut import _native
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.checkpoint.base import Checkpoint
+from bitnet_lut.demo import MODEL
 from bitnet_lut.errors import FormatError, GrammarError
 from bitnet_lut.families import config_from_hf, tensor_shapes
 from bitnet_lut.formats.safetensors import SafetensorsFile, open_folder, parse_json
+from bitnet_lut.model import Model
 from bitnet_lut.runtime.choose import read_measurements
+from bitnet_lut.runtime.conversation import Conversation
 from bitnet_lut.runtime.cpu import choose_isa
 from bitnet_lut.runtime.engine import Engine
 from bitnet_lut.text.grammar import Grammars
@@ -220,6 +224,32 @@ def _schema(data: bytes) -> None:
             constraint.forced()
 
 
+# Saved states
+
+
+@cache
+def _model() -> Model:
+    return Model(MODEL, threads=1, context=16)
+
+
+def _saved(data: bytes) -> None:
+    """A header, to which the model's fingerprint, two tokens of cache and a checksum are added."""
+    model = _model()
+    with suppress(ValueError, RecursionError):
+        header = json.loads(data)
+        if isinstance(header, dict):
+            data = json.dumps({"model": model._engine.fingerprint(), **header}).encode()
+    cached = bytes(model._engine.cache_bytes(2))
+    start = b"BLUTSAVE" + struct.pack("<IIQ", 1, len(data), len(cached))
+    whole = start + data + cached
+    path = _folder("saved") / "state"
+    path.write_bytes(whole + hashlib.blake2b(whole, digest_size=32).digest())
+    if b"conversation" in data:
+        Conversation.load(model, path)
+    else:
+        model.load_session(path)
+
+
 # The user's cache
 
 
@@ -245,5 +275,6 @@ TARGETS = {
     "native": Target(_native_file, mutate_bytes, _seeds("native")),
     "template": Target(_template, mutate_bytes, _seeds("template")),
     "schema": Target(_schema, mutate_json, _seeds("schema")),
+    "saved": Target(_saved, mutate_json, _seeds("saved")),
     "measurements": Target(_measurements, mutate_json, _seeds("measurements")),
 }
