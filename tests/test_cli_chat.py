@@ -278,3 +278,30 @@ def test_files_without_a_schema(capsys, tmp_path, content, match):
     file.write_text(content)
     assert main(["run", "-m", str(MODEL), "--json-schema", str(file), "Hello"]) == 2
     assert match in capsys.readouterr().err
+
+
+# completion
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("bitnet-lut ", {"run", "chat", "convert", "inspect"}),
+        ("bitnet-lut ch", {"chat "}),
+        ("bitnet-lut chat --sy", {"--system "}),
+        ("bitnet-lut run --json", {"--json-schema "}),
+        ("bitnet-lut run --kv ", {"f16", "f32"}),
+    ],
+)
+def test_a_shell_completes_commands_and_options(tmp_path, line, expected):
+    pytest.importorskip("argcomplete")
+    found = tmp_path / "found"
+    environment = os.environ | {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(found),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    subprocess.run(COMMAND, env=environment, check=True, timeout=60)
+    assert {*found.read_text().split("\n")} >= expected

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import NoReturn, Protocol
@@ -68,7 +68,9 @@ def _run(arguments: Sequence[str]) -> int:
     from bitnet_lut.errors import NumericsError
 
     try:
-        options = _parser(arguments).parse_args(arguments)
+        if "_ARGCOMPLETE" in os.environ:
+            _complete()
+        options = _parser(arguments[:1]).parse_args(arguments)
         code: int = options.execute(options)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -123,8 +125,17 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of all commands, with the arguments of the one that *arguments* begin with."""
+def _complete() -> None:
+    """Tell a shell what may come next, and exit; return where argcomplete is missing."""
+    try:
+        import argcomplete
+    except ImportError:
+        return
+    argcomplete.autocomplete(_parser(COMMANDS))
+
+
+def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
+    """The parser of all commands, with the arguments of those *wanted*."""
     from bitnet_lut import __version__
 
     parser = _Parser(
@@ -141,7 +152,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             description=f"{command.SUMMARY.capitalize()}.",
             epilog=f"example: {command.EXAMPLE}",
         )
-        if name in arguments[:1]:
+        if name in wanted:
             command.add_arguments(sub)
             sub.set_defaults(execute=command.execute)
     return parser
