@@ -63,6 +63,14 @@ def test_stop_strings_of_the_template_come_first(model, monkeypatch):
     assert model.conversation().say("Hello", max_tokens=40).text.count("e") == 0
 
 
+def test_a_model_that_is_warm_writes_the_same(model, monkeypatch):
+    expected = model.generate("Hello", max_tokens=10)
+    steps = count_steps(model, monkeypatch)
+    model.warm_up()
+    assert steps == [[1]]
+    assert same(model.generate("Hello", max_tokens=10), expected)
+
+
 def test_tokens_of_a_text_are_counted(model):
     assert model.count_tokens("Hello there") == len(model.tokenize("Hello there"))
 
