@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, Unpack, overload
 
@@ -23,6 +24,7 @@ from bitnet_lut.runtime.chatting import TEMPLATE_KEY, Chatting, TextPlace
 from bitnet_lut.runtime.choose import choose_kernels, named_kernel
 from bitnet_lut.runtime.cpu import choose_isa, default_threads
 from bitnet_lut.runtime.decoder import Decoder
+from bitnet_lut.runtime.dry import sequence_breakers
 from bitnet_lut.runtime.engine import BATCH, Engine
 from bitnet_lut.runtime.generation import Generation
 from bitnet_lut.runtime.info import ModelInfo, measure_model
@@ -121,6 +123,7 @@ class Model(Chatting):
             if weights.strip_bytes:
                 release()
             self._tokenizer = tokenizer.result()
+            self._breakers = lru_cache(8)(partial(sequence_breakers, self._tokenizer))
             self._text_place = _text_place(checkpoint)
             checkpoint.check_unchanged()
         self._engine = Engine(weights, pool, kind=kv, context=self._context)
@@ -338,7 +341,7 @@ class Model(Chatting):
         decoder = Decoder(
             self._tokenizer,
             ids,
-            sampler=Sampler(sampling),
+            sampler=self._sampler(sampling),
             stop=rules,
             speculation=Speculation(ids) if speculate else None,
             logprobs=None if logprobs is None else whole_number("logprobs", logprobs, 0, known),
@@ -351,6 +354,10 @@ class Model(Chatting):
             reused=reused,
         )
         return decoder, len(ids) + rules.limit
+
+    def _sampler(self, sampling: Sampling) -> Sampler:
+        breakers = tuple(sampling.dry_sequence_breakers)
+        return Sampler(sampling, breakers=self._breakers(breakers) if sampling.is_dry else None)
 
     def _prompt_ids(self, prompt: Any) -> list[int]:
         vocab_size = self._engine.weights.config.vocab_size

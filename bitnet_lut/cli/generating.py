@@ -3,7 +3,7 @@
 import argparse
 import sys
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from bitnet_lut.cli.options import (
     SOURCE,
@@ -60,15 +60,19 @@ def open_model(options: argparse.Namespace) -> "Model":
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Add how tokens are chosen."""
-    from bitnet_lut.runtime.sampling import Sampling
+    from bitnet_lut.runtime.sampling import Order, Sampling
 
     for option in fields(Sampling):
-        if option.name == "logit_bias":  # a mapping
+        if option.name in ("logit_bias", "dry_sequence_breakers"):  # not a single value
             continue
-        flag = f"--{option.name.replace('_', '-')}"
-        kind = int if option.name in ("top_k", "seed", "penalty_window") else float
+        default = option.default
+        kind = int if option.name == "seed" else type(default)
         parser.add_argument(
-            flag, type=kind, default=option.default, help=f"default {option.default}"
+            f"--{option.name.replace('_', '-')}",
+            type=kind,
+            choices=get_args(Order) if option.name == "order" else None,
+            default=default,
+            help=f"default {default}",
         )
 
 

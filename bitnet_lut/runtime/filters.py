@@ -1,20 +1,27 @@
 """Which tokens stay candidates: the steps that take unlikely ones out before one is drawn."""
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["largest", "nucleus", "typical", "within_sigmas"]
+__all__ = [
+    "largest",
+    "likeliest",
+    "nucleus",
+    "typical",
+    "within_share",
+    "within_sigmas",
+    "without_top_choices",
+]
 
 # How many candidates top_p sorts at first; the nucleus of a language model is rarely larger.
 _FIRST_NUCLEUS = 1024
 _PART = 64
 
 
-def within_sigmas(
-    logits: NDArray[np.float32], ids: NDArray[np.intp], sigmas: float
-) -> NDArray[np.intp]:
+def within_sigmas(logits: NDArray[Any], ids: NDArray[np.intp], sigmas: float) -> NDArray[np.intp]:
     """Those of *ids* whose logits are at most *sigmas* standard deviations below the largest.
 
     The deviation is that of all finite logits of *ids*, as of a whole population.
@@ -25,7 +32,7 @@ def within_sigmas(
     return kept
 
 
-def typical(logits: NDArray[np.float32], ids: NDArray[np.intp], mass: float) -> NDArray[np.intp]:
+def typical(logits: NDArray[Any], ids: NDArray[np.intp], mass: float) -> NDArray[np.intp]:
     """The most typical of *ids*, in their order, whose probabilities add up to at least *mass*.
 
     A token is the more typical, the closer its surprise (minus the logarithm of its probability)
@@ -42,6 +49,34 @@ def typical(logits: NDArray[np.float32], ids: NDArray[np.intp], mass: float) -> 
     reached = np.cumsum(probabilities[order])
     size = int(np.searchsorted(reached, min(mass, reached[-1]))) + 1
     return ids[np.sort(order[:size])]
+
+
+def likeliest(logits: NDArray[Any], ids: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    """The *count* likeliest of *ids*, in their order."""
+    return ids[largest(logits if ids.size == logits.size else logits[ids], count)]
+
+
+def within_share(logits: NDArray[Any], ids: NDArray[np.intp], share: float) -> NDArray[np.intp]:
+    """Those of *ids* that are at least *share* times as likely as the likeliest."""
+    shifted = logits[ids].astype(np.float64)
+    shifted -= shifted.max()
+    kept: NDArray[np.intp] = ids[shifted >= math.log(share)]
+    return kept
+
+
+def without_top_choices(
+    logits: NDArray[Any], ids: NDArray[np.intp], threshold: float
+) -> NDArray[np.intp]:
+    """*ids* without those of a probability of at least *threshold*, but for the least likely.
+
+    Of equally likely ones the last stays.
+    """
+    shifted = logits[ids].astype(np.float64)
+    shifted -= shifted.max()
+    weights = np.exp(shifted)
+    likely = np.flatnonzero(weights / weights.sum() >= threshold)
+    ranked = likely[np.argsort(-shifted[likely], kind="stable")]
+    return np.delete(ids, ranked[:-1])
 
 
 def largest(logits: NDArray[Any], count: int) -> NDArray[np.intp]:
@@ -62,7 +97,7 @@ def largest(logits: NDArray[Any], count: int) -> NDArray[np.intp]:
     return np.sort(np.concatenate([above, equal]))
 
 
-def nucleus(logits: NDArray[np.float32], ids: NDArray[np.intp], top_p: float) -> NDArray[np.intp]:
+def nucleus(logits: NDArray[Any], ids: NDArray[np.intp], top_p: float) -> NDArray[np.intp]:
     """The likeliest of *ids*, largest first, whose probabilities add up to at least *top_p*."""
     if top_p == 1:
         return ids

@@ -2,18 +2,28 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.runtime.filters import largest, nucleus, typical, within_sigmas
+from bitnet_lut.runtime.dry import Breakers, dry_penalties
+from bitnet_lut.runtime.filters import (
+    likeliest,
+    nucleus,
+    typical,
+    within_share,
+    within_sigmas,
+    without_top_choices,
+)
 
-__all__ = ["Sampler", "Sampling"]
+__all__ = ["Order", "Sampler", "Sampling"]
+
+Order = Literal["llama.cpp", "transformers"]
 
 
 @dataclass(frozen=True)
@@ -21,9 +31,9 @@ class Sampling:
     """How tokens are chosen; each default switches its step off, so the default is greedy.
 
     The steps run in the order of llama.cpp: logit_bias, repetition_penalty, presence and frequency
-    penalty, top_n_sigma, top_k, typical_p, top_p, min_p, temperature. So all that look at
+    penalty, DRY, top_n_sigma, top_k, typical_p, top_p, min_p, XTC, temperature. So all that look at
     probabilities see them before the temperature flattens or sharpens them. In greedy choice only
-    the bias and the penalties have an effect.
+    the bias, the penalties and DRY have an effect.
 
     temperature: divides the logits; 0 takes the likeliest token (greedy choice).
     top_k: keep the k likeliest tokens; 0 keeps all.
@@ -40,6 +50,16 @@ class Sampling:
     top_n_sigma: keep tokens whose logits are within so many standard deviations of the largest; 0
         keeps all.
     logit_bias: {token id: number} added to logits; -inf forbids a token.
+    dry_multiplier: penalize ("don't repeat yourself") a token that would continue a repeat of n
+        tokens, in prompt or text, by dry_multiplier * dry_base ** (n - dry_allowed_length); 0: off.
+    dry_base, dry_allowed_length: see there; repeats shorter than that length are free.
+    dry_penalty_last_n: how many of the last tokens DRY looks at; -1 for all, 0 for none.
+    dry_sequence_breakers: texts that no repeat reaches over.
+    xtc_probability: how often "exclude top choices" takes place: of the tokens whose probability is
+        at least xtc_threshold only the least likely stays; 0: never. It draws from the same seed.
+    xtc_threshold: see there; above 0.5 it has no effect.
+    order: "llama.cpp", as above; or "transformers", as there (and much as in vLLM): temperature
+        after the penalties, then top_n_sigma, top_k, top_p, min_p, typical_p, XTC.
 
     Raises TypeError for what is not a number, ValueError for a value outside its range.
     """
@@ -56,48 +76,91 @@ class Sampling:
     typical_p: float = 1.0
     top_n_sigma: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    dry_sequence_breakers: Sequence[str] = ("\n", ":", '"', "*")
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    order: Order = "llama.cpp"
 
     @classmethod
     def greedy(cls) -> Self:
         """The likeliest token each time, and nothing else."""
         return cls()
 
+    @property
+    def is_dry(self) -> bool:
+        """Whether DRY has an effect."""
+        return self.dry_multiplier > 0 and self.dry_penalty_last_n != 0
+
     def __post_init__(self) -> None:
-        """Check every range. The comparisons are written so that NaN fails them."""
-        for name in _NUMBERS:
+        """Check every range."""
+        for name in _RANGES:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise TypeError(f"{name} is {value!r}: it must be a number")
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature is {self.temperature}: it must be finite and at least 0")
-        for name in ("top_k", "penalty_window"):
+        for name, (is_inside, wanted) in _RANGES.items():
             value = getattr(self, name)
-            if not isinstance(value, Integral) or value < 0:
-                raise ValueError(f"{name} is {value}: it must be a whole number, 0 for all")
-        for name in ("top_p", "typical_p"):
-            if not 0 < getattr(self, name) <= 1:
-                value = getattr(self, name)
-                raise ValueError(f"{name} is {value}: it must be above 0 and at most 1")
-        if not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p is {self.min_p}: it must be between 0 and 1")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise ValueError(
-                f"repetition_penalty is {self.repetition_penalty}: it must be finite and above 0"
-            )
-        for name in ("presence_penalty", "frequency_penalty"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be finite")
-        if not 0 <= self.top_n_sigma < math.inf:
-            raise ValueError(f"top_n_sigma is {self.top_n_sigma}: it must be finite and at least 0")
+            if not is_inside(value):
+                raise ValueError(f"{name} is {value}: it must be {wanted}")
         if self.seed is not None and not (isinstance(self.seed, Integral) and self.seed >= 0):
             raise ValueError(f"seed is {self.seed}: it must be None or a whole number, 0 or above")
+        if self.order not in _ORDERS:
+            raise ValueError(f"order is {self.order!r}: it must be {' or '.join(_ORDERS)}")
         object.__setattr__(self, "logit_bias", _checked_bias(self.logit_bias))
+        breakers = _checked_breakers(self.dry_sequence_breakers)
+        object.__setattr__(self, "dry_sequence_breakers", breakers)
 
 
-_NUMBERS = (
-    *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty"),
-    *("frequency_penalty", "penalty_window", "typical_p", "top_n_sigma"),
-)
+def _whole(least: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Integral) and int(value) >= least
+
+
+# The comparisons are written so that NaN fails them.
+_COUNT = (_whole(0), "a whole number, 0 for all")
+_SHARE = (lambda value: 0 < value <= 1, "above 0 and at most 1")
+_PROBABILITY = (lambda value: 0 <= value <= 1, "between 0 and 1")
+_SIZE = (lambda value: 0 <= value < math.inf, "finite and at least 0")
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "temperature": _SIZE,
+    "top_k": _COUNT,
+    "penalty_window": _COUNT,
+    "top_p": _SHARE,
+    "typical_p": _SHARE,
+    "min_p": _PROBABILITY,
+    "repetition_penalty": (lambda value: 0 < value < math.inf, "finite and above 0"),
+    "presence_penalty": (math.isfinite, "finite"),
+    "frequency_penalty": (math.isfinite, "finite"),
+    "top_n_sigma": _SIZE,
+    "dry_multiplier": _SIZE,
+    "dry_base": (lambda value: 1 <= value < math.inf, "finite and at least 1"),
+    "dry_allowed_length": (_whole(1), "a whole number of at least 1"),
+    "dry_penalty_last_n": (_whole(-1), "a whole number, -1 for all or 0 for none"),
+    "xtc_probability": _PROBABILITY,
+    "xtc_threshold": _PROBABILITY,
+}
+_FILTERS: dict[str, Callable[..., NDArray[np.intp]]] = {
+    "top_n_sigma": within_sigmas,
+    "top_k": likeliest,
+    "typical_p": typical,
+    "top_p": nucleus,
+    "min_p": within_share,
+}
+_ORDERS = {
+    "llama.cpp": ("top_n_sigma", "top_k", "typical_p", "top_p", "min_p"),
+    "transformers": ("top_n_sigma", "top_k", "top_p", "min_p", "typical_p"),
+}
+
+
+def _checked_breakers(strings: Any) -> tuple[str, ...]:
+    if isinstance(strings, str) or not isinstance(strings, Sequence):
+        raise TypeError(f"dry_sequence_breakers is {strings!r}: it must be a sequence of texts")
+    for string in strings:
+        if not isinstance(string, str) or not string:
+            raise ValueError(f"dry_sequence_breakers holds {string!r}: it must hold texts")
+    return tuple(strings)
 
 
 def _checked_bias(bias: Any) -> Mapping[int, float]:
@@ -121,13 +184,17 @@ def _checked_bias(bias: Any) -> Mapping[int, float]:
 class Sampler:
     """Draws tokens; holds the random state, so one Sampler serves one generated text.
 
-    `Sampling` says in which order the steps run. Every step but bias and penalties works in
-    float64.
+    `Sampling` says in which order the steps run. Every step but bias, penalties and DRY
+    works in float64.
     """
 
-    def __init__(self, sampling: Sampling) -> None:
-        """Start the random numbers (PCG64) from the seed of *sampling*."""
+    def __init__(self, sampling: Sampling, *, breakers: Breakers | None = None) -> None:
+        """Start the random numbers (PCG64) from the seed of *sampling*.
+
+        breakers: the tokens of its dry_sequence_breakers; see `sequence_breakers`.
+        """
         self.sampling = sampling
+        self._breakers = breakers or {}
         self._bits = np.random.PCG64(sampling.seed)
         self._bias_ids = np.array(list(sampling.logit_bias), np.int64)
         self._biases = np.array(list(sampling.logit_bias.values()), np.float32)
@@ -155,15 +222,18 @@ class Sampler:
         peak = float(logits.max())  # NaN if any is
         if not math.isfinite(peak):
             raise ValueError(f"the largest logit is {peak}: there is nothing to choose from")
-        if self.sampling.temperature == 0:
+        temperature = self.sampling.temperature
+        if temperature == 0:
             return int(logits.argmax())
-        ids = self._candidates(logits)
-        kept = logits[ids].astype(np.float64)
+        scaled: NDArray[Any] = logits
+        if self.sampling.order == "transformers":
+            with np.errstate(over="ignore"):
+                scaled = (logits.astype(np.float64) - peak) / temperature
+            temperature = 1.0
+        ids = self._candidates(scaled)
+        kept = scaled[ids].astype(np.float64)
         kept -= kept.max()
-        if self.sampling.min_p > 0:
-            likely = kept >= math.log(self.sampling.min_p)
-            ids, kept = ids[likely], kept[likely]
-        return int(ids[self._draw(kept)])
+        return int(ids[self._draw(kept, temperature)])
 
     def _shape(
         self,
@@ -184,6 +254,8 @@ class Sampler:
         if sampling.presence_penalty or sampling.frequency_penalty:
             generated = history[max(prompt, len(history) - window) :]
             logits = self._penalize_generated(logits, generated)
+        if sampling.is_dry:
+            logits = self._penalize_repeats(logits, history)
         if forbidden:
             logits = logits.copy()
             logits[list(forbidden)] = -np.inf
@@ -201,25 +273,50 @@ class Sampler:
         logits[ids] -= sampling.presence_penalty + sampling.frequency_penalty * times
         return logits
 
-    def _candidates(self, logits: NDArray[np.float32]) -> NDArray[np.intp]:
-        """The ids that are left to choose from, before min_p."""
+    def _penalize_repeats(
+        self, logits: NDArray[np.float32], history: Sequence[int]
+    ) -> NDArray[np.float32]:
+        sampling = self.sampling
+        if sampling.dry_penalty_last_n > 0:
+            history = history[-sampling.dry_penalty_last_n :]
+        penalties = dry_penalties(
+            history,
+            self._breakers,
+            multiplier=sampling.dry_multiplier,
+            base=sampling.dry_base,
+            allowed_length=sampling.dry_allowed_length,
+        )
+        ids = np.fromiter(penalties, np.int64, len(penalties))
+        _refuse_outside("history", ids, logits.size)
+        logits = logits.copy()
+        with np.errstate(over="ignore"):
+            logits[ids] -= np.fromiter(penalties.values(), np.float64, len(penalties))
+        return logits
+
+    def _candidates(self, logits: NDArray[Any]) -> NDArray[np.intp]:
+        """The ids that are left to choose from."""
         sampling = self.sampling
         ids = np.arange(logits.size)
-        if sampling.top_n_sigma:
-            ids = within_sigmas(logits, ids, sampling.top_n_sigma)
-        if sampling.top_k:
-            ids = ids[largest(logits if ids.size == logits.size else logits[ids], sampling.top_k)]
-        if sampling.typical_p < 1:
-            ids = typical(logits, ids, sampling.typical_p)
-        return nucleus(logits, ids, sampling.top_p)
+        for name in _ORDERS[sampling.order]:
+            value = getattr(sampling, name)
+            if value != getattr(Sampling, name):  # the default: off
+                ids = _FILTERS[name](logits, ids, value)
+        # Two tokens cannot both have a probability above one half.
+        may_exclude = sampling.xtc_probability > 0 and sampling.xtc_threshold <= 0.5
+        if may_exclude and ids.size > 1 and self._uniform() <= sampling.xtc_probability:
+            ids = without_top_choices(logits, ids, sampling.xtc_threshold)
+        return ids
 
-    def _draw(self, logits: NDArray[np.float64]) -> int:
+    def _uniform(self) -> float:
+        """A random number in [0, 1)."""
+        # The raw stream is the part of NumPy's generators that is promised never to change.
+        return (int(self._bits.random_raw()) >> 11) * 2.0**-53
+
+    def _draw(self, logits: NDArray[np.float64], temperature: float) -> int:
         """Draw an index by softmax(logits / temperature), logits being at most 0."""
         with np.errstate(over="ignore", under="ignore"):
-            cumulative = np.cumsum(np.exp(logits / self.sampling.temperature))
-        # The raw stream is the part of NumPy's generators that is promised never to change.
-        uniform = (int(self._bits.random_raw()) >> 11) * 2.0**-53
-        drawn = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
+            cumulative = np.cumsum(np.exp(logits / temperature))
+        drawn = int(np.searchsorted(cumulative, self._uniform() * cumulative[-1], side="right"))
         # Rounding of the product can reach the end, where tokens of no probability may stand.
         return min(drawn, int(np.searchsorted(cumulative, cumulative[-1])))
 
