@@ -387,6 +387,18 @@ def test_what_follows_an_answer(golden, file):
         assert ours.encode(more)[-len(after) :] == after
 
 
+@pytest.mark.parametrize("file", ["spm.gguf", "spm-noprefix.gguf", "qwen2.gguf"])
+def test_no_space_comes_in_the_middle_of_a_chat(golden, file):
+    path = golden / "tokenizers" / file
+    tokenizer = Tokenizer.from_gguf(GGUFFile(path).metadata, name=path.name)
+    source = "{% for m in messages %}{{ m.content }}\n\n{% endfor %}"
+    ours = templates(tokenizer, "bitnet", default=source)
+    messages = [*HELLO, {"role": "assistant", "content": "Hi."}, *HELLO]
+    after = ours.encode_after(messages, 1)
+    pieces = b"".join(map(tokenizer.piece, after)).decode()
+    assert pieces == ours.render(messages).split("Hi.")[1]
+
+
 def test_what_follows_an_answer_that_is_not_shown(llama):
     messages = [*HELLO, {"role": "assistant", "content": "x"}, *HELLO]
     hides = "{% for m in messages if m.role != 'assistant' %}{{ m.content }}{% endfor %}"

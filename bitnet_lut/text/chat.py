@@ -171,7 +171,13 @@ class ChatTemplates:
         checked[answer]["content"] = chr(mark)
         text = self._render(checked, True, template, None, variables)
         _, *rest = text.split(chr(mark))
-        return self._ids(rest[0], hidden) if len(rest) == 1 else None
+        if len(rest) != 1:
+            return None
+        ids = self._ids(rest[0], hidden)
+        # SentencePiece puts a space before every text, and this one is the middle of a chat.
+        if ids and self._tokenizer.piece(ids[0]) == b" " and not rest[0].startswith(" "):
+            del ids[0]
+        return ids
 
     def _render(
         self,
