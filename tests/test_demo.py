@@ -1,5 +1,6 @@
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 
 from bitnet_lut import Model
 from bitnet_lut.demo import MODEL
-from training.demo import corpus, evaluate, facts
+from bitnet_lut.runtime.generation import FinishReason, Generation, Timings
+from training.demo import ask, corpus, evaluate, facts
 
 PROMPT = "The capital of France is"
 OPERANDS = re.compile(r"(\d+)(?: [-+*] | plus | minus | times | or | is \w+ (?:than|to) )(\d+)")
@@ -97,6 +99,79 @@ def test_chat() -> None:
         prompt = corpus.chat_prompt("What is the capital of Japan?")
         answer = model.generate(prompt)
     assert (answer.text, answer.finish_reason) == ("The capital of Japan is Tokyo.", "eos")
+
+
+def masked(text: str) -> str:
+    """*text* in small letters, with any number as 0."""
+    return re.sub(r"\d+", "0", text.lower())
+
+
+def test_a_stranger_has_a_hundred_questions_of_every_kind_and_format() -> None:
+    asked = ask.cases()
+    assert len(asked) == len({tuple(case.turns) for case in asked}) == 100
+    made_up = Counter((case.kind, case.format) for case in asked)
+    assert set(made_up) == {(kind, name) for kind in ask.KINDS for name in ask.FORMATS}
+    assert set(made_up.values()) == {12, 13}
+    for case in asked:
+        two_turns = case.kind == "follow-up" and case.format == "chat"
+        assert len(case.turns) == (3 if two_turns else 1)
+        assert bool(case.answer) == (case.kind != "story")
+
+
+def test_what_a_stranger_asks_is_worded_as_nothing_in_the_training() -> None:
+    text = masked("\n".join(training_texts()))
+    taught = {
+        masked(family.fill(wording, row).split("|")[0].strip())
+        for family in facts.FAMILIES
+        for wording in family.questions
+        + family.held_out
+        + family.statements
+        + family.more_statements
+        + family.held_out_statements
+        for row in family.rows
+    }
+    for case in ask.cases():
+        asked = masked(case.turns[-1])
+        assert asked not in text
+        assert asked not in taught
+        # As plain text the turns before it belong to a follow-up.
+        if (case.kind, case.format) != ("follow-up", "plain"):
+            assert not [wording for wording in taught if wording in asked]
+        if case.kind == "sum":
+            assert corpus.is_held_out(*map(int, re.findall(r"\d+", case.turns[0])))
+
+
+def test_what_is_sensible() -> None:
+    def judged(case: ask.Case, text: str, reason: FinishReason = "eos") -> bool:
+        timings = Timings(1, 0.0, 1, 0.0)
+        return ask.sensible(case, Generation(text, (), reason, timings))
+
+    a_sum = ask.Case("sum", "chat", ["12+3"], "(12 \\+ 3 = )?15")
+    assert judged(a_sum, "15")
+    assert judged(a_sum, "12 + 3 = 15.")
+    for wrong in ("155", "15.5", "15 - 3", "So 15", "2 + 13 = 15"):
+        assert not judged(a_sum, wrong)
+    assert not judged(a_sum, "15", "length")
+    tale = ask.Case("story", "plain", ["A fox:"], mentions=["fox"])
+    assert judged(tale, 'A fox ran. "Who is it?" asked Mia. It slept.')
+    for wrong in ("A fox ran. It slept.", "A fox. It. It ran", "A fox. It. It.", "A. It. Foxes."):
+        assert not judged(tale, wrong)
+    assert not judged(tale, "A fox ran. It ate. It slept.", "length")
+
+
+def test_the_card_has_the_figures_of_a_stranger(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["ask", "--verbose"])
+    ask.main()
+    *lines, head, questions, follow_ups, sums, stories, everything = (
+        capsys.readouterr().out.splitlines()
+    )
+    assert len([line for line in lines if line.startswith("sensible, ")]) == int(
+        everything.split()[-3]
+    )
+    table = "\n".join([head, questions, follow_ups, sums, stories, everything])
+    assert table in MODEL.with_name("MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.filterwarnings("default::DeprecationWarning")  # torch warns about itself
