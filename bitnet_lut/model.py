@@ -19,7 +19,15 @@ from bitnet_lut.demo import MODEL
 from bitnet_lut.families import ModelConfig
 from bitnet_lut.formats.i2_s import Layout
 from bitnet_lut.formats.tiles import Shape, Tile
-from bitnet_lut.runtime.arguments import int32_ids, prompt_ids, stop_strings, whole_number
+from bitnet_lut.runtime.arguments import bad_words as checked_bad_words
+from bitnet_lut.runtime.arguments import (
+    callables,
+    int32_ids,
+    prompt_ids,
+    stop_strings,
+    whole_number,
+)
+from bitnet_lut.runtime.bad_words import BadWords
 from bitnet_lut.runtime.chatting import TEMPLATE_KEY, Chatting, TextPlace
 from bitnet_lut.runtime.choose import choose_kernels, named_kernel
 from bitnet_lut.runtime.cpu import choose_isa, default_threads
@@ -31,7 +39,7 @@ from bitnet_lut.runtime.info import ModelInfo, measure_model
 from bitnet_lut.runtime.layers import Layer, kernel_names, make_layers
 from bitnet_lut.runtime.options import Options, refuse_unknown
 from bitnet_lut.runtime.packing import pack_tensors, suited
-from bitnet_lut.runtime.sampling import Sampler, Sampling
+from bitnet_lut.runtime.sampling import LogitsProcessor, Sampler, Sampling
 from bitnet_lut.runtime.saved import load_cache
 from bitnet_lut.runtime.scheduler import Run, Scheduler
 from bitnet_lut.runtime.session import Session, SessionBatch
@@ -124,6 +132,7 @@ class Model(Chatting):
                 release()
             self._tokenizer = tokenizer.result()
             self._breakers = lru_cache(8)(partial(sequence_breakers, self._tokenizer))
+            self._bad_words = lru_cache(8)(partial(BadWords, self._tokenizer))
             self._text_place = _text_place(checkpoint)
             checkpoint.check_unchanged()
         self._engine = Engine(weights, pool, kind=kv, context=self._context)
@@ -254,6 +263,12 @@ class Model(Chatting):
         ignore_eos: run on past the model's end tokens.
         logprobs: with each token, the logarithm of its probability, and those of so many of the
             likeliest tokens; None: without. prompt_logprobs: the same for the tokens of the prompt.
+        bad_words: texts that the text must not hold, however they are cut into tokens, and
+            sequences of ids; a token that would complete one is not chosen. One that the prompt
+            begins counts too.
+        logits_processors: functions (ids, logits) -> logits, called before each choice, in order:
+            ids are those of prompt and text, logits float32 (vocab,), which they may change and
+            return. They run before all steps of *sampling*. What they raise ends the text.
         response_format: what the text must follow: a JSON schema, "json", a `Regex`, a list of
             texts, a `Lark` grammar, or a type such as a dataclass; see `Grammars.compile`. Its
             value is ``parsed`` of the result. Needs llguidance: ``bitnet_lut[grammar]``.
@@ -266,7 +281,8 @@ class Model(Chatting):
         Raises TypeError or ValueError for an argument that is not what is expected, ValueError for
         an empty prompt or one that does not fit, GrammarError for a format that cannot be followed
         (before anything is generated, or if it becomes too complex on the way), NumericsError if
-        the model produces NaN or Inf, and MemoryError if there is no room for a single text.
+        the model produces NaN or Inf, MemoryError if there is no room for a single text, and what
+        logits processors raise.
         """
         scheduler = Scheduler(self._engine)
         if _is_many(prompt):
@@ -314,6 +330,8 @@ class Model(Chatting):
         ignore_eos: bool = False,
         logprobs: int | None = None,
         prompt_logprobs: int | None = None,
+        bad_words: str | Collection[str | Sequence[int]] = (),
+        logits_processors: Sequence[LogitsProcessor] = (),
         response_format: "ResponseFormat | None" = None,
         n: int = 1,
         speculate: bool = True,
@@ -322,12 +340,17 @@ class Model(Chatting):
         """Make a decoder for the text number *choice*; also the positions its cache needs."""
         known = self._tokenizer.vocab_size
         sampling = sampling or Sampling()
-        if sampling.seed is not None:
-            sampling = replace(sampling, seed=sampling.seed + choice)
-        if response_format is not None and (ignore_eos or min_tokens):
-            raise ValueError(
-                "ignore_eos and min_tokens do not go with a response_format, which ends the text"
-            )
+        sampler = self._sampler(sampling, choice, bad_words, logits_processors)
+        if response_format is not None:
+            if ignore_eos or min_tokens:
+                raise ValueError(
+                    "ignore_eos and min_tokens do not go with a response_format: it ends the text"
+                )
+            if bad_words or logits_processors:
+                raise ValueError(
+                    "bad_words and logits_processors do not go with a response_format: it says "
+                    "what may come"
+                )
         rules = StopRules(
             max_tokens=whole_number("max_tokens", max_tokens, 0),
             room=self._context - len(ids),
@@ -341,7 +364,7 @@ class Model(Chatting):
         decoder = Decoder(
             self._tokenizer,
             ids,
-            sampler=self._sampler(sampling),
+            sampler=sampler,
             stop=rules,
             speculation=Speculation(ids) if speculate else None,
             logprobs=None if logprobs is None else whole_number("logprobs", logprobs, 0, known),
@@ -355,9 +378,18 @@ class Model(Chatting):
         )
         return decoder, len(ids) + rules.limit
 
-    def _sampler(self, sampling: Sampling) -> Sampler:
-        breakers = tuple(sampling.dry_sequence_breakers)
-        return Sampler(sampling, breakers=self._breakers(breakers) if sampling.is_dry else None)
+    def _sampler(self, sampling: Sampling, choice: int, bad_words: Any, processors: Any) -> Sampler:
+        """What chooses the tokens of text number *choice*."""
+        if sampling.seed is not None:
+            sampling = replace(sampling, seed=sampling.seed + choice)
+        words = checked_bad_words(bad_words, self._tokenizer.vocab_size)
+        strings = tuple(sampling.dry_sequence_breakers)
+        return Sampler(
+            sampling,
+            breakers=self._breakers(strings) if sampling.is_dry else None,
+            bad_words=self._bad_words(words) if words else None,
+            processors=callables("logits_processors", processors),
+        )
 
     def _prompt_ids(self, prompt: Any) -> list[int]:
         vocab_size = self._engine.weights.config.vocab_size

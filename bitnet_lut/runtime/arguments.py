@@ -1,12 +1,12 @@
 """Checks of what callers pass in: each says what is expected."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["int32_ids", "prompt_ids", "stop_strings", "whole_number"]
+__all__ = ["bad_words", "callables", "int32_ids", "prompt_ids", "stop_strings", "whole_number"]
 
 
 def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:
@@ -81,3 +81,28 @@ def stop_strings(stop: Any) -> tuple[str, ...]:
         if not string:
             raise ValueError("stop holds an empty text, which would end every text at once")
     return tuple(strings)
+
+
+def bad_words(words: Any, vocab_size: int) -> tuple[str | tuple[int, ...], ...]:
+    """The bad words of *words*: a text, or a sequence of texts and sequences of ids.
+
+    Raises TypeError for anything else, ValueError for an empty one or an id that is none.
+    """
+    words = (words,) if isinstance(words, str) else words
+    if not isinstance(words, Sequence | Set) or isinstance(words, bytes | bytearray):
+        raise TypeError(f"bad_words must be a sequence, not {type(words).__name__}")
+    found: list[str | tuple[int, ...]] = []
+    for word in words:
+        if not isinstance(word, str | Sequence) or isinstance(word, bytes | bytearray):
+            raise TypeError(f"bad_words holds {word!r}, it must hold texts and sequences of ids")
+        if not len(word):
+            raise ValueError("bad_words holds an empty one, which would forbid every token")
+        found.append(word if isinstance(word, str) else tuple(prompt_ids(word, vocab_size)))
+    return tuple(found)
+
+
+def callables(name: str, values: Any) -> tuple[Callable[..., Any], ...]:
+    """Functions, of a sequence of them; TypeError for anything else."""
+    if not isinstance(values, Sequence) or not all(map(callable, values)):
+        raise TypeError(f"{name} is {values!r}, it must be a sequence of callables")
+    return tuple(values)

@@ -144,7 +144,8 @@ class Decoder:
         """Choose tokens from the *logits* (rows, vocab) of the chunk that `next` gave.
 
         seconds: how long the step took, if it was for this text alone; guesses are made by that.
-        Raises ValueError if there is nothing to choose from; nothing has changed then.
+        Raises ValueError if there is nothing to choose from, and what logits processors raise;
+        nothing has changed then.
         """
         ids, rows = self._chunk
         if logits.shape[0] != rows:
@@ -220,7 +221,7 @@ class Decoder:
             forbidden = self._stop.forbidden(len(self._history) - prompt)
             try:
                 token = self._sampler(row, self._history, prompt=prompt, forbidden=forbidden)
-            except ValueError:
+            except Exception:
                 if not chosen:
                     raise
                 break  # raised again when the tokens before it have been taken

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, TypedDict
 
-from bitnet_lut.runtime.sampling import Sampling
+from bitnet_lut.runtime.sampling import LogitsProcessor, Sampling
 
 if TYPE_CHECKING:
     from bitnet_lut.text.grammar import ResponseFormat
@@ -24,6 +24,8 @@ class Options(TypedDict, total=False):
     logprobs: int | None
     prompt_logprobs: int | None
     n: int
+    bad_words: str | Collection[str | Sequence[int]]
+    logits_processors: Sequence[LogitsProcessor]
     response_format: "ResponseFormat | None"
     speculate: bool
 

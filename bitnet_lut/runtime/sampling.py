@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,12 @@ from bitnet_lut.runtime.filters import (
     without_top_choices,
 )
 
-__all__ = ["Order", "Sampler", "Sampling"]
+if TYPE_CHECKING:
+    from bitnet_lut.runtime.bad_words import BadWords
 
+__all__ = ["LogitsProcessor", "Order", "Sampler", "Sampling"]
+
+LogitsProcessor = Callable[[Sequence[int], NDArray[np.float32]], NDArray[Any]]
 Order = Literal["llama.cpp", "transformers"]
 
 
@@ -188,13 +192,22 @@ class Sampler:
     works in float64.
     """
 
-    def __init__(self, sampling: Sampling, *, breakers: Breakers | None = None) -> None:
+    def __init__(
+        self,
+        sampling: Sampling,
+        *,
+        breakers: Breakers | None = None,
+        bad_words: "BadWords | None" = None,
+        processors: Sequence[LogitsProcessor] = (),
+    ) -> None:
         """Start the random numbers (PCG64) from the seed of *sampling*.
 
         breakers: the tokens of its dry_sequence_breakers; see `sequence_breakers`.
+        bad_words: what is not chosen. processors: change the logits before all else.
         """
         self.sampling = sampling
         self._breakers = breakers or {}
+        self._bad_words, self._processors = bad_words, tuple(processors)
         self._bits = np.random.PCG64(sampling.seed)
         self._bias_ids = np.array(list(sampling.logit_bias), np.int64)
         self._biases = np.array(list(sampling.logit_bias.values()), np.float32)
@@ -214,10 +227,13 @@ class Sampler:
         prompt: how many of them, the first ones, were not generated.
         forbidden: ids that must not be chosen.
         Equal logits are ordered by id, the lowest first. Raises ValueError if a logit is NaN or
-        +inf, if none is finite, or if *history* or the bias has an id outside the vocabulary.
+        +inf, if none is finite, or if *history* or the bias has an id outside the vocabulary;
+        and what the processors raise.
         """
         if logits.ndim != 1 or logits.size == 0:
             raise ValueError(f"logits have the shape {logits.shape}: they must be (vocab,)")
+        for process in self._processors:
+            logits = _processed(process, history, logits)
         logits = self._shape(logits, history, prompt, forbidden)
         peak = float(logits.max())  # NaN if any is
         if not math.isfinite(peak):
@@ -256,9 +272,11 @@ class Sampler:
             logits = self._penalize_generated(logits, generated)
         if sampling.is_dry:
             logits = self._penalize_repeats(logits, history)
-        if forbidden:
+        if forbidden or self._bad_words:
             logits = logits.copy()
             logits[list(forbidden)] = -np.inf
+        if self._bad_words:
+            logits[self._bad_words.forbidden(history)] = -np.inf
         return logits
 
     def _penalize_generated(
@@ -319,6 +337,21 @@ class Sampler:
         drawn = int(np.searchsorted(cumulative, self._uniform() * cumulative[-1], side="right"))
         # Rounding of the product can reach the end, where tokens of no probability may stand.
         return min(drawn, int(np.searchsorted(cumulative, cumulative[-1])))
+
+
+def _processed(
+    process: LogitsProcessor, history: Sequence[int], logits: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    found: object = process(list(history), logits.copy())
+    if not isinstance(found, np.ndarray) or found.dtype.kind != "f" or found.shape != logits.shape:
+        what = type(found).__name__
+        if isinstance(found, np.ndarray):
+            what = f"an array of {found.dtype}, {found.shape}"
+        raise TypeError(
+            f"the logits processor {process!r} returned {what}: it must return logits, a float "
+            f"array of {logits.shape}"
+        )
+    return found.astype(np.float32, copy=False)
 
 
 def _penalize(

@@ -69,8 +69,8 @@ class Run:
     def take(self) -> str | None:
         """The next piece of text, perhaps empty; None if it has ended or a step must come first.
 
-        Raises, once, what made the text fail: NumericsError, MemoryError, or ValueError if there
-        was no token to choose.
+        Raises, once, what made the text fail: NumericsError, MemoryError, ValueError if there was
+        no token to choose, or what a logits processor raised.
         """
         piece = self.decoder.take()
         if self.decoder.finished:
@@ -101,7 +101,7 @@ class Run:
         in_prompt = self.decoder.in_prompt
         try:
             self.decoder.feed(logits, seconds)
-        except ValueError as error:
+        except Exception as error:  # a logits processor may raise anything
             self.fail(error)
             return
         if not self.decoder.in_prompt:
