@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, Unpack, overload
 
@@ -32,6 +32,7 @@ from bitnet_lut.runtime.chatting import TEMPLATE_KEY, Chatting, TextPlace
 from bitnet_lut.runtime.choose import choose_kernels, named_kernel
 from bitnet_lut.runtime.cpu import choose_isa, default_threads
 from bitnet_lut.runtime.decoder import Decoder
+from bitnet_lut.runtime.default_sampling import GGUF_PREFIX, default_sampling
 from bitnet_lut.runtime.dry import sequence_breakers
 from bitnet_lut.runtime.engine import BATCH, Engine
 from bitnet_lut.runtime.generation import Generation
@@ -134,6 +135,12 @@ class Model(Chatting):
             self._breakers = lru_cache(8)(partial(sequence_breakers, self._tokenizer))
             self._bad_words = lru_cache(8)(partial(BadWords, self._tokenizer))
             self._text_place = _text_place(checkpoint)
+            self._read_default_sampling = partial(
+                default_sampling,
+                checkpoint.name,
+                checkpoint.folder,
+                {k: v for k, v in checkpoint.metadata.items() if k.startswith(GGUF_PREFIX)},
+            )
             checkpoint.check_unchanged()
         self._engine = Engine(weights, pool, kind=kv, context=self._context)
         self._layers = make_layers(tensors)
@@ -171,6 +178,17 @@ class Model(Chatting):
     def context(self) -> int:
         """Most positions of a session, unless one is made with fewer."""
         return self._context
+
+    @cached_property
+    def default_sampling(self) -> Sampling:
+        """How the makers of the model would choose tokens; greedy where its files say nothing.
+
+        It is read from generation_config.json of a folder: do_sample, temperature, top_k, top_p,
+        min_p, typical_p and repetition_penalty, in the order of transformers, and with its defaults
+        where do_sample is true. From a GGUF file: the keys general.sampling.* but those of
+        mirostat and of the sequence. Raises FormatError for values that make no sense.
+        """
+        return self._read_default_sampling()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -256,7 +274,7 @@ class Model(Chatting):
         """Continue *prompt*, a text or ids; or each of a list or tuple of them, all at once.
 
         max_tokens: most tokens to generate (256); 0 only runs the prompt.
-        sampling: how tokens are chosen; default: greedy.
+        sampling: how tokens are chosen; "model": as `default_sampling` says; default: greedy.
         stop: a string, or several, that end the text and are cut off.
         stop_token_ids: tokens that end the text and are not part of it.
         min_tokens: end tokens and stop tokens are not chosen before so many others.
@@ -323,7 +341,7 @@ class Model(Chatting):
         choice: int,
         *,
         max_tokens: int = 256,
-        sampling: Sampling | None = None,
+        sampling: Sampling | Literal["model"] | None = None,
         stop: str | Sequence[str] = (),
         stop_token_ids: Collection[int] = (),
         min_tokens: int = 0,
@@ -339,8 +357,8 @@ class Model(Chatting):
     ) -> tuple[Decoder, int]:
         """Make a decoder for the text number *choice*; also the positions its cache needs."""
         known = self._tokenizer.vocab_size
-        sampling = sampling or Sampling()
-        sampler = self._sampler(sampling, choice, bad_words, logits_processors)
+        chosen = self._chosen_sampling(sampling)
+        sampler = self._sampler(chosen, choice, bad_words, logits_processors)
         if response_format is not None:
             if ignore_eos or min_tokens:
                 raise ValueError(
@@ -359,8 +377,8 @@ class Model(Chatting):
             stop_ids=frozenset(prompt_ids(list(stop_token_ids), known)),
             min_tokens=whole_number("min_tokens", min_tokens, 0),
         )
-        prompt_ids(list(sampling.logit_bias), known)
-        speculate = speculate and sampling.temperature == 0 and n == 1 and response_format is None
+        prompt_ids(list(chosen.logit_bias), known)
+        speculate = speculate and chosen.temperature == 0 and n == 1 and response_format is None
         decoder = Decoder(
             self._tokenizer,
             ids,
@@ -377,6 +395,15 @@ class Model(Chatting):
             reused=reused,
         )
         return decoder, len(ids) + rules.limit
+
+    def _chosen_sampling(self, sampling: Any) -> Sampling:
+        if sampling is None:
+            return Sampling()
+        if isinstance(sampling, str) and sampling == "model":
+            return self.default_sampling
+        if not isinstance(sampling, Sampling):
+            raise TypeError(f"sampling is {sampling!r}: it must be a Sampling, 'model' or None")
+        return sampling
 
     def _sampler(self, sampling: Sampling, choice: int, bad_words: Any, processors: Any) -> Sampler:
         """What chooses the tokens of text number *choice*."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from bitnet_lut.runtime.sampling import LogitsProcessor, Sampling
 
@@ -16,7 +16,7 @@ class Options(TypedDict, total=False):
     """Keyword arguments of `Model.generate`, which explains them."""
 
     max_tokens: int
-    sampling: Sampling | None
+    sampling: Sampling | Literal["model"] | None
     stop: str | Sequence[str]
     stop_token_ids: Collection[int]
     min_tokens: int
