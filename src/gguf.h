@@ -22,7 +22,7 @@ typedef struct {
     uint64_t alignment;           /* of tensors, from data on */
 } bl_gguf;
 
-/* Bytes of a key, or those of all elements of an array; a string comes without its length, but in arrays. */
+/* The value of a key. data of a string starts after its length; each string of an array is preceded by its length. */
 typedef struct {
     uint32_t kind;    /* BL_GGUF_U32 ... */
     uint32_t element; /* of an array */

@@ -47,17 +47,11 @@ static void *memory(int64_t bytes)
 static uint8_t *read_file(const char *path, int64_t *size)
 {
     FILE *file = fopen(path, "rb");
-    int64_t room = 1 << 20;
-    uint8_t *bytes = memory(room);
-    if (!file) stop(path, "it cannot be opened");
-    for (*size = 0;;) {
-        const size_t found = fread(bytes + *size, 1, (size_t)(room - *size), file);
-        *size += (int64_t)found;
-        if (*size < room) break;
-        bytes = memcpy(memory(2 * room), bytes, (size_t)room);
-        room *= 2;
-    }
-    if (ferror(file)) stop(path, "it cannot be read");
+    if (!file || fseek(file, 0, SEEK_END)) stop(path, "it cannot be opened");
+    *size = ftell(file);
+    rewind(file);
+    uint8_t *bytes = memory(*size);
+    if (fread(bytes, 1, (size_t)*size, file) != (size_t)*size) stop(path, "it cannot be read");
     fclose(file);
     return bytes;
 }

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels.h"
-
 enum {
     BL_MOST_LAYERS = 1024,
     BL_BYTES_OF_SCALE = 32 /* behind an I2_S tensor, of which the first four are the scale */
@@ -75,14 +73,17 @@ static int read_real(bl_native *n, const char *name, float fallback, float *to)
     return (*to >= 1e-30f && *to <= 1e30f) || fail(n, "key %s is %g, which is out of range", key, (double)*to);
 }
 
-/* Copy the text of a key that is not longer than some bytes, the zero at its end included; "" if there is none. */
-static void read_text(const bl_native *n, const char *key, char *text, size_t bytes)
+/* Copy the text of a key, cut to a number of bytes with the zero at its end; "" if there is none. */
+static int read_text(bl_native *n, const char *key, char *text, size_t bytes)
 {
     bl_gguf_value value;
     text[0] = 0;
-    if (!bl_gguf_key(&n->file, key, &value) || value.kind != BL_GGUF_STRING || value.count >= bytes) return;
-    memcpy(text, value.data, (size_t)value.count);
-    text[value.count] = 0;
+    if (!bl_gguf_key(&n->file, key, &value)) return 1;
+    if (value.kind != BL_GGUF_STRING) return fail(n, "key %s is no string", key);
+    const size_t length = value.count < bytes ? (size_t)value.count : bytes - 1;
+    memcpy(text, value.data, length);
+    text[length] = 0;
+    return 1;
 }
 
 static int read_family(bl_native *n)
@@ -90,14 +91,14 @@ static int read_family(bl_native *n)
     static const char *const known[] = {"bitnet-b1.58", "bitnet-25", "bitnet", "llama", "qwen2"};
     char name[32], key[160];
     bl_model *m = &n->model;
-    read_text(n, "general.architecture", n->prefix, sizeof n->prefix);
+    if (!read_text(n, "general.architecture", n->prefix, sizeof n->prefix)) return 0;
     size_t i = 0;
     while (i < sizeof known / sizeof *known && strcmp(known[i], n->prefix)) i++;
     if (i == sizeof known / sizeof *known) return fail(n, "general.architecture %s is not supported", n->prefix);
     m->rope_interleaved = !strcmp(n->prefix, "llama");
     m->activation = i < 2 && m->vocab != 32002 ? BL_RELU2 : BL_SILU; /* where nothing says it */
     snprintf(key, sizeof key, "%s.hidden_activation", n->prefix);
-    read_text(n, key, name, sizeof name);
+    if (!read_text(n, key, name, sizeof name)) return 0;
     if (!strcmp(name, "relu2")) m->activation = BL_RELU2;
     else if (!strcmp(name, "silu")) m->activation = BL_SILU;
     else if (name[0]) return fail(n, "key %s is %s, only relu2 and silu are supported", key, name);
@@ -111,7 +112,7 @@ static int check_rope(bl_native *n)
     char name[32], key[160];
     float factor;
     snprintf(key, sizeof key, "%s.rope.scaling.type", n->prefix);
-    read_text(n, key, name, sizeof name);
+    if (!read_text(n, key, name, sizeof name)) return 0;
     if (name[0] && strcmp(name, "none") && strcmp(name, "linear"))
         return fail(n, "key %s is %s, which is not supported", key, name);
     for (int i = 0; i < 2; i++) {
@@ -125,7 +126,7 @@ static int check_rope(bl_native *n)
     return 1;
 }
 
-/* The strings of the vocabulary, which are its size too. */
+/* The strings of the vocabulary; their number is its size. */
 static int read_vocabulary(bl_native *n)
 {
     bl_gguf_value value;
@@ -179,12 +180,20 @@ static int read_sizes(bl_native *n)
 
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
-/* A vector of floats. One that need not be there is NULL then. */
+/* Find a tensor, and count it as one that the graph has. */
+static int find_tensor(bl_native *n, const char *name, bl_gguf_tensor *tensor)
+{
+    const int found = bl_gguf_tensor_of(&n->file, name, tensor);
+    n->tensors_read += (uint64_t)found;
+    return found;
+}
+
+/* A vector of floats. One that is not needed and not there is NULL. */
 static int read_vector(bl_native *n, const char *name, int64_t length, int needed, const float **to)
 {
     bl_gguf_tensor tensor;
     *to = NULL;
-    if (!bl_gguf_tensor_of(&n->file, name, &tensor)) return !needed || fail(n, "tensor %s is missing", name);
+    if (!find_tensor(n, name, &tensor)) return !needed || fail(n, "tensor %s is missing", name);
     if (tensor.type != 0 || tensor.dims != 1 || tensor.shape[0] != (uint64_t)length ||
         tensor.room < (uint64_t)length * sizeof **to)
         return fail(n, "tensor %s is not %lld float32 within the file", name, (long long)length);
@@ -261,7 +270,7 @@ static int read_dense(bl_native *n, const char *name, const bl_file_type *type, 
 static int read_matrix(bl_native *n, const char *name, int64_t rows, int64_t cols, int looked_up, bl_matrix *to)
 {
     bl_gguf_tensor tensor;
-    if (!bl_gguf_tensor_of(&n->file, name, &tensor)) return fail(n, "tensor %s is missing", name);
+    if (!find_tensor(n, name, &tensor)) return fail(n, "tensor %s is missing", name);
     if (tensor.dims != 2 || tensor.shape[0] != (uint64_t)cols || tensor.shape[1] != (uint64_t)rows)
         return fail(n, "tensor %s is not of shape %lld x %lld", name, (long long)rows, (long long)cols);
     const bl_file_type *type = find_type(tensor.type);
@@ -308,9 +317,8 @@ static int read_tensors(bl_native *n)
 {
     bl_model *m = &n->model;
     bl_gguf_tensor tensor;
-    const char *head = bl_gguf_tensor_of(&n->file, "output.weight", &tensor) ? "output.weight" : "token_embd.weight";
-    if (bl_gguf_tensor_of(&n->file, "rope_freqs.weight", &tensor))
-        return fail(n, "tensor rope_freqs.weight: scaled rotations are not supported");
+    const int tied = !bl_gguf_tensor_of(&n->file, "output.weight", &tensor);
+    const char *head = tied ? "token_embd.weight" : "output.weight";
     n->layers = keep(n, (uint64_t)m->layers * sizeof *n->layers);
     if (!n->layers) return 0;
     m->layer = n->layers;
@@ -320,6 +328,8 @@ static int read_tensors(bl_native *n)
         return 0;
     for (int64_t l = 0; l < m->layers; l++)
         if (!read_layer(n, l)) return 0;
+    const uint64_t unread = n->file.tensor_count - (n->tensors_read - (uint64_t)tied);
+    if (unread) return fail(n, "tensors of a graph that only Python runs: %llu", (unsigned long long)unread);
     return 1;
 }
 

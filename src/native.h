@@ -13,6 +13,7 @@ typedef struct {
     bl_gguf file;
     char prefix[64]; /* of keys: the architecture */
     bl_layer *layers;
+    uint64_t tensors_read;       /* the file must have no others */
     const uint8_t **pieces;      /* (vocab) strings of the vocabulary, each after its length in 8 bytes */
     void *kept;                  /* blocks of memory, each of which starts with a pointer to the next */
     char error[BL_NATIVE_ERROR]; /* what is wrong, where bl_native_open refuses a file */

@@ -18,6 +18,7 @@ from bitnet_lut import Model
 from bitnet_lut.convert import convert
 from bitnet_lut.demo import MODEL
 from bitnet_lut.formats.gguf import GGUFFile
+from bitnet_lut.formats.gguf_writer import GGUFWriter
 
 ROOT = Path(__file__).parents[1]
 FLAGS = ["-std=gnu11", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-pthread"]
@@ -157,6 +158,35 @@ def test_wrong_arguments(program, tmp_path):
         assert fault in done.stderr
     done = run(command, tmp_path / "none.gguf", "1", "1")
     assert (done.returncode, done.stderr.endswith(b"none.gguf: it cannot be opened\n")) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"rope.scaling.type": "linear" + 40 * "x"}, b"rope.scaling.type is linearxxx"),
+        ({"rope.scaling.type": True}, b"rope.scaling.type is no string"),
+        ({"hidden_activation": 40 * "x"}, b"hidden_activation is xxx"),
+        ("blk.0.attn_q.scale", b"tensors of a graph that only Python runs: 1"),
+        ("blk.1.attn_k_norm.weight", b"tensors of a graph that only Python runs: 1"),
+    ],
+)
+def test_what_would_be_another_model(program, tmp_path, change, fault):
+    """No key or tensor that changes the results is passed over."""
+    with GGUFFile(MODEL) as file:
+        metadata = dict(file.metadata)
+        if isinstance(change, dict):
+            metadata |= {f"{metadata['general.architecture']}.{k}": v for k, v in change.items()}
+        names = {name: name for name in file.tensors}
+        if isinstance(change, str):
+            names[change] = "output_norm.weight"
+        infos = {name: file.tensors[source] for name, source in names.items()}
+        specs = [(name, info.shape, info.type_id, info.span) for name, info in infos.items()]
+        with GGUFWriter(tmp_path / "other.gguf", metadata, specs) as writer:
+            for name, source in names.items():
+                writer.write(name, file.data(source, infos[name].span))
+    done = run(program("sanitized"), tmp_path / "other.gguf", "1,2", 2)
+    assert done.returncode == 1
+    assert fault in done.stderr
 
 
 def refused_or_run(command: list[str], path: Path) -> int:
