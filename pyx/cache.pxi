@@ -11,7 +11,8 @@ from ckernels cimport BL_KV_KINDS, bl_kv_formats, bl_kv_kind, bl_round_up
 CACHE_KINDS = tuple(sorted(bl_kv_formats[<int>i].name.decode() for i in range(BL_KV_KINDS)))
 
 cdef int64_t _ALIGN = 64
-cdef int64_t _MOST = (1 << 31) - 1  # positions or tokens: sizes in bytes then stay within 64 bits
+cdef int64_t _MOST = (1 << 31) - 1  # positions or tokens: sizes in bytes of a workspace then stay within 64 bits
+cdef int64_t _MOST_BYTES = 1 << 62
 
 
 cdef bl_kv_kind _kind_of(str name) except *:
@@ -48,6 +49,10 @@ def cache_bytes(Weights weights not None, int64_t context, *, str kind not None=
     """Bytes of a Cache before it is made."""
     if not 1 <= context <= _MOST:
         raise ValueError(f"context {context} must be in 1..{_MOST}")
+    cdef int64_t one = bl_cache_bytes(&weights.model, _kind_of(kind), 1)
+    if context > _MOST_BYTES // one:
+        raise MemoryError(f"{context} positions of {one:,} bytes are more than 64 bits can count; ask for a shorter "
+                          "context")
     return bl_cache_bytes(&weights.model, _kind_of(kind), context)
 
 

@@ -107,7 +107,7 @@ def self_test_fault(str isa not None) -> str:
     cdef bl_check_output *results = <bl_check_output *>malloc(2 * sizeof(bl_check_output))
     try:
         if given is NULL or results is NULL:
-            raise MemoryError("the self-test of a tier needs 1 MB")
+            raise MemoryError("no memory for the self-test of a tier, about 3 MB")
         with nogil:
             found = bl_tier_proves(tier, given, results, &number)
     finally:

@@ -20,12 +20,15 @@ from cengine cimport (
     bl_workspace_place,
 )
 
+cdef int64_t _MOST_BATCH = 1 << 16  # a workspace asks for the size of an input at each number of tokens up to it
+
 
 def workspace_bytes(Weights weights not None, *, int64_t context, int64_t batch=128, int threads=1) -> int:
     """Bytes of a Workspace before it is made."""
-    if not (1 <= context <= _MOST and 1 <= batch <= _MOST and threads >= 1):
-        raise ValueError(f"context {context}, batch {batch} and threads {threads} must be in 1..{_MOST}")
-    return bl_workspace_bytes(&weights.model, context, batch, threads)
+    if not (1 <= context <= _MOST and 1 <= batch <= _MOST_BATCH and threads >= 1):
+        raise ValueError(f"context {context}, batch {batch} and threads {threads} must be in 1..{_MOST}, "
+                         f"1..{_MOST_BATCH} and 1..{_MOST}")
+    return bl_workspace_bytes(&weights.model, context, batch, min(threads, BL_MAX_WORKERS))
 
 
 cdef class Workspace:
@@ -104,8 +107,9 @@ cdef class Workspace:
         cdef Cache cache
         cdef const int32_t[::1] ids
         cdef int64_t t
-        caches, lengths = [], []
-        for cache, ids in chunks:
+        caches, copies = [], []
+        for cache, given in chunks:
+            ids = given
             if cache is None or ids is None:
                 raise TypeError("a chunk is a Cache and its ids, int32 (n,), not None")
             if cache.weights is not self.weights:
@@ -114,15 +118,15 @@ cdef class Workspace:
                 raise ValueError(f"a cache has a context of {cache.cache.context}, this workspace steps at most "
                                  f"{self.workspace.context}")
             caches.append(cache)
-            lengths.append(ids.shape[0])
+            copies.append(np.array(given))
         if len(set(map(id, caches))) != len(caches):
             raise ValueError("a cache is given twice: give it all of its ids in one chunk")
-        joined = np.concatenate([ids for _, ids in chunks]) if chunks else np.empty(0, np.int32)
+        joined = np.concatenate(copies) if copies else np.empty(0, np.int32)
         ids = joined
         for t in range(ids.shape[0]):
             if not 0 <= ids[t] < m.vocab:
                 raise ValueError(f"token {t} is {ids[t]}, the vocabulary has {m.vocab} ids")
-        return caches, lengths, joined
+        return caches, list(map(len, copies)), joined
 
     cdef int _check_outputs(self, int64_t n, const int64_t[::1] wanted, float[:, ::1] logits,
                             float[:, :, ::1] hidden) except -1:

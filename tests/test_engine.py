@@ -246,6 +246,24 @@ def test_what_a_probe_raises_is_raised(session: Alone, expected: NDArray) -> Non
     assert_same_bits(step(session, IDS), expected)
 
 
+def test_ids_of_a_chunk_are_read_once(session: Alone, expected: NDArray) -> None:
+    """Otherwise the engine would read beyond the shorter ids of the second time."""
+
+    class Chunk:
+        """It has fewer ids each time."""
+
+        left = 4
+
+        def __iter__(self):
+            yield from (session.cache, IDS[: self.left])
+            self.left = 1
+
+    logits = np.zeros((4, CONFIG.vocab_size), np.float32)
+    session.workspace.step([Chunk()], np.arange(4), logits)
+    assert session.position == 4
+    assert_same_bits(logits, expected[:4])
+
+
 def test_a_second_thread_is_refused(session: Alone, expected: NDArray) -> None:
     inside, leave = threading.Event(), threading.Event()
 
@@ -441,6 +459,28 @@ def test_contexts_that_cannot_be(weights: Weights, pool: Pool, context: int) -> 
         Workspace(weights, pool, context=context)
     with pytest.raises(ValueError, match="batch 0"):
         Workspace(weights, pool, context=64, batch=0)
+    with pytest.raises(ValueError, match=r"batch 65537 .* 1\.\.65536"):
+        Workspace(weights, pool, context=64, batch=65537)
+
+
+def test_a_workspace_counts_as_many_threads_as_a_pool_can_have(weights: Weights) -> None:
+    most = workspace_bytes(weights, context=2**31 - 1, threads=256)
+    assert workspace_bytes(weights, context=2**31 - 1, threads=2**31 - 1) == most > 0
+
+
+def test_a_cache_whose_bytes_do_not_fit_64_bits() -> None:
+    heads = {"head_count": 1 << 20, "head_count_kv": 1 << 20, "head_dim": 2, "rope_dim": 2}
+    sizes = {"embedding_length": 1, "feed_forward_length": 1, "sub_norms": False}
+    one = tiny_tensors(tiny_config(**heads, **sizes, block_count=1, qkv_bias=False), linear="f16")
+    blocks = {name: tensor for name, tensor in one.items() if name.startswith("blk.0.")}
+    for block in range(1, 64):
+        one |= {name.replace("0", str(block), 1): tensor for name, tensor in blocks.items()}
+    config = tiny_config(**heads, **sizes, block_count=64, qkv_bias=False)
+    weights = Weights(config, one, isa=BEST)
+    assert cache_bytes(weights, 1, kind="f32") == 1 << 33
+    for make in (cache_bytes, Cache):
+        with pytest.raises(MemoryError, match="2147483647 positions of 8,589,934,592 bytes"):
+            make(weights, 2**31 - 1, kind="f32")
 
 
 def test_kinds_of_caches(weights: Weights) -> None:
