@@ -1,12 +1,16 @@
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 
-cdef extern from "kernels.h" nogil:
+cdef extern from "shared/numerics.h" nogil:
+    enum: BL_LANES
+    float bl_rescale(float weight_scale, float act_max)
+
+
+cdef extern from "bitnet_lut/bitnet_lut.h" nogil:
     enum: BL_CPU_COUNT
     const int bl_tier_count
     enum: BL_MAX_HEADS
     enum: BL_MAX_COLS
-    enum: BL_LANES
     enum: BL_STRIP
     enum: BL_KERNEL_COUNT
     const char *bl_cpu_names[]
@@ -30,7 +34,6 @@ cdef extern from "kernels.h" nogil:
     int64_t bl_i2_s_row_bytes(int64_t cols)
     int bl_has_code_3(const uint8_t *codes, int64_t n)
     int64_t bl_round_up(int64_t n, int64_t step)
-    float bl_rescale(float weight_scale, float act_max)
 
     ctypedef int64_t (*bl_packed_bytes)(int64_t, int64_t) noexcept nogil
     ctypedef void (*bl_pack)(uint8_t *, const uint8_t *, int64_t, int64_t, int64_t, int64_t) noexcept nogil

@@ -1,5 +1,6 @@
 /* The forward pass of a decoder of the llama kind, with what BitNet b1.58 and other models add to it. */
 #include "pass.h"
+#include "shared/blocks.h"
 
 const char *const bl_op_names[BL_OP_COUNT] = {
     "embedding",   "attn_norm",      "attn_q",   "attn_k",      "attn_v", "attention",      "attn_sub_norm",
@@ -17,7 +18,7 @@ static void bl_show(const bl_pass *p, int worker, int64_t layer, bl_op op, const
 
 /* ---- inputs of matrices ----------------------------------------------------------------------------------------- */
 
-/* The input of up to BL_READERS matrices, prepared once in each form in which they read it. */
+/* The input of one to three matrices, prepared once in each form in which they read it. */
 typedef struct {
     const bl_matrix *const *readers;
     int count;

@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-#include "kernels.h"
 #include "pool.h"
 #include "workspace.h"
 

@@ -50,7 +50,7 @@ static void bl_measure_input(const bl_model *m, const bl_matrix *const *readers,
     }
 }
 
-/* The same of all inputs of a model. */
+/* What the largest inputs of a model need. */
 static void bl_measure_inputs(const bl_model *m, int64_t batch, int64_t *forms, int64_t *form_bytes)
 {
     const bl_matrix *const head[] = {&m->head};

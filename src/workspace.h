@@ -2,10 +2,10 @@
 #ifndef BL_WORKSPACE_H
 #define BL_WORKSPACE_H
 
-#include "kernels.h"
+#include "bitnet_lut/bitnet_lut.h"
+#include "shared/numerics.h"
 
 enum {
-    BL_READERS = 3,    /* most matrices that share an input */
     BL_OWN_TOKENS = 2, /* most tokens whose inputs a worker prepares for itself */
     BL_ALIGN = 64
 };

@@ -10,7 +10,6 @@
 #include "check.h"
 #include "bitnet_lut/bitnet_lut.h"
 #include "cache.h"
-#include "kernels.h"
 #include "pool.h"
 
 #define FAIL(...) (fprintf(stderr, "selftest: " __VA_ARGS__), fputc('\n', stderr), exit(1))

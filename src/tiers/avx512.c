@@ -34,7 +34,7 @@ static uint64_t roof_read(const uint8_t *data, int64_t bytes)
 static uint64_t roof_multiply(int64_t rounds)
 {
     const __m512i codes = _mm512_set1_epi8(2), values = _mm512_set1_epi8(-3);
-#if defined(__GNUC__) && !defined(__clang__) /* as above */
+#if defined(__GNUC__) && !defined(__clang__) /* gcc spills the sums of the intrinsic to memory */
 #define BL_STEP(x) __asm__("vpdpbusd %2, %1, %0" : "+v"(x) : "v"(codes), "v"(values));
 #else
 #define BL_STEP(x) x = _mm512_dpbusd_epi32(x, codes, values);

@@ -53,7 +53,7 @@ enum { I2_S_TILE_ROWS = 2 };
 static uint64_t roof_multiply(int64_t rounds)
 {
     const __m256i codes = _mm256_set1_epi8(2), values = _mm256_set1_epi8(-3);
-#if defined(__GNUC__) && !defined(__clang__) /* as above */
+#if defined(__GNUC__) && !defined(__clang__) /* gcc spills the sums of the intrinsic to memory */
 #define BL_STEP(x) __asm__(DPBUSD " %2, %1, %0" : "+x"(x) : "x"(codes), "x"(values));
 #else
 #define BL_STEP(x) x = DPBUSD_INTRINSIC(x, codes, values);
