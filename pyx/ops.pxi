@@ -17,7 +17,6 @@ from ckernels cimport (
     BL_Q6_K,
     BL_Q8_0,
     BL_STRIP,
-    BL_TERNARY,
     bl_attention,
     bl_dense_packed_bytes,
     bl_is_block_type,
@@ -31,19 +30,20 @@ from ckernels cimport (
 )
 
 
-cdef dict _TYPES = {
-    "ternary": BL_TERNARY, "f32": BL_F32, "f16": BL_F16, "bf16": BL_BF16, "q8_0": BL_Q8_0,
-    "q4_0": BL_Q4_0, "q6_k": BL_Q6_K,
+# Types of dense matrices, and the columns in one of their blocks.
+cdef dict _DENSE = {
+    "f32": (BL_F32, 1), "f16": (BL_F16, 1), "bf16": (BL_BF16, 1), "q8_0": (BL_Q8_0, 32), "q4_0": (BL_Q4_0, 32),
+    "q6_k": (BL_Q6_K, 256),
 }
-cdef dict _BLOCKS = {"f32": 1, "f16": 1, "bf16": 1, "q8_0": 32, "q4_0": 32, "q6_k": 256}
 
 
 cdef int _dense_type(str type, int64_t cols) except -1:
-    if type not in _BLOCKS:
-        raise ValueError(f"type {type!r} is not one of {', '.join(_BLOCKS)}")
-    if cols % _BLOCKS[type]:
-        raise ValueError(f"{type} needs columns in blocks of {_BLOCKS[type]}, not {cols}")
-    return _TYPES[type]
+    if type not in _DENSE:
+        raise ValueError(f"type {type!r} is not one of {', '.join(_DENSE)}")
+    kind, block = _DENSE[type]
+    if cols % block:
+        raise ValueError(f"{type} needs columns in blocks of {block}, not {cols}")
+    return kind
 
 
 def quantize(const float[:, ::1] x not None, *, str isa not None):

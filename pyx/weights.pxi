@@ -8,12 +8,6 @@ from libc.stdlib cimport calloc, free
 
 from cengine cimport BL_RELU2, BL_SILU, bl_layer, bl_matrix, bl_model
 from ckernels cimport (
-    BL_BF16,
-    BL_F16,
-    BL_F32,
-    BL_Q4_0,
-    BL_Q6_K,
-    BL_Q8_0,
     BL_TERNARY,
     bl_dense_packed_bytes,
     bl_is_block_type,
@@ -21,12 +15,6 @@ from ckernels cimport (
     bl_tier_count,
     bl_tiers,
 )
-
-# Types of dense matrices, and the columns in one of their blocks.
-cdef dict _DENSE = {
-    "f32": (BL_F32, 1), "f16": (BL_F16, 1), "bf16": (BL_BF16, 1), "q8_0": (BL_Q8_0, 32), "q4_0": (BL_Q4_0, 32),
-    "q6_k": (BL_Q6_K, 256),
-}
 
 
 cdef class Weights:
