@@ -13,7 +13,7 @@
 #include "native.h"
 #include "pool.h"
 
-enum { BATCH = 128, LINE = 64 };
+enum { BATCH = 128 };
 
 static void stop(const char *name, const char *fault)
 {
@@ -22,33 +22,22 @@ static void stop(const char *name, const char *fault)
 }
 
 static bl_native native;
-static void *kept; /* blocks of memory, each of which starts with a pointer to the next */
 
-static void free_all(void)
-{
-    bl_native_close(&native);
-    for (void *next; kept; kept = next) {
-        memcpy(&next, kept, sizeof next);
-        free(kept);
-    }
-}
+static void free_all(void) { bl_native_close(&native); }
 
 /* Memory until the end that starts at a cache line. */
 static void *memory(int64_t bytes)
 {
-    uint8_t *block = bytes >= 0 && (uint64_t)bytes < SIZE_MAX - 2 * LINE ? malloc((size_t)bytes + 2 * LINE) : NULL;
-    if (!block) stop("memory", "there is not enough of it");
-    memcpy(block, &kept, sizeof kept);
-    kept = block;
-    return block + 2 * LINE - (uintptr_t)block % LINE;
+    void *block = bl_native_keep(&native, (uint64_t)bytes);
+    if (!block) stop("memory", native.error);
+    return block;
 }
 
 /* The bytes of a whole file. */
 static uint8_t *read_file(const char *path, int64_t *size)
 {
     FILE *file = fopen(path, "rb");
-    if (!file || fseek(file, 0, SEEK_END)) stop(path, "it cannot be opened");
-    *size = ftell(file);
+    if (!file || fseek(file, 0, SEEK_END) || (*size = ftell(file)) < 0) stop(path, "it cannot be opened");
     rewind(file);
     uint8_t *bytes = memory(*size);
     if (fread(bytes, 1, (size_t)*size, file) != (size_t)*size) stop(path, "it cannot be read");
@@ -66,7 +55,8 @@ static const bl_tier *choose_tier(void)
     return &bl_tier_scalar;
 }
 
-/* ids (most) from a text such as 1,2,3. Returns how many; 0 if it is no such text or one is outside the vocabulary. */
+/* ids (most) from a text such as 1,2,3. Returns how many; 0 if the text is something else or an id is outside the
+ * vocabulary. */
 static int64_t read_ids(const char *text, int64_t vocab, int32_t *ids, int64_t most)
 {
     int64_t count = 0;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 enum {
+    BL_LINE = 64, /* bytes of a cache line */
     BL_MOST_LAYERS = 1024,
     BL_BYTES_OF_SCALE = 32 /* behind an I2_S tensor, of which the first four are the scale */
 };
@@ -22,17 +23,16 @@ static int fail(bl_native *n, const char *format, ...)
     return 0;
 }
 
-/* Memory until bl_native_close, zero at first. NULL, and an error, if there is none. */
-static void *keep(bl_native *n, uint64_t bytes)
+void *bl_native_keep(bl_native *n, uint64_t bytes)
 {
-    uint8_t *block = bytes < SIZE_MAX - 64 ? calloc((size_t)bytes + 64, 1) : NULL;
+    uint8_t *block = bytes < SIZE_MAX - 2 * BL_LINE ? calloc((size_t)bytes + 2 * BL_LINE, 1) : NULL;
     if (!block) {
         fail(n, "no memory for %llu bytes", (unsigned long long)bytes);
         return NULL;
     }
     memcpy(block, &n->kept, sizeof n->kept);
     n->kept = block;
-    return block + 64;
+    return block + 2 * BL_LINE - (uintptr_t)block % BL_LINE;
 }
 
 void bl_native_close(bl_native *n)
@@ -55,7 +55,7 @@ static int read_count(bl_native *n, const char *name, int64_t most, int64_t fall
     snprintf(key, sizeof key, "%s.%s", n->prefix, name);
     const int found = bl_gguf_key(&n->file, key, &value);
     if (found && value.kind == BL_GGUF_U32) memcpy(&count, value.data, 4);
-    else if (found || !fallback) return fail(n, "key %s is missing or no uint32", key);
+    else if (found || !fallback) return fail(n, "key %s is missing or not a uint32", key);
     if (!count || count > most) return fail(n, "key %s is %u, it must be in 1..%lld", key, count, (long long)most);
     *to = count;
     return 1;
@@ -69,7 +69,7 @@ static int read_real(bl_native *n, const char *name, float fallback, float *to)
     snprintf(key, sizeof key, "%s.%s", n->prefix, name);
     const int found = bl_gguf_key(&n->file, key, &value);
     if (found && value.kind == BL_GGUF_F32) memcpy(to, value.data, 4);
-    else if (found || fallback == 0.0f) return fail(n, "key %s is missing or no float32", key);
+    else if (found || fallback == 0.0f) return fail(n, "key %s is missing or not a float32", key);
     return (*to >= 1e-30f && *to <= 1e30f) || fail(n, "key %s is %g, which is out of range", key, (double)*to);
 }
 
@@ -79,7 +79,7 @@ static int read_text(bl_native *n, const char *key, char *text, size_t bytes)
     bl_gguf_value value;
     text[0] = 0;
     if (!bl_gguf_key(&n->file, key, &value)) return 1;
-    if (value.kind != BL_GGUF_STRING) return fail(n, "key %s is no string", key);
+    if (value.kind != BL_GGUF_STRING) return fail(n, "key %s is not a string", key);
     const size_t length = value.count < bytes ? (size_t)value.count : bytes - 1;
     memcpy(text, value.data, length);
     text[length] = 0;
@@ -119,7 +119,7 @@ static int check_rope(bl_native *n)
         snprintf(key, sizeof key, "%s.%s", n->prefix, factors[i]);
         bl_gguf_value value;
         if (!bl_gguf_key(&n->file, key, &value)) continue;
-        if (value.kind != BL_GGUF_F32) return fail(n, "key %s is no float32", key);
+        if (value.kind != BL_GGUF_F32) return fail(n, "key %s is not a float32", key);
         memcpy(&factor, value.data, sizeof factor);
         if (factor != 0.0f && factor != 1.0f) return fail(n, "key %s is %g, only 1 is supported", key, (double)factor);
     }
@@ -132,9 +132,9 @@ static int read_vocabulary(bl_native *n)
     bl_gguf_value value;
     if (!bl_gguf_key(&n->file, "tokenizer.ggml.tokens", &value) || value.kind != BL_GGUF_ARRAY ||
         value.element != BL_GGUF_STRING || !value.count || value.count > INT32_MAX)
-        return fail(n, "tokenizer.ggml.tokens is missing or no array of strings");
+        return fail(n, "tokenizer.ggml.tokens is missing or not an array of strings");
     n->model.vocab = (int64_t)value.count;
-    n->pieces = keep(n, value.count * sizeof *n->pieces);
+    n->pieces = bl_native_keep(n, value.count * sizeof *n->pieces);
     if (!n->pieces) return 0;
     const uint8_t *at = value.data;
     for (uint64_t i = 0, length; i < value.count; i++, at += 8 + length) {
@@ -168,7 +168,7 @@ static int read_sizes(bl_native *n)
     if (m->heads % m->kv_heads || m->head_dim % 2 || m->rope_dim % 2 || m->heads * m->head_dim > most)
         return fail(n, "%lld heads, %lld for keys, of %lld elements, %lld rotated, do not fit together",
                     (long long)m->heads, (long long)m->kv_heads, (long long)m->head_dim, (long long)m->rope_dim);
-    float *frequency = keep(n, (uint64_t)m->rope_dim / 2 * sizeof *frequency);
+    float *frequency = bl_native_keep(n, (uint64_t)m->rope_dim / 2 * sizeof *frequency);
     if (!frequency) return 0;
     for (int64_t i = 0; i < m->rope_dim / 2; i++)
         frequency[i] = (float)(1.0 / pow((double)theta, (double)(2 * i) / (double)m->rope_dim));
@@ -254,13 +254,13 @@ static int read_dense(bl_native *n, const char *name, const bl_file_type *type, 
                       int looked_up, bl_matrix *to)
 {
     const int64_t block = !bl_is_block_type(type->type) ? 1 : type->type == BL_Q6_K ? 256 : 32;
-    if (to->cols % block) return fail(n, "tensor %s has rows of %lld, no whole blocks", name, (long long)to->cols);
+    if (to->cols % block) return fail(n, "tensor %s has rows of %lld, not in whole blocks", name, (long long)to->cols);
     const int64_t packed = bl_dense_packed_bytes(type->type, to->rows, to->cols);
     const int64_t bytes = type->in_strips ? packed : to->rows * bl_row_bytes(type->type, to->cols);
     if (tensor->room < (uint64_t)bytes) return fail(n, "tensor %s ends beyond the file", name);
     to->in_strips = type->in_strips || (bl_is_block_type(type->type) && !looked_up);
     if (!to->in_strips || type->in_strips) return 1;
-    uint8_t *strips = keep(n, (uint64_t)packed);
+    uint8_t *strips = bl_native_keep(n, (uint64_t)packed);
     if (!strips) return 0;
     bl_pack_blocks(strips, tensor->data, type->type, to->rows, to->cols, 0, to->rows);
     to->data = strips;
@@ -319,7 +319,7 @@ static int read_tensors(bl_native *n)
     bl_gguf_tensor tensor;
     const int tied = !bl_gguf_tensor_of(&n->file, "output.weight", &tensor);
     const char *head = tied ? "token_embd.weight" : "output.weight";
-    n->layers = keep(n, (uint64_t)m->layers * sizeof *n->layers);
+    n->layers = bl_native_keep(n, (uint64_t)m->layers * sizeof *n->layers);
     if (!n->layers) return 0;
     m->layer = n->layers;
     if (!read_matrix(n, "token_embd.weight", m->vocab, m->embedding, 1, &m->token_embedding) ||
@@ -335,7 +335,6 @@ static int read_tensors(bl_native *n)
 
 int bl_native_open(bl_native *n, const uint8_t *bytes, uint64_t size, const bl_tier *tier)
 {
-    memset(n, 0, sizeof *n);
     n->model.tier = tier;
     const char *wrong = bl_gguf_open(&n->file, bytes, size);
     if (wrong) return fail(n, "%s", wrong);

@@ -19,10 +19,14 @@ typedef struct {
     char error[BL_NATIVE_ERROR]; /* what is wrong, where bl_native_open refuses a file */
 } bl_native;
 
-/* Whether the bytes of a file, which must stay, are a model. They start at a multiple of 64. After either answer
- * bl_native_close frees what was allocated. */
+/* Whether the bytes of a file, which must stay, are a model. They start at a multiple of 64. *native is zero at first;
+ * after either answer bl_native_close frees what was allocated. */
 int bl_native_open(bl_native *native, const uint8_t *bytes, uint64_t size, const bl_tier *tier);
 void bl_native_close(bl_native *native);
+
+/* Memory until bl_native_close, zero at first, which starts at a multiple of 64. NULL, and an error, if there is none.
+ */
+void *bl_native_keep(bl_native *native, uint64_t bytes);
 
 /* The piece of a token, *length bytes, as the file has it. */
 const uint8_t *bl_native_piece(const bl_native *native, int32_t token, uint64_t *length);

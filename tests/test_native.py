@@ -164,7 +164,7 @@ def test_wrong_arguments(program, tmp_path):
     ("change", "fault"),
     [
         ({"rope.scaling.type": "linear" + 40 * "x"}, b"rope.scaling.type is linearxxx"),
-        ({"rope.scaling.type": True}, b"rope.scaling.type is no string"),
+        ({"rope.scaling.type": True}, b"rope.scaling.type is not a string"),
         ({"hidden_activation": 40 * "x"}, b"hidden_activation is xxx"),
         ("blk.0.attn_q.scale", b"tensors of a graph that only Python runs: 1"),
         ("blk.1.attn_k_norm.weight", b"tensors of a graph that only Python runs: 1"),
