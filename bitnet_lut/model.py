@@ -360,15 +360,7 @@ class Model(Chatting):
         chosen = self._chosen_sampling(sampling)
         sampler = self._sampler(chosen, choice, bad_words, logits_processors)
         if response_format is not None:
-            if ignore_eos or min_tokens:
-                raise ValueError(
-                    "ignore_eos and min_tokens do not go with a response_format: it ends the text"
-                )
-            if bad_words or logits_processors:
-                raise ValueError(
-                    "bad_words and logits_processors do not go with a response_format: it says "
-                    "what may come"
-                )
+            _refuse_beside_format(ignore_eos or min_tokens, bad_words or logits_processors)
         rules = StopRules(
             max_tokens=whole_number("max_tokens", max_tokens, 0),
             room=self._context - len(ids),
@@ -465,6 +457,18 @@ def _is_many(prompt: str | Sequence[int] | Prompts) -> TypeGuard[Prompts]:
     if not isinstance(prompt, list | tuple) or not prompt:
         return False
     return not isinstance(prompt[0], int | np.integer | np.bool_)
+
+
+def _refuse_beside_format(ends: object, chooses: object) -> None:
+    if ends:
+        raise ValueError(
+            "ignore_eos and min_tokens do not go with a response_format, which ends the text"
+        )
+    if chooses:
+        raise ValueError(
+            "bad_words and logits_processors do not go with a response_format, which says what "
+            "may come"
+        )
 
 
 def _tokenizer(checkpoint: Checkpoint, pre_tokenizer: str) -> Tokenizer:
