@@ -9,8 +9,10 @@ cdef class Pool:
     """A team of *threads* threads, the calling one included; see src/pool.h."""
 
     cdef bl_pool *pool
+    cdef set probing  # the threads whose probes it runs now
 
     def __cinit__(self, int threads):
+        self.probing = set()
         if threads < 1:
             raise ValueError(f"threads is {threads}, it must be at least 1")
         self.pool = <bl_pool *>calloc(1, sizeof(bl_pool))

@@ -84,8 +84,11 @@ cdef class Workspace:
         then moved on by n_i, the others have not. Every result is the one the sequence gets alone, bit for bit.
 
         Raises ValueError for an id outside the vocabulary, a full context, a cache given twice or of other weights, or
-        a wrong shape, and RuntimeError if a cache or the workspace is in use by another thread; no cache has moved.
+        a wrong shape, and RuntimeError if a cache or the workspace is in use by another thread, or in a probe that runs
+        on the same pool; no cache has moved.
         """
+        if self.pool.probing and threading.get_ident() in self.pool.probing:
+            raise RuntimeError("a probe cannot run a step on the pool that runs it: it would wait for itself")
         caches, lengths, ids = self._gather(list(chunks))
         wanted = np.array((), np.int64) if rows is None else np.array(rows)
         self._check_outputs(len(ids), wanted, logits, hidden)
@@ -185,8 +188,11 @@ cdef class Workspace:
         step.probe = NULL if probe is None else <bl_probe>_show
         step.probe_context = <void *>watcher
         failures = _registry.failures.count
+        if probe is not None:
+            self.pool.probing.add(threading.get_ident())
         with nogil:
             bl_forward(&step)
+        self.pool.probing.discard(threading.get_ident())
         if watcher.error is not None:
             raise watcher.error
         _registry.failures.raise_since(failures)

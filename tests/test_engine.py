@@ -246,6 +246,22 @@ def test_what_a_probe_raises_is_raised(session: Alone, expected: NDArray) -> Non
     assert_same_bits(step(session, IDS), expected)
 
 
+def test_a_probe_that_steps_on_its_own_pool_is_refused(session: Alone, expected: NDArray) -> None:
+    """It would wait for itself for ever."""
+    other = Alone(session.weights, session.pool, 8)
+
+    def probe(layer: int, op: str, array: NDArray) -> None:
+        other.step(IDS[:1])
+
+    with pytest.raises(RuntimeError, match="a probe cannot run a step on the pool that runs it"):
+        session.step(IDS[:1], probe=probe)
+    assert (session.position, other.position) == (0, 0)
+    assert_same_bits(step(other, IDS[:8]), expected[:8])
+    apart = Alone(session.weights, Pool(1), 8)
+    session.step(IDS[:1], probe=lambda layer, op, array: layer < 0 and apart.step(IDS[:1]))
+    assert (session.position, apart.position) == (1, 1)
+
+
 def test_ids_of_a_chunk_are_read_once(session: Alone, expected: NDArray) -> None:
     """Otherwise the engine would read beyond the shorter ids of the second time."""
 
