@@ -1,6 +1,5 @@
-"""Weights, Cache, Workspace and Pool: positions, errors, threads, memory, and use after fork()."""
+"""Weights, Cache, Workspace and Pool: positions, errors, threads, and use after fork()."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -18,12 +17,9 @@ import bitnet_lut
 from bitnet_lut import _native, reference
 from bitnet_lut._native import (
     CACHE_KINDS,
-    Cache,
     Pool,
     Weights,
     Workspace,
-    cache_bytes,
-    workspace_bytes,
 )
 from bitnet_lut.errors import NumericsError
 from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
@@ -416,104 +412,6 @@ def test_pool_of_too_few_threads() -> None:
     for threads in (0, -1):
         with pytest.raises(ValueError, match=f"threads is {threads}, it must be at least 1"):
             Pool(threads)
-
-
-def test_bytes_of_a_cache(weights: Weights) -> None:
-    """Keys and values of each layer, head and position, head_dim 20 padded to 32."""
-    for context, kind, size in ((1, "f16", 2), (64, "f16", 2), (64, "f32", 4), (4096, "f16", 2)):
-        per_position = 2 * CONFIG.block_count * CONFIG.head_count_kv * 32 * size
-        assert cache_bytes(weights, context, kind=kind) == context * per_position
-        assert Cache(weights, context, kind=kind).nbytes == context * per_position
-
-
-def virtual_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc/self/statm")
-def test_what_was_counted_is_allocated(weights: Weights) -> None:
-    pool = Pool(1)
-    gc.collect()  # nothing else is freed meanwhile
-    for total, make in (
-        (cache_bytes(weights, 200_000), lambda: Cache(weights, 200_000)),
-        (
-            workspace_bytes(weights, context=200_000, batch=10_000),
-            lambda: Workspace(weights, pool, context=200_000, batch=10_000),
-        ),
-    ):
-        assert total > 32 << 20  # large enough for a mapping of its own
-        before = virtual_bytes()
-        made = make()
-        assert made.nbytes == total
-        assert abs(virtual_bytes() - before - total) <= 4 * os.sysconf("SC_PAGE_SIZE")
-        del made
-        assert virtual_bytes() == before
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc/self/statm")
-def test_many_sequences_cost_their_caches_and_one_workspace(weights: Weights) -> None:
-    count, context = 64, 40_000
-    total = count * cache_bytes(weights, context) + workspace_bytes(weights, context=context)
-    pool = Pool(1)
-    gc.collect()
-    before = virtual_bytes()
-    workspace = Workspace(weights, pool, context=context)
-    caches = [Cache(weights, context) for _ in range(count)]
-    workspace.step([(cache, IDS[:2]) for cache in caches])
-    assert [cache.position for cache in caches] == [2] * count
-    # Some of it comes from memory that other tests have freed; 64 workspaces would be 380 MB more.
-    assert virtual_bytes() - before - total < 1 << 24
-    assert total < 1.1 * count * cache_bytes(weights, context)
-
-
-@pytest.mark.parametrize("context", [0, -1, 1 << 31, 1 << 58, 1 << 62])
-def test_contexts_that_cannot_be(weights: Weights, pool: Pool, context: int) -> None:
-    """Sizes in bytes of the largest would wrap around 64 bits."""
-    with pytest.raises(ValueError, match=rf"context {context} must be in 1\.\."):
-        Cache(weights, context)
-    with pytest.raises(ValueError, match=rf"context {context}, batch 128 .* must be in 1\.\."):
-        Workspace(weights, pool, context=context)
-    with pytest.raises(ValueError, match="batch 0"):
-        Workspace(weights, pool, context=64, batch=0)
-    with pytest.raises(ValueError, match=r"batch 65537 .* 1\.\.65536"):
-        Workspace(weights, pool, context=64, batch=65537)
-
-
-def test_a_workspace_counts_as_many_threads_as_a_pool_can_have(weights: Weights) -> None:
-    most = workspace_bytes(weights, context=2**31 - 1, threads=256)
-    assert workspace_bytes(weights, context=2**31 - 1, threads=2**31 - 1) == most > 0
-
-
-def test_a_cache_whose_bytes_do_not_fit_64_bits() -> None:
-    heads = {"head_count": 1 << 20, "head_count_kv": 1 << 20, "head_dim": 2, "rope_dim": 2}
-    sizes = {"embedding_length": 1, "feed_forward_length": 1, "sub_norms": False}
-    one = tiny_tensors(tiny_config(**heads, **sizes, block_count=1, qkv_bias=False), linear="f16")
-    blocks = {name: tensor for name, tensor in one.items() if name.startswith("blk.0.")}
-    for block in range(1, 64):
-        one |= {name.replace("0", str(block), 1): tensor for name, tensor in blocks.items()}
-    config = tiny_config(**heads, **sizes, block_count=64, qkv_bias=False)
-    weights = Weights(config, one, isa=BEST)
-    assert cache_bytes(weights, 1, kind="f32") == 1 << 33
-    for make in (cache_bytes, Cache):
-        with pytest.raises(MemoryError, match="2147483647 positions of 8,589,934,592 bytes"):
-            make(weights, 2**31 - 1, kind="f32")
-
-
-def test_kinds_of_caches(weights: Weights) -> None:
-    assert CACHE_KINDS == ("f16", "f32")
-    with pytest.raises(ValueError, match="kind 'q9' of cache is not one of f16, f32"):
-        Cache(weights, 8, kind="q9")
-
-
-def test_more_memory_than_there_is(pool: Pool) -> None:
-    """Beyond 2^48 bytes, so that no system promises it."""
-    heads = {"head_count": 64, "head_count_kv": 64, "head_dim": 2, "rope_dim": 2}
-    config = tiny_config(embedding_length=1, feed_forward_length=1, block_count=18, **heads)
-    weights = Weights(config, tiny_tensors(config), isa=BEST)
-    total = cache_bytes(weights, 2**31 - 1, kind="f32")
-    assert total > 1 << 48
-    with pytest.raises(MemoryError, match=f"a cache of 2147483647 positions, {total:,} bytes"):
-        Cache(weights, 2**31 - 1, kind="f32")
 
 
 def test_weights_for_an_unknown_tier() -> None:
