@@ -7,7 +7,6 @@
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 if find_spec("bitnet_lut._native") is None:
     raise ImportError(
@@ -16,6 +15,7 @@ if find_spec("bitnet_lut._native") is None:
         "'pip install -e .'"
     )
 
+TYPE_CHECKING = False  # importing it from typing would import typing
 if TYPE_CHECKING:
     from bitnet_lut.aio import AsyncModel, AsyncTextStream
     from bitnet_lut.errors import FormatError, GrammarError, NumericsError

@@ -9,6 +9,7 @@ from bitnet_lut.families import ModelConfig
 from bitnet_lut.formats.tensors import Tensor
 
 MAX_COLS: int
+MAX_THREADS: int
 
 def cpu_features() -> list[str]: ...
 def tier_names() -> list[str]: ...

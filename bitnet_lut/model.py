@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,11 @@ from bitnet_lut.runtime.arguments import bad_words as checked_bad_words
 from bitnet_lut.runtime.arguments import (
     callables,
     int32_ids,
+    is_many,
+    named,
     prompt_ids,
     stop_strings,
+    token_set,
     whole_number,
 )
 from bitnet_lut.runtime.bad_words import BadWords
@@ -58,7 +61,6 @@ Source = str | os.PathLike[str] | bytes | memoryview
 Prompts = list[str] | list[list[int]] | tuple[str, ...] | tuple[list[int], ...]
 # A context nobody asked for is not longer than this, whatever the model could do.
 DEFAULT_CONTEXT = 4096
-_MOST_THREADS = 4096
 
 
 class Model(Chatting):
@@ -105,7 +107,7 @@ class Model(Chatting):
             kinds = " or ".join(map(repr, _native.CACHE_KINDS))
             raise ValueError(f"kv is {kv!r}, it must be {kinds}")
         threads = default_threads() if threads is None else threads
-        threads = whole_number("threads", threads, 1, _MOST_THREADS)
+        threads = whole_number("threads", threads, 1, _native.MAX_THREADS)
         isa = choose_isa(isa)
         named_kernel(kernel)  # an unknown name is refused before a file is read
         if source is None:
@@ -295,7 +297,8 @@ class Model(Chatting):
         speculate: guess tokens from what the text said before and check several in one step, where
             that promises to be faster; the text is the same. For greedy choice of one text only.
 
-        Of many texts up to 128 run at once, as memory allows; each is what it would be alone.
+        Of many texts up to 128 run at once, as memory allows; each is what it would be alone. An
+        error that one of them causes ends them all and names its prompt, counted from 0.
         Raises TypeError or ValueError for an argument that is not what is expected, ValueError for
         an empty prompt or one that does not fit, GrammarError for a format that cannot be followed
         (before anything is generated, or if it becomes too complex on the way), NumericsError if
@@ -303,28 +306,40 @@ class Model(Chatting):
         logits processors raise.
         """
         scheduler = Scheduler(self._engine)
-        if _is_many(prompt):
-            runs = [self._add(scheduler, one, {**options, "speculate": False}) for one in prompt]
+        if is_many(prompt):
+            options = {**options, "speculate": False}
+            runs = [
+                self._add(scheduler, one, options, name=f"prompt {place}: ")
+                for place, one in enumerate(prompt)
+            ]
             scheduler.finish()
             return [run.result for run in runs]
         run = self._add(scheduler, prompt, options)
         scheduler.finish()
         return run.result
 
-    def _add(self, scheduler: Scheduler, prompt: Any, options: Options) -> Run:
-        """Check the arguments of `generate` and queue what they ask for."""
+    def _add(self, scheduler: Scheduler, prompt: Any, options: Options, *, name: str = "") -> Run:
+        """Check the arguments of `generate` and queue what they ask for; errors begin with *name*.
+
+        What is wrong with the options is the same for every prompt and names none.
+        """
         refuse_unknown(options)
         n = whole_number("n", options.get("n", 1), 1, BATCH)
-        ids = self._prompt_ids(prompt)
+        try:
+            ids = self._prompt_ids(prompt)
+        except (TypeError, ValueError) as error:
+            raise named(error, name) from None
         made = [self._decoder(ids, choice, **options) for choice in range(n)]
         (decoder, context), *siblings = made
-        return scheduler.add(decoder, context, siblings=[one for one, _ in siblings])
+        return scheduler.add(decoder, context, siblings=[one for one, _ in siblings], name=name)
 
     def _make_one(self, prompt: Any, options: Options, *, reused: int = 0) -> tuple[Decoder, int]:
         """What `Scheduler.add` needs for one text; the cache will hold *reused* ids already."""
         refuse_unknown(options)
-        if options.get("n", 1) != 1:
+        if whole_number("n", options.get("n", 1), 1) != 1:
             raise ValueError("n is for generate: a stream is one text")
+        if is_many(prompt) and isinstance(prompt[0], str | list | tuple):
+            raise TypeError("a list of prompts is for generate: a stream is one text")
         return self._decoder(self._prompt_ids(prompt), 0, reused=reused, **options)
 
     def _stream_on(
@@ -366,10 +381,10 @@ class Model(Chatting):
             room=self._context - len(ids),
             strings=stop_strings(stop),
             end_ids=frozenset() if ignore_eos else self._tokenizer.eos_ids,
-            stop_ids=frozenset(prompt_ids(list(stop_token_ids), known)),
+            stop_ids=token_set("stop_token_ids", stop_token_ids, known),
             min_tokens=whole_number("min_tokens", min_tokens, 0),
         )
-        prompt_ids(list(chosen.logit_bias), known)
+        token_set("logit_bias", chosen.logit_bias, known)
         speculate = speculate and chosen.temperature == 0 and n == 1 and response_format is None
         decoder = Decoder(
             self._tokenizer,
@@ -414,7 +429,7 @@ class Model(Chatting):
         vocab_size = self._engine.weights.config.vocab_size
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt_ids(prompt, vocab_size)
         if not ids:
-            raise ValueError("the prompt is empty and this model adds no BOS token: give some text")
+            raise ValueError("the prompt is empty: give some text, or at least one id")
         if len(ids) >= self._context:
             raise ValueError(
                 f"the prompt has {len(ids)} tokens, the context holds {self._context}: shorten the "
@@ -450,13 +465,6 @@ class Model(Chatting):
         if not 1 <= whole_number("context", context, -(2**63)) <= limit:
             raise ValueError(f"context is {context}, this model allows 1 to {limit}")
         return context
-
-
-def _is_many(prompt: str | Sequence[int] | Prompts) -> TypeGuard[Prompts]:
-    """Whether these are prompts, and not one."""
-    if not isinstance(prompt, list | tuple) or not prompt:
-        return False
-    return not isinstance(prompt[0], int | np.integer | np.bool_)
 
 
 def _refuse_beside_format(ends: object, chooses: object) -> None:

@@ -4,6 +4,7 @@ from ckernels cimport bl_cell, bl_kernel, bl_kv_kind, bl_tier, bl_type
 
 
 cdef extern from "pool.h" nogil:
+    enum: BL_MAX_WORKERS
     ctypedef struct bl_pool:
         int workers
     void bl_pool_init(bl_pool *, int)

@@ -2,7 +2,9 @@
 
 from libc.stdlib cimport calloc, free
 
-from cengine cimport bl_pool, bl_pool_free, bl_pool_init
+from cengine cimport BL_MAX_WORKERS, bl_pool, bl_pool_free, bl_pool_init
+
+MAX_THREADS = BL_MAX_WORKERS
 
 
 cdef class Pool:
@@ -12,9 +14,9 @@ cdef class Pool:
     cdef set probing  # the threads whose probes it runs now
 
     def __cinit__(self, int threads):
+        if not 1 <= threads <= BL_MAX_WORKERS:
+            raise ValueError(f"threads is {threads}, it must be 1 to {BL_MAX_WORKERS}")
         self.probing = set()
-        if threads < 1:
-            raise ValueError(f"threads is {threads}, it must be at least 1")
         self.pool = <bl_pool *>calloc(1, sizeof(bl_pool))
         if self.pool is NULL:
             raise MemoryError("no memory for a thread pool")

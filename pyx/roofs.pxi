@@ -5,13 +5,12 @@ from time import perf_counter
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from cengine cimport bl_pool, bl_pool_free, bl_pool_init, bl_pool_run
+from cengine cimport BL_MAX_WORKERS, bl_pool, bl_pool_free, bl_pool_init, bl_pool_run
 from ckernels cimport bl_tier
 
 
 cdef extern from "roof.h" nogil:
     enum: BL_ROOF_UNIT
-    enum: BL_MAX_WORKERS
 
     ctypedef struct bl_roof_job:
         const bl_tier *tier
@@ -33,7 +32,7 @@ cdef class _Team:
 
     def __cinit__(self, int threads):
         if not 1 <= threads <= BL_MAX_WORKERS:
-            raise ValueError(f"threads is {threads}, it must be in 1..{BL_MAX_WORKERS}")
+            raise ValueError(f"threads is {threads}, it must be 1 to {BL_MAX_WORKERS}")
         self.pool = <bl_pool *>calloc(1, sizeof(bl_pool))
         self.job = <bl_roof_job *>calloc(1, sizeof(bl_roof_job))
         if self.pool is NULL or self.job is NULL:

@@ -93,6 +93,17 @@ OPTIONS = [
     ({"stop": b"a"}, TypeError, "stop must be a text or a sequence of texts, not bytes"),
     ({"stop": 5}, TypeError, "not int"),
     ({"stop": None}, TypeError, "not NoneType"),
+    ({"stop_token_ids": 5}, TypeError, "stop_token_ids is 5, it must hold token ids"),
+    ({"stop_token_ids": None}, TypeError, "stop_token_ids is None"),
+    ({"stop_token_ids": b"ab"}, TypeError, "stop_token_ids is b'ab'"),
+    ({"stop_token_ids": "ab"}, TypeError, "stop_token_ids is 'ab'"),
+    ({"stop_token_ids": [5, True]}, TypeError, "an id of stop_token_ids is True"),
+    ({"stop_token_ids": [-1]}, ValueError, "an id of stop_token_ids is -1, it must be 0 to 1535"),
+    ({"stop_token_ids": [2**80]}, ValueError, "it must be 0 to 1535"),
+    ({"sampling": 5}, TypeError, "sampling is 5: it must be a Sampling"),
+    ({"sampling": {}}, TypeError, "sampling is {}: it must be a Sampling"),
+    ({"n": 1.5}, TypeError, "n is 1.5, it must be a whole number"),
+    ({"n": True}, TypeError, "n is True"),
 ]
 
 
@@ -118,8 +129,26 @@ def test_prompts_that_make_no_sense(demo: Model) -> None:
     ):
         with pytest.raises(error, match=text):
             demo.generate(bad)
-        with pytest.raises(error):
-            demo.generate([[5], bad])
+        with pytest.raises(error, match=r"^prompt 1: "):
+            demo.generate([[5], bad, []])
+
+
+def test_a_list_is_not_streamed(demo: Model) -> None:
+    for many in (["a", "b"], ("a",), [[5], [6]]):
+        with pytest.raises(TypeError, match="a list of prompts is for generate"):
+            demo.stream(many)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", [5, None, b"a", ["a"]], ids=repr)
+def test_what_is_no_text(demo: Model, text: Any) -> None:
+    with pytest.raises(TypeError, match="a text must be a str, not "):
+        demo.tokenize(text)
+
+
+@pytest.mark.parametrize("id", [1.5, True, None, "a", [5]], ids=repr)
+def test_what_is_no_id(demo: Model, id: Any) -> None:
+    with pytest.raises(TypeError, match="it must be a whole number"):
+        demo.detokenize([5, id])
 
 
 @pytest.mark.parametrize(
@@ -130,11 +159,13 @@ def test_prompts_that_make_no_sense(demo: Model) -> None:
         ({"context": 0}, ValueError, "context is 0, this model allows 1 to 512"),
         ({"context": 2**80}, ValueError, "this model allows 1 to 512"),
         ({"threads": 1.5}, TypeError, "threads is 1.5, it must be a whole number"),
-        ({"threads": 0}, ValueError, "threads is 0, it must be 1 to 4096"),
-        ({"threads": 2**80}, ValueError, "it must be 1 to 4096"),
+        ({"threads": 0}, ValueError, "threads is 0, it must be 1 to 256"),
+        ({"threads": 257}, ValueError, "threads is 257, it must be 1 to 256"),
+        ({"threads": 2**80}, ValueError, "it must be 1 to 256"),
         ({"threads": "2"}, TypeError, "threads is '2'"),
         ({"kv": "f8"}, ValueError, "kv is 'f8', it must be 'f16' or 'f32'"),
         ({"kv": 16}, ValueError, "kv is 16"),
+        ({"tiles": 5}, TypeError, "tiles is 5, it must map shapes to tiles"),
     ],
     ids=lambda value: repr(value)[:30],
 )

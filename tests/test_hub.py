@@ -92,6 +92,21 @@ def test_names_that_no_repository_has(asked, source):
     assert not asked
 
 
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "offline"), OSError("no"), ValueError("?")])
+def test_a_bare_name_that_the_hub_does_not_give_may_be_a_mistyped_path(asked, monkeypatch, error):
+    def refuse(*names, allow_patterns=None):
+        raise error
+
+    monkeypatch.setattr(sys.modules["huggingface_hub"], "snapshot_download", refuse)
+    with pytest.raises(
+        FileNotFoundError, match=r"no such file or folder; .*Hub: 'models/mistyped'"
+    ):
+        Model("models/mistyped")
+    with pytest.raises(type(error)) as raised:
+        Model("hf://models/mistyped")
+    assert raised.value is error
+
+
 def test_without_the_package(asked, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r"^owner/name: no such file or folder; .*pip install"):

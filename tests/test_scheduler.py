@@ -38,6 +38,7 @@ class Watched:
 
     def __init__(self, model: Model) -> None:
         self._engine, self.config = model._engine, model.config
+        self.weights = model._engine.weights
         self.steps: list[list[int]] = []
         self.caches: list[weakref.ref[Weak]] = []
         self.room = 10**9  # caches that fit at once
@@ -350,3 +351,40 @@ def test_the_workspace_grows_for_a_longer_session(demo: Model) -> None:
         assert_same_bits(model.session(context=20).step(ids), demo.session().step(ids))
         with pytest.raises(ValueError, match="1 tokens at position 8 do not fit the context of 8"):
             short.step([1])
+
+
+def test_an_error_names_the_prompt_of_a_list(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(demo)
+    watched.poison = 99
+    monkeypatch.setattr(demo, "_engine", watched)
+    with pytest.raises(NumericsError, match=r"^prompt 2: not finite after 99$"):
+        demo.generate([[5], [6], [7, 99], [8]], max_tokens=3, n=2)
+    with pytest.raises(NumericsError, match=r"^not finite after 99$"):
+        demo.generate([7, 99], max_tokens=3)
+    watched.room = 0
+    with pytest.raises(MemoryError, match=r"^prompt 0: no room for another$"):
+        demo.generate([[5], [6]], max_tokens=3)
+
+
+def test_a_stream_belongs_to_one_thread_at_a_time(
+    demo: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = demo.stream(STORY, max_tokens=5)
+    expected = "".join(demo.stream(STORY, max_tokens=5))
+    refused: list[str] = []
+    step = demo._engine.step
+
+    def other() -> None:
+        with pytest.raises(RuntimeError, match="this stream is in use by another thread") as raised:
+            next(stream)
+        refused.append(str(raised.value))
+
+    def interfered(*args: Any, **options: Any) -> Any:
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        return step(*args, **options)
+
+    monkeypatch.setattr(demo._engine, "step", interfered)
+    assert "".join(stream) == expected
+    assert refused

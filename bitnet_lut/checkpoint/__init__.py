@@ -36,6 +36,8 @@ def open_checkpoint(
     it cannot be read, and FileNotFoundError if there is none. A state dict needs torch (else
     ImportError) and a config.json beside it.
     """
+    if tiles is not None and not isinstance(tiles, Mapping):
+        raise TypeError(f"tiles is {tiles!r}, it must map shapes to tiles")
     if isinstance(source, bytes | memoryview):
         return GGUFCheckpoint(source, i2_s_layout=i2_s_layout, tiles=tiles)
     if not os.fspath(source) or not Path(source).exists():

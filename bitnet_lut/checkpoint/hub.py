@@ -32,7 +32,8 @@ def download(repo_id: str) -> Path:
     """Fetch a repository's weights, or the one GGUF file named, into the Hub's cache.
 
     Raises ValueError for a name that cannot be one, ImportError if huggingface_hub is not
-    installed, and the errors of that package.
+    installed, FileNotFoundError for a bare owner/name that the Hub does not give, and the errors of
+    that package.
     """
     name, file = repo_id, None
     if repo_id.startswith(_SCHEME):
@@ -50,9 +51,16 @@ def download(repo_id: str) -> Path:
             f"{repo_id}: no such file or folder; to fetch it from the Hugging Face Hub, "
             "pip install 'bitnet_lut[hub]'"
         ) from error
-    if file is not None:
-        return Path(hf_hub_download(name, file))
-    return Path(snapshot_download(name, allow_patterns=_FILES))
+    try:
+        if file is not None:
+            return Path(hf_hub_download(name, file))
+        return Path(snapshot_download(name, allow_patterns=_FILES))
+    except (OSError, ValueError) as error:
+        if repo_id.startswith(_SCHEME):
+            raise
+        # Perhaps a mistyped path: then the Hub's own words would only confuse.
+        reason = "no such file or folder; nor could it be fetched from the Hugging Face Hub"
+        raise FileNotFoundError(errno.ENOENT, reason, repo_id) from error
 
 
 def not_found(path: str | os.PathLike[str]) -> FileNotFoundError:

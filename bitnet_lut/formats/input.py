@@ -73,8 +73,15 @@ class InputFile:
         return data
 
     def map(self) -> mmap.mmap:
-        """Map the file, which must not be empty, read-only."""
-        return mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ)
+        """Map the file, which must not be empty, read-only; MemoryError without address space."""
+        try:
+            return mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ)
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            raise MemoryError(
+                f"{self.name}: no address space to map its {self.size:,} bytes: see ulimit -v"
+            ) from None
 
     def check_unchanged(self) -> None:
         """FormatError if the file was written to or changed its size since it was opened."""

@@ -1,12 +1,36 @@
 """Checks of what callers pass in: each says what is expected."""
 
-from collections.abc import Callable, Sequence, Set
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence, Set
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bad_words", "callables", "int32_ids", "prompt_ids", "stop_strings", "whole_number"]
+__all__ = [
+    "bad_words",
+    "callables",
+    "int32_ids",
+    "is_many",
+    "named",
+    "prompt_ids",
+    "stop_strings",
+    "token_set",
+    "whole_number",
+]
+
+
+def is_many(prompt: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether these are prompts, and not one."""
+    if not isinstance(prompt, list | tuple) or not prompt:
+        return False
+    return not isinstance(prompt[0], int | np.integer | np.bool_)
+
+
+def named(error: Exception, name: str) -> Exception:
+    """*error* with *name*, which may be empty, before its text; once, if called again."""
+    if not str(error).startswith(name):
+        error.args = (f"{name}{error}",)
+    return error
 
 
 def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:
@@ -65,6 +89,13 @@ def prompt_ids(ids: Any, vocab_size: int) -> list[int]:
         if not 0 <= id < vocab_size:
             raise ValueError(f"token {place} is {id}, the vocabulary has {vocab_size} ids")
     return found
+
+
+def token_set(name: str, ids: Any, vocab_size: int) -> frozenset[int]:
+    """The tokens of *ids*, an iterable; errors say *name* and what is expected."""
+    if not isinstance(ids, Iterable) or isinstance(ids, str | bytes | bytearray | memoryview):
+        raise TypeError(f"{name} is {ids!r}, it must hold token ids")
+    return frozenset(whole_number(f"an id of {name}", id, 0, vocab_size - 1) for id in ids)
 
 
 def stop_strings(stop: Any) -> tuple[str, ...]:

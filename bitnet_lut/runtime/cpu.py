@@ -91,13 +91,17 @@ def cpu_name() -> str:
 
 
 def default_threads() -> int:
-    """Cores this process may use: its affinity, cut to the quota of its control group."""
+    """Cores this process may use: its affinity, cut to the quota of its control group.
+
+    At most as many as a model can use.
+    """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
     quota = _cgroup_quota(Path("/sys/fs/cgroup"))
-    return max(1, cores if quota is None else min(cores, int(quota)))
+    cores = cores if quota is None else min(cores, int(quota))
+    return min(max(1, cores), _native.MAX_THREADS)
 
 
 def _cgroup_quota(root: Path) -> float | None:

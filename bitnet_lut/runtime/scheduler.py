@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut._native import Cache
+from bitnet_lut.runtime.arguments import named
 from bitnet_lut.runtime.decoder import Chunk, Decoder
 from bitnet_lut.runtime.engine import BATCH, Engine
 from bitnet_lut.runtime.generation import Generation, Timings
@@ -29,9 +30,16 @@ class Run:
     """
 
     def __init__(
-        self, decoder: Decoder, context: int, cache: Cache | None, siblings: Sequence["Run"] = ()
+        self,
+        decoder: Decoder,
+        context: int,
+        cache: Cache | None,
+        siblings: Sequence["Run"] = (),
+        *,
+        name: str = "",
     ) -> None:
         """For `Scheduler.add`."""
+        self._name = name
         self.decoder, self.context, self.cache = decoder, context, cache
         self.siblings = siblings
         self.ended = False
@@ -117,7 +125,7 @@ class Run:
 
     def fail(self, error: Exception) -> None:
         """End with *error*, which `take` will raise."""
-        self._error = error
+        self._error = named(error, self._name)
         self.cancel()
         if self.decoder.in_prompt:  # so that its siblings cannot start
             for sibling in self.siblings:
@@ -160,13 +168,16 @@ class Scheduler:
         *,
         cache: Cache | None = None,
         siblings: Sequence[Decoder] = (),
+        name: str = "",
     ) -> Run:
         """Queue a text, whose cache will hold at most *context* positions.
 
         cache: goes on from its position in place of a new one.
         siblings: more texts of the same prompt, which runs only once.
+        name: what their errors begin with.
         """
-        run = Run(decoder, context, cache, [Run(one, context, None) for one in siblings])
+        others = [Run(one, context, None, name=name) for one in siblings]
+        run = Run(decoder, context, cache, others, name=name)
         self._waiting.append(run)
         return run
 

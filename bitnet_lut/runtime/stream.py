@@ -1,5 +1,6 @@
 """Text piece by piece, while it is generated."""
 
+import threading
 from collections.abc import Iterator
 
 from bitnet_lut.runtime.generation import Generation
@@ -11,13 +12,13 @@ __all__ = ["TextStream"]
 class TextStream:
     """Iterates over the pieces of a text while it is generated; ``result`` sums up what came.
 
-    The prompt runs when the first piece is asked for. A stream that is dropped or closed midway
-    frees its memory at once.
+    One thread at a time may use it. The prompt runs when the first piece is asked for. A stream
+    that is dropped or closed midway frees its memory at once.
     """
 
     def __init__(self, scheduler: Scheduler, run: Run) -> None:
         """`Model.stream` makes one."""
-        self._scheduler, self._run = scheduler, run
+        self._scheduler, self._run, self._lock = scheduler, run, threading.Lock()
 
     def __iter__(self) -> Iterator[str]:
         """Return itself."""
@@ -27,17 +28,22 @@ class TextStream:
         """Return the next piece of text, never an empty one.
 
         Raises StopIteration at the end of the text, NumericsError if the model's result is not
-        finite, MemoryError if there is no room for the text, and ValueError if the model was closed
-        or its logits leave nothing to choose.
+        finite, MemoryError if there is no room for the text, ValueError if the model was closed or
+        its logits leave nothing to choose, and RuntimeError if another thread uses this stream.
         """
-        while True:
-            piece = self._run.take()
-            if piece:
-                return piece
-            if self._run.ended:
-                raise StopIteration
-            if piece is None:
-                self._scheduler.step()
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("this stream is in use by another thread")
+        try:
+            while True:
+                piece = self._run.take()
+                if piece:
+                    return piece
+                if self._run.ended:
+                    raise StopIteration
+                if piece is None:
+                    self._scheduler.step()
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """End it; what has come so far stays in ``result``."""

@@ -95,9 +95,11 @@ class Tokenizer:
         add_bos, add_eos: None follows the model. A text that spells BOS itself gets a second one.
         special: False takes the texts of control tokens literally; those of user-defined tokens
             (token type 4) are tokens either way.
-        Raises ValueError if *text* holds lone surrogates, or if the rules of a tokenizer.json fail
-        on it.
+        Raises TypeError if *text* is not a str, ValueError if it holds lone surrogates, or if the
+        rules of a tokenizer.json fail on it.
         """
+        if not isinstance(text, str):
+            raise TypeError(f"a text must be a str, not {type(text).__name__}")
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -116,7 +118,8 @@ class Tokenizer:
 
         skip_special: leave out control tokens and the ends.
         start: the ids begin a text, so the space that SentencePiece put before it is taken away.
-        Raises ValueError for an id outside the vocabulary.
+        Raises TypeError for an id that is not a whole number, ValueError for one outside the
+        vocabulary.
         """
         stream = self.stream(skip_special=skip_special, start=start)
         return "".join(map(stream.push, ids)) + stream.flush()
@@ -132,6 +135,8 @@ class Tokenizer:
 
     def piece(self, id: int) -> bytes:
         """The bytes *id* stands for; maybe a part of a UTF-8 character."""
+        if isinstance(id, bool) or not hasattr(id, "__index__"):
+            raise TypeError(f"a token id is {id!r}, it must be a whole number")
         if not 0 <= id < self.vocab_size:
             raise ValueError(f"token id {id} is outside the vocabulary of {self.vocab_size}")
         return self._pieces[self._cuts[id] : self._cuts[id + 1]]
