@@ -1,5 +1,6 @@
 """Models read into memory, and files that change while they are read."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -44,3 +45,14 @@ def test_a_file_that_shrinks_while_it_is_read(file: Path) -> None:
 
     with pytest.raises(FormatError, match=r"model\.gguf"):
         Model(file, threads=1, mmap=False, progress=change)
+
+
+def test_without_address_space_to_map_a_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("bitnet_lut.formats.input.mmap.mmap", refuse)
+    with pytest.raises(
+        MemoryError, match=rf"{file.name}: no address space to map its [\d,]+ bytes"
+    ):
+        Model(file)

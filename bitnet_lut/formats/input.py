@@ -1,5 +1,6 @@
 """Opening files that anybody may have made: regular files only, mapped or read."""
 
+import errno
 import mmap
 import os
 import stat
