@@ -319,10 +319,7 @@ class Model(Chatting):
         return run.result
 
     def _add(self, scheduler: Scheduler, prompt: Any, options: Options, *, name: str = "") -> Run:
-        """Check the arguments of `generate` and queue what they ask for; errors begin with *name*.
-
-        What is wrong with the options is the same for every prompt and names none.
-        """
+        """Queue what `generate` asks for, checked; errors of the prompt begin with *name*."""
         refuse_unknown(options)
         n = whole_number("n", options.get("n", 1), 1, BATCH)
         try:
