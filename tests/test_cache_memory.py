@@ -4,6 +4,7 @@ import gc
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_model import tiny_config, tiny_tensors
 
