@@ -408,9 +408,9 @@ def test_use_after_fork() -> None:
     assert (done.stdout, done.stderr) == ("every process agrees\n", "")
 
 
-def test_pool_of_too_few_threads() -> None:
-    for threads in (0, -1):
-        with pytest.raises(ValueError, match=f"threads is {threads}, it must be at least 1"):
+def test_pools_have_at_least_one_thread_and_not_too_many() -> None:
+    for threads in (0, -1, 257):
+        with pytest.raises(ValueError, match=f"threads is {threads}, it must be 1 to 256"):
             Pool(threads)
 
 
