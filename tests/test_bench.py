@@ -90,7 +90,7 @@ class TestRoofs:
     def test_wrong_arguments_are_refused(self):
         with pytest.raises(ValueError, match=r"isa 'sse9' is not one of .*scalar"):
             _native.multiply_roof(1, isa="sse9")
-        with pytest.raises(ValueError, match="threads is 0, it must be in 1"):
+        with pytest.raises(ValueError, match="threads is 0, it must be 1 to 256"):
             _native.multiply_roof(1, isa="scalar", threads=0)
         with pytest.raises(ValueError, match="macs is 0"):
             _native.multiply_roof(0, isa="scalar")
