@@ -4,7 +4,6 @@
  *
  * IDS is a prompt as ids with commas between them, such as 0,261,7. Prints the ids of COUNT tokens on one line, then
  * their text. Exit status 1 with a message on standard error if something is wrong, 2 for wrong arguments. */
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +12,7 @@
 #include "native.h"
 #include "pool.h"
 
-enum { BATCH = 128 };
+enum { BATCH = 128, MOST_THREADS = 1024 };
 
 static void stop(const char *name, const char *fault)
 {
@@ -37,7 +36,9 @@ static void *memory(int64_t bytes)
 static uint8_t *read_file(const char *path, int64_t *size)
 {
     FILE *file = fopen(path, "rb");
-    if (!file || fseek(file, 0, SEEK_END) || (*size = ftell(file)) < 0) stop(path, "it cannot be opened");
+    if (!file) stop(path, "it cannot be opened");
+    if (fgetc(file) == EOF) stop(path, "it is empty, or not a file"); /* a folder opens, but has no byte to read */
+    if (fseek(file, 0, SEEK_END) || (*size = ftell(file)) < 0) stop(path, "its size cannot be found");
     rewind(file);
     uint8_t *bytes = memory(*size);
     if (fread(bytes, 1, (size_t)*size, file) != (size_t)*size) stop(path, "it cannot be read");
@@ -53,6 +54,14 @@ static const bl_tier *choose_tier(void)
     for (int i = 0, fault; i < bl_tier_count; i++)
         if (!(bl_tiers[i]->needs & ~bl_cpu()) && bl_tier_proves(bl_tiers[i], in, out, &fault) == 1) return bl_tiers[i];
     return &bl_tier_scalar;
+}
+
+/* A whole text as a number in 1..most; 0 if it is something else. */
+static long read_number(const char *text, long most)
+{
+    char *end;
+    const long number = strtol(text, &end, 10);
+    return end == text || *end || number < 1 || number > most ? 0 : number;
 }
 
 /* ids (most) from a text such as 1,2,3. Returns how many; 0 if the text is something else or an id is outside the
@@ -150,16 +159,17 @@ int main(int argument_count, char **arguments)
     atexit(free_all);
     int64_t size;
     const char *path = arguments[1], *text = arguments[2];
-    const long count = strtol(arguments[3], NULL, 10);
-    const long threads = argument_count > 4 ? strtol(arguments[4], NULL, 10) : 1;
+    const long count = read_number(arguments[3], 1 << 20);
+    const long threads = argument_count > 4 ? read_number(arguments[4], MOST_THREADS) : 1;
     const int64_t most = (int64_t)strlen(text) / 2 + 1;
+    if (!count) stop("COUNT", "it must be a number in 1..1048576");
+    if (!threads) stop("THREADS", "it must be a number in 1..1024");
     const uint8_t *bytes = read_file(path, &size);
     if (!bl_native_open(&native, bytes, (uint64_t)size, choose_tier())) stop(path, native.error);
-    if (count < 1 || count > 1 << 20) stop("COUNT", "it must be in 1..1048576");
     int32_t *ids = memory((most + count) * (int64_t)sizeof *ids);
     const int64_t prompt = read_ids(text, native.model.vocab, ids, most);
     if (!prompt) stop("IDS", "they must be ids of the vocabulary with commas between them");
-    bl_pool_init(&pool, threads < 1 || threads > INT_MAX ? 1 : (int)threads);
+    bl_pool_init(&pool, (int)threads);
     generate(&pool, ids, prompt, count);
     bl_pool_free(&pool);
     return 0;

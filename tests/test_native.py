@@ -151,13 +151,20 @@ def test_wrong_arguments(program, tmp_path):
         (["1536", "1"], 1, b"IDS: they must be ids of the vocabulary"),
         (["1,,2", "1"], 1, b"IDS: they must be ids of the vocabulary"),
         (["", "1"], 1, b"IDS: they must be ids of the vocabulary"),
-        (["1", "0"], 1, b"COUNT: it must be in 1..1048576"),
+        (["1", "0"], 1, b"COUNT: it must be a number in 1..1048576"),
+        (["1", "2x"], 1, b"COUNT: it must be a number in 1..1048576"),
+        (["1", "2", "1 2"], 1, b"THREADS: it must be a number in 1..1024"),
+        (["1", "2", "0"], 1, b"THREADS: it must be a number in 1..1024"),
     ):
         done = run(command, Path(MODEL), *arguments)
         assert done.returncode == status
         assert fault in done.stderr
-    done = run(command, tmp_path / "none.gguf", "1", "1")
-    assert (done.returncode, done.stderr.endswith(b"none.gguf: it cannot be opened\n")) == (1, True)
+    for path, fault in (
+        (tmp_path / "none.gguf", b"none.gguf: it cannot be opened\n"),
+        (tmp_path, b": it is empty, or not a file\n"),
+    ):
+        done = run(command, path, "1", "1")
+        assert (done.returncode, done.stderr.endswith(fault)) == (1, True)
 
 
 @pytest.mark.parametrize(
