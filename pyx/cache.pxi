@@ -107,14 +107,26 @@ cdef class Cache:
         finally:
             _release(held)
 
-    def fork(self) -> Cache:
-        """A new cache that continues from here on its own; only the used part is copied."""
-        cdef Cache other = Cache(self.weights, self.cache.context, kind=self.kind)
+    def fork(self, *, context=None, position=None) -> Cache:
+        """A new cache that continues from *position* on its own; only what stands before it is copied.
+
+        context: positions that it can hold; default: as many as this one. position: default: where this one is.
+        Raises ValueError for a position that was not reached yet or does not fit *context*.
+        """
+        cdef Cache other = Cache(self.weights, self.cache.context if context is None else context, kind=self.kind)
+        cdef bl_cache head
         held = []
         self._hold(held)
         try:
+            head = self.cache
+            if position is not None:
+                head.position = position
+            if not 0 <= head.position <= self.cache.position:
+                raise ValueError(f"cannot fork at {position}, the cache is at {self.cache.position}")
+            if head.position > other.cache.context:
+                raise ValueError(f"{head.position} positions do not fit a cache of {other.cache.context}")
             with nogil:
-                bl_cache_copy(&other.cache, &self.cache, &self.weights.model)
+                bl_cache_copy(&other.cache, &head, &self.weights.model)
         finally:
             _release(held)
         return other

@@ -122,6 +122,23 @@ class Decoder:
         """The scores of the prompt so far, None for its first id; None if not asked for."""
         return None if self._prompt_top is None else (None, *self._prompt_scores)
 
+    @property
+    def ran(self) -> list[int]:
+        """The ids that have been run and stand: those of the first `position` positions."""
+        return self._history[: self.position]
+
+    @property
+    def may_reuse(self) -> bool:
+        """Whether a cache may hold the beginning of the prompt: the prompt is not to be scored."""
+        return self.position == 0 and self._prompt_top is None
+
+    def reuse(self, count: int) -> None:
+        """Begin after the first *count* ids of the prompt, at most all but one: a cache has them.
+
+        For a text that has not begun, and only if `may_reuse`.
+        """
+        self.position = self.reused = count
+
     def next(self, most: int = sys.maxsize, *, guess: bool = True) -> Chunk:
         """The ids to run now, at `position`; none if the text has ended or tokens wait for `take`.
 

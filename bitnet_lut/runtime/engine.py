@@ -90,10 +90,13 @@ class Engine:
             self._fingerprint = hashlib.blake2b(logits.tobytes(), digest_size=32).hexdigest()
         return self._fingerprint
 
-    def fork(self, cache: Cache, *, promised: int = 0) -> Cache:
-        """Copy *cache*; raises what `refuse_cache` raises."""
-        self.refuse_cache(cache.context, promised=promised)
-        return cache.fork()
+    def fork(self, cache: Cache, *, context: int, position: int, promised: int = 0) -> Cache:
+        """Copy *cache* up to *position*, with room for *context* positions.
+
+        Raises what `refuse_cache` raises.
+        """
+        self.refuse_cache(context, promised=promised)
+        return cache.fork(context=context, position=position)
 
     def refuse_cache(self, context: int, *, promised: int = 0) -> None:
         """MemoryError, with the numbers, if a cache of *context* positions would not fit.

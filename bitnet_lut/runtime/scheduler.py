@@ -14,11 +14,13 @@ from bitnet_lut.runtime.arguments import named
 from bitnet_lut.runtime.decoder import Chunk, Decoder
 from bitnet_lut.runtime.engine import BATCH, Engine
 from bitnet_lut.runtime.generation import Generation, Timings
+from bitnet_lut.runtime.prefixes import Prefixes
 
 __all__ = ["Run", "Scheduler"]
 
 # Tokens of prompts that every step has room for, however many texts generate beside them.
 _LEAST_OF_PROMPTS = 32
+_LEAST_IN_TIME = 8  # the same where texts that generate may wait only for so long
 
 
 class Run:
@@ -27,6 +29,7 @@ class Run:
     context: positions that its cache needs. cache: its keys and values, only while it runs.
     ended: whether the text has ended, failed or was canceled.
     siblings: texts that begin where the prompt of this one ends. origin: where a sibling begins.
+    owner: whose prefixes it may go on from.
     """
 
     def __init__(
@@ -37,9 +40,11 @@ class Run:
         siblings: Sequence["Run"] = (),
         *,
         name: str = "",
+        owner: str = "",
+        prefixes: Prefixes | None = None,
     ) -> None:
         """For `Scheduler.add`."""
-        self._name = name
+        self._name, self.owner, self._prefixes = name, owner, prefixes
         self.decoder, self.context, self.cache = decoder, context, cache
         self.siblings = siblings
         self.ended = False
@@ -82,7 +87,7 @@ class Run:
         """
         piece = self.decoder.take()
         if self.decoder.finished:
-            self.cancel()
+            self._finish()
         if piece is None and self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -91,6 +96,11 @@ class Run:
     def cancel(self) -> None:
         """Free the cache; nothing more will come."""
         self.ended, self.cache = True, None
+
+    def _finish(self) -> None:
+        if self._prefixes is not None and self.cache is not None:
+            self._prefixes.keep(self.owner, self.decoder.ran, self.cache)
+        self.cancel()
 
     def start(self, cache: Cache) -> None:
         """Run on *cache* from now on; a sibling chooses its first token at once."""
@@ -154,9 +164,23 @@ class Scheduler:
     token of every text that generates, and beside them pieces of the prompts of new ones.
     """
 
-    def __init__(self, engine: Engine, *, most: int = BATCH) -> None:
-        """*most*: how many texts may run at once."""
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        most: int = BATCH,
+        prefixes: Prefixes | None = None,
+        budget: float | None = None,
+    ) -> None:
+        """Begin with no texts.
+
+        most: how many texts may run at once. prefixes: keeps texts that end, for others to go on
+        from. budget: seconds that a step with texts that generate should take at most, whatever
+        prompts wait beside them; None: no limit.
+        """
         self._engine, self._most = engine, most
+        self._prefixes, self._budget = prefixes, budget
+        self._seconds = 0.0  # that one token of a prompt takes
         self._waiting: deque[Run] = deque()
         self._running: list[Run] = []
         self._logits = np.empty((0, engine.config.vocab_size), np.float32)
@@ -169,15 +193,19 @@ class Scheduler:
         cache: Cache | None = None,
         siblings: Sequence[Decoder] = (),
         name: str = "",
+        owner: str = "",
     ) -> Run:
         """Queue a text, whose cache will hold at most *context* positions.
 
         cache: goes on from its position in place of a new one.
         siblings: more texts of the same prompt, which runs only once.
-        name: what their errors begin with.
+        name: what their errors begin with. owner: whose prefixes they share.
         """
-        others = [Run(one, context, None, name=name) for one in siblings]
-        run = Run(decoder, context, cache, others, name=name)
+        prefixes = self._prefixes
+        others = [
+            Run(one, context, None, name=name, owner=owner, prefixes=prefixes) for one in siblings
+        ]
+        run = Run(decoder, context, cache, others, name=name, owner=owner, prefixes=prefixes)
         self._waiting.append(run)
         return run
 
@@ -206,7 +234,9 @@ class Scheduler:
         logits = self._room(len(rows))
         chunks = [(one.cache, some) for one, some in zip(planned, ids, strict=True)]
         finite = self._engine.step(chunks, rows, logits).tolist()
-        seconds = time.perf_counter() - start if len(self._running) == 1 else None
+        took = time.perf_counter() - start
+        self._time(took, sum(map(len, ids)))
+        seconds = took if len(self._running) == 1 else None
         at = 0
         for (run, cache, chunk), some, is_finite in zip(planned, ids, finite, strict=True):
             if is_finite:
@@ -233,12 +263,29 @@ class Scheduler:
             self._waiting.popleft()
 
     def _cache_of(self, run: Run) -> Cache:
-        """Make the cache of a text that starts; MemoryError if there is no room for it."""
-        if run.origin is None:
-            return run.cache or self._engine.cache(run.context, promised=self._promised())
-        cache = self._engine.fork(run.origin.cache, promised=self._promised())
-        cache.rewind(run.origin.position)
-        return cache
+        """The cache of a text that starts; MemoryError if there is no room for it."""
+        while True:
+            try:
+                return run.cache or self._new_cache(run)
+            except MemoryError:
+                if self._prefixes is None or not self._prefixes.drop_oldest():
+                    raise
+
+    def _new_cache(self, run: Run) -> Cache:
+        promised, context = self._promised(), run.context
+        if run.origin is not None:
+            cache, position = run.origin.cache, run.origin.position
+            return self._engine.fork(cache, context=context, position=position, promised=promised)
+        found = None
+        if self._prefixes is not None and run.decoder.may_reuse:
+            found = self._prefixes.find(run.owner, run.decoder.prompt)
+        if found is None:
+            return self._engine.cache(context, promised=promised)
+        made = self._engine.fork(
+            found.cache, context=context, position=found.length, promised=promised
+        )
+        run.decoder.reuse(found.length)
+        return made
 
     def _promised(self) -> int:
         """Bytes of caches that their texts have not filled yet."""
@@ -261,13 +308,27 @@ class Scheduler:
             if chunk.ids and run.cache is not None:
                 planned.append(_Planned(run, run.cache, chunk))
                 tokens += len(chunk.ids)
-        room = max(BATCH - tokens, _LEAST_OF_PROMPTS)
+        room = self._room_for_prompts(tokens)
         for run in prompts:
             if room > 0 and run.cache is not None:
                 chunk = run.decoder.next(room)
                 planned.append(_Planned(run, run.cache, chunk))
                 room -= len(chunk.ids)
         return planned
+
+    def _room_for_prompts(self, tokens: int) -> int:
+        """How many tokens of prompts may run beside *tokens* of texts that generate."""
+        room = max(BATCH - tokens, _LEAST_OF_PROMPTS)
+        if tokens and self._budget is not None and self._seconds:
+            affordable = int(self._budget / self._seconds) - tokens
+            room = min(room, max(affordable, _LEAST_IN_TIME))
+        return room
+
+    def _time(self, seconds: float, tokens: int) -> None:
+        """Learn from a step of many tokens what one of them takes, the last steps above all."""
+        if tokens >= _LEAST_IN_TIME:
+            one = seconds / tokens
+            self._seconds = one if not self._seconds else 0.75 * self._seconds + 0.25 * one
 
     def _room(self, rows: int) -> NDArray[np.float32]:
         """Memory for the logits of a step, used again in the next."""

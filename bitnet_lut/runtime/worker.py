@@ -1,10 +1,12 @@
 """A thread that steps texts for others, which need not wait for it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from bitnet_lut.runtime.decoder import Decoder
 from bitnet_lut.runtime.engine import Engine
+from bitnet_lut.runtime.prefixes import Prefixes
 from bitnet_lut.runtime.scheduler import Run, Scheduler
 
 __all__ = ["Worker"]
@@ -19,24 +21,37 @@ class Worker:
     The thread exists only while there are texts to run.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        """Start nothing yet."""
-        self._engine = engine
+    def __init__(
+        self, engine: Engine, *, prefixes: Prefixes | None = None, budget: float | None = None
+    ) -> None:
+        """Start nothing yet; *prefixes* and *budget* are those of `Scheduler`."""
+        self._new_scheduler = partial(Scheduler, engine, prefixes=prefixes, budget=budget)
         self._lock = threading.Lock()
         self._new: list[tuple[Run, Listener]] = []
         self._canceled: set[Run] = set()
-        self._scheduler = Scheduler(engine)
+        self._scheduler = self._new_scheduler()
         self._thread: threading.Thread | None = None
 
-    def start(self, decoder: Decoder, context: int, listener: Listener) -> Run:
+    def start(
+        self,
+        decoder: Decoder,
+        context: int,
+        listener: Listener,
+        *,
+        siblings: Sequence[tuple[Decoder, Listener]] = (),
+        owner: str = "",
+    ) -> Run:
         """Run a text whose cache will hold at most *context* positions.
 
         listener: called by the worker's thread; it must return soon. What it raises cancels the
             text.
+        siblings: more texts of the same prompt, each with its listener. owner: see `Prefixes`.
         """
         with self._lock:
-            run = self._scheduler.add(decoder, context)
-            self._new.append((run, listener))
+            others = [sibling for sibling, _ in siblings]
+            run = self._scheduler.add(decoder, context, siblings=others, owner=owner)
+            listeners = [listener, *(other for _, other in siblings)]
+            self._new.extend(zip([run, *run.siblings], listeners, strict=True))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="bitnet_lut worker")
                 self._thread.start()
@@ -59,7 +74,7 @@ class Worker:
                     listeners.pop(run, None)
                 self._canceled.clear()
                 if not listeners:
-                    self._scheduler = Scheduler(self._engine)
+                    self._scheduler = self._new_scheduler()
                     self._thread = None
                     return
             try:
