@@ -51,9 +51,7 @@ def test_a_text_goes_on_from_another_with_the_same_bits(demo: Model) -> None:
         )
         run = scheduler.add(decoder, len(prompt) + 12)
         scheduler.finish()
-        alone = demo.generate(
-            prompt, max_tokens=12, sampling=sampling, logprobs=3, ignore_eos=True
-        )
+        alone = demo.generate(prompt, max_tokens=12, sampling=sampling, logprobs=3, ignore_eos=True)
         assert said(run.result) == said(alone)
         assert run.result.logprobs == alone.logprobs
         assert run.result.timings.reused_tokens == expected
