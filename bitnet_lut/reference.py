@@ -249,21 +249,31 @@ def forward(
     *,
     kv: Literal["f32", "f16"] = "f32",
     probe: Probe | None = None,
+    multiply: Callable[[Any, Floats], Floats] = linear,
 ) -> tuple[Floats, Floats]:
     """Run *ids* (n,) through the model of *tensors*, named as in GGUF (``Checkpoint.tensors``).
 
     kv: type in which keys and values are kept. probe: called as ``probe(layer, op, array)`` with
     each result (n, width), named as in bitnet_lut.h; layer -1 outside the layers.
+    multiply: what computes ``x @ matrix.T`` in place of `linear`.
 
     Returns logits (n, vocab) and hidden states (layers + 1, n, embedding): the input of layer 0,
     then the output of each layer.
     """
-    return _Forward(config, tensors, kv, probe).run(np.asarray(ids))
+    return _Forward(config, tensors, kv, probe, multiply).run(np.asarray(ids))
 
 
 class _Forward:
-    def __init__(self, config: ModelConfig, tensors: Tensors, kv: str, probe: Probe | None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: Tensors,
+        kv: str,
+        probe: Probe | None,
+        multiply: Callable[[Any, Floats], Floats],
+    ) -> None:
         self.config, self.tensors, self.kv, self.probe = config, tensors, kv, probe
+        self.multiply = multiply
 
     def run(self, ids: NDArray[np.integer]) -> tuple[Floats, Floats]:
         c = self.config
@@ -277,7 +287,7 @@ class _Forward:
             x = self.show(layer, "residual", x + self.ffn_block(layer, x))
             hidden.append(x)
         normed = self.show(-1, "output_norm", self.norm("output_norm", x))
-        logits = linear(self.tensors[c.head_name], normed)
+        logits = self.multiply(self.tensors[c.head_name], normed)
         return self.show(-1, "logits", logits), np.stack(hidden)
 
     def attention_block(self, layer: int, x: Floats, angles: tuple[Floats, Floats]) -> Floats:
@@ -328,7 +338,7 @@ class _Forward:
     def project(self, layer: int, op: str, x: Floats) -> Floats:
         """A linear layer of a block, with the norm before it and the bias that the model has."""
         x = self.optional_norm(f"blk.{layer}.{op}_norm_in", x)
-        out = linear(self.tensors[f"blk.{layer}.{op}.weight"], x)
+        out = self.multiply(self.tensors[f"blk.{layer}.{op}.weight"], x)
         bias = f"blk.{layer}.{op}.bias"
         if bias in self.tensors:
             out = out + self.tensors[bias]

@@ -10,7 +10,19 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import NoReturn, Protocol
 
-from bitnet_lut.cli import bench, chat, convert, info, inspect, kernels, run, synth, tokenize, tune
+from bitnet_lut.cli import (
+    bench,
+    chat,
+    convert,
+    doctor,
+    info,
+    inspect,
+    kernels,
+    run,
+    synth,
+    tokenize,
+    tune,
+)
 
 __all__ = ["COMMANDS", "run_command"]
 
@@ -33,6 +45,7 @@ class _Command(Protocol):
 COMMANDS: dict[str, _Command] = {
     "run": run,
     "chat": chat,
+    "doctor": doctor,
     "inspect": inspect,
     "convert": convert,
     "tokenize": tokenize,

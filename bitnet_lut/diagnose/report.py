@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from bitnet_lut.diagnose import Inspection, StoredTensor, TernaryStatistics
+from bitnet_lut.diagnose.inspection import Inspection, StoredTensor, TernaryStatistics
 from bitnet_lut.text.tokenizer import Tokenizer
 
 __all__ = ["report"]

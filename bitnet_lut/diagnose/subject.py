@@ -1,0 +1,122 @@
+"""What every check and trial gets: a source, opened once, and what is measured of it."""
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
+from bitnet_lut.diagnose.behavior import QUICK, Behavior, behavior, score_text
+from bitnet_lut.diagnose.running import Runner, Variant
+from bitnet_lut.diagnose.texts import TEXTS
+from bitnet_lut.errors import FormatError
+from bitnet_lut.families import ModelConfig
+from bitnet_lut.formats import i2_s
+from bitnet_lut.formats.tensors import Tensor, TernaryMatrix
+from bitnet_lut.formats.tiles import Shape, Tile
+from bitnet_lut.text.tokenizer import Tokenizer
+
+__all__ = ["Subject"]
+
+
+class Subject:
+    """A source under examination. What is expensive is read when it is first asked for.
+
+    name: the path. folder: where files of a training run may lie: the source's own folder.
+    text: what --text gave, None without. texts: {name: text} to measure: the built-in ones and it.
+    runner: runs models.
+    reference: another source of the same model, which is good; None without.
+    problem: why the source cannot be opened; "" if it can. Without a checkpoint, what needs one
+        raises FormatError with the same words.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        text: str | None = None,
+        reference: str | os.PathLike[str] | None = None,
+        i2_s_layout: i2_s.Layout = "128x32",
+        tiles: Mapping[Shape, Tile] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Open *source*; see ``checkpoint.open_checkpoint`` for what it raises.
+
+        A FormatError is kept in *problem* instead.
+        """
+        self.source, self.name = Path(source), os.fspath(source)
+        self.folder = self.source if self.source.is_dir() else self.source.parent
+        self.text, self.i2_s_layout, self.tiles = text, i2_s_layout, tiles
+        self.reference = reference
+        self.texts = {**TEXTS, **({"your text": text} if text else {})}
+        self.runner = Runner(threads)
+        self._checkpoint: Checkpoint | None = None
+        self.problem = ""
+        try:
+            self._checkpoint = open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles)
+        except FormatError as error:
+            self.problem = str(error).removeprefix(f"{self.name}: ")
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The opened source; FormatError if it could not be opened."""
+        if self._checkpoint is None:
+            raise FormatError(f"{self.name}: {self.problem}")
+        return self._checkpoint
+
+    @property
+    def config(self) -> ModelConfig:
+        """The graph and sizes that the source states."""
+        return self.checkpoint.config
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the graph as the engine takes it, by its GGUF name.
+
+        Linear layers are TernaryMatrix (packed as ``formats.i2_s`` says, with their scale), masters
+        rounded by absmean. They may view the mapped file: never write to them.
+        """
+        return self.checkpoint.tensors(threads=self.runner.threads)
+
+    @cached_property
+    def runs(self) -> bool:
+        """Whether there is a whole model: every tensor can be decoded, and a tokenizer."""
+        try:
+            return bool(self.tensors and self.tokenizer)
+        except FormatError:
+            return False
+
+    @cached_property
+    def ternary(self) -> dict[str, TernaryMatrix]:
+        """The ternary matrices among the tensors."""
+        return {k: t for k, t in self.tensors.items() if isinstance(t, TernaryMatrix)}
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary and its rules."""
+        return self.make_tokenizer()
+
+    def make_tokenizer(self, pre: str = "auto") -> Tokenizer:
+        """The tokenizer with another pre-tokenizer, which only GGUF files can have."""
+        checkpoint = self.checkpoint
+        if checkpoint.folder is not None:
+            return Tokenizer.from_folder(checkpoint.folder)
+        return Tokenizer.from_gguf(checkpoint.metadata, name=checkpoint.name, pre=pre)
+
+    @cached_property
+    def model(self) -> Variant:
+        """The model as the source has it."""
+        return Variant(self.config, self.tensors, self.tokenizer)
+
+    @cached_property
+    def behavior(self) -> Behavior:
+        """What the model, as the source has it, does with ordinary text."""
+        return behavior(self.runner, self.model, self.texts)
+
+    def bits_per_byte(self, variant: Variant, tokens: int = QUICK) -> float:
+        """The least bits per byte of all texts, of which at most *tokens* tokens each are run.
+
+        Infinite if the model gives NaN or Inf.
+        """
+        scores = (score_text(self.runner, variant, text, tokens) for text in self.texts.values())
+        return min(score.bits_per_byte for score in scores)

@@ -1,0 +1,73 @@
+"""The examination as a whole: verdicts, the report and the exit code."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bitnet_lut import reference
+from bitnet_lut.cli import main
+from bitnet_lut.demo import MODEL
+from bitnet_lut.diagnose import Finding, doctor
+from bitnet_lut.diagnose.examination import decide
+from bitnet_lut.diagnose.findings import ok
+from bitnet_lut.diagnose.running import Runner, Variant
+from bitnet_lut.diagnose.subject import Subject
+
+
+def finding(status, verdict="unknown", certainty=0.5):
+    return Finding("a: b", status, "", "", "", verdict=verdict, certainty=certainty)
+
+
+def test_the_surest_fault_decides():
+    good, warned = ok("a: b", "", ""), finding("warning", "rope", 0.9)
+    assert decide([good])[0] == "ok"
+    assert decide([warned])[0] == "ok"
+    assert decide([warned])[1] < decide([good])[1]
+    faults = [finding("fault", "rope", 0.4), finding("fault", "scale", 0.8), finding("fault")]
+    assert decide([good, *faults]) == ("scale", 0.8)
+    assert decide([finding("fault", "rope"), finding("fault", "scale")]) == ("rope", 0.5)
+
+
+def test_the_demonstration_model_is_healthy(capsys):
+    diagnosis = doctor(MODEL)
+    assert (diagnosis.verdict, diagnosis.healthy) == ("ok", True)
+    assert main(["doctor", str(MODEL)]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "model.gguf: nothing is wrong with it."
+
+
+def test_json_has_what_is_promised(golden, capsys):
+    assert main(["doctor", "--json", str(golden / "malformed/overlap.gguf")]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == "damaged"
+    assert 0 < found["confidence"] <= 1
+    assert found["trials"] == []
+    fault = next(one for one in found["findings"] if one["status"] == "fault")
+    assert set(fault) == {"check", "status", "where", "measured", "expected", "meaning", "fix"}
+    assert "overlapping" in fault["measured"] or "damaged" in fault["measured"]
+
+
+def test_errors_are_not_verdicts(tmp_path, capsys):
+    assert main(["doctor", str(tmp_path / "absent.gguf")]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_variants_run_on_the_engine_as_in_the_reference():
+    subject = Subject(MODEL)
+    ids = subject.tokenizer.encode("The capital of Italy is")
+    norms = {"blk.0.attn_norm.weight": subject.tensors["blk.0.attn_norm.weight"] + 1}
+    changed = subject.model.changed(norms, rope_theta=1e4)
+    expected, _ = reference.forward(changed.config, changed.tensors, ids)
+    np.testing.assert_array_equal(subject.runner.logits(changed, ids), expected)
+    assert not np.array_equal(subject.runner.logits(subject.model, ids), expected)
+
+
+def test_float_arithmetic_leaves_activations_as_they_are():
+    subject = Subject(MODEL)
+    ids = subject.tokenizer.encode("The capital of Italy is")
+    int8, model = subject.model, subject.model
+    exact = Variant(model.config, model.tensors, model.tokenizer, "float")
+    difference = np.abs(Runner().logits(exact, ids) - subject.runner.logits(int8, ids)).max()
+    assert 1e-4 < difference < 2
+    assert subject.bits_per_byte(exact) == pytest.approx(subject.bits_per_byte(int8), rel=0.05)
