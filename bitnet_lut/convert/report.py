@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from bitnet_lut.convert import Conversion
 from bitnet_lut.convert.weights import Rounded, Ternarized
 
-__all__ = ["report"]
+__all__ = ["by_layer", "report"]
 
 
 def report(conversion: Conversion) -> Iterator[str]:
@@ -36,11 +36,20 @@ def _layers(ternarized: Sequence[Ternarized]) -> Iterator[str]:
     """Errors and norms of each layer, over all its linear layers."""
     yield f"real values: {len(ternarized)} linear layers rounded to ternary weights by absmean"
     yield "  layer  relative error  norm before  norm after"
+    for layer, whole in by_layer(ternarized).items():
+        before, after = whole.norm_before, whole.norm_after
+        yield f"  {layer:5}  {whole.relative_error:14.4f}  {before:11.6g}  {after:10.6g}"
+
+
+def by_layer(ternarized: Sequence[Ternarized]) -> dict[int, Ternarized]:
+    """The errors and norms of each layer, over all its linear layers."""
     layers: dict[int, list[Ternarized]] = {}
     for tensor in ternarized:
         layers.setdefault(int(tensor.name.split(".")[1]), []).append(tensor)
+    found = {}
     for layer, parts in sorted(layers.items()):
         before = math.hypot(*(part.norm_before for part in parts))
         after = math.hypot(*(part.norm_after for part in parts))
-        error = math.hypot(*(part.relative_error * part.norm_before for part in parts)) / before
-        yield f"  {layer:5}  {error:14.4f}  {before:11.6g}  {after:10.6g}"
+        error = math.hypot(*(part.relative_error * part.norm_before for part in parts))
+        found[layer] = Ternarized(f"blk.{layer}", error / before if before else 0.0, before, after)
+    return found

@@ -40,6 +40,7 @@ __all__ = [
     "blocks",
     "dense_pieces",
     "may_be_ternary",
+    "rounding",
 ]
 
 _RELEASE_AFTER = 2**26  # bytes of a mapped file that may stay in memory
@@ -153,7 +154,7 @@ class TensorReader:
         if not (self._all_ternary or self._checkpoint.ternary_masters):
             return None
         rounded = absmean(stored)
-        self.ternarized.append(_figures(name, stored, rounded))
+        self.ternarized.append(rounding(name, stored, rounded))
         return ternary_matrix(rounded)
 
     def _stored(self, name: str) -> StoredMatrix | None:
@@ -233,7 +234,8 @@ def dense_pieces(
         rounded(Rounded(name, "weights", matrix.type, type, math.sqrt(error / norm)))
 
 
-def _figures(name: str, weights: StoredMatrix, rounded: Ternary) -> Ternarized:
+def rounding(name: str, weights: StoredMatrix, rounded: Ternary) -> Ternarized:
+    """How much real-valued *weights* differ from the ternary ones they were rounded to."""
     ternary, scale = rounded
     error = before = after = 0.0
     for rows in row_blocks(*weights.shape):

@@ -3,12 +3,9 @@
 from collections.abc import Iterator
 
 from bitnet_lut.diagnose.findings import Finding, ok
-from bitnet_lut.diagnose.subject import Subject
+from bitnet_lut.diagnose.subject import SENSE, Subject
 
-__all__ = ["CHECKS", "SENSE"]
-
-# A model whose bits per byte are below this share of those of blind guessing knows the text.
-SENSE = 0.6
+__all__ = ["CHECKS"]
 
 
 def check_prediction(subject: Subject) -> Iterator[Finding]:
@@ -20,7 +17,7 @@ def check_prediction(subject: Subject) -> Iterator[Finding]:
         f"below {SENSE * best.uniform:.2f} on at least one text: blind guessing gives "
         f"{best.uniform:.2f}, large models reach 0.8 on prose"
     )
-    if best.bits_per_byte < SENSE * best.uniform:
+    if subject.sensible:
         yield ok("behavior: bits per byte", measured, expected)
         return
     yield Finding(

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from bitnet_lut.diagnose import behavior_checks, file_checks
+from bitnet_lut.diagnose import behavior_checks, file_checks, weights_checks
 from bitnet_lut.diagnose.findings import Diagnosis, Finding, Trial, Verdict
 from bitnet_lut.diagnose.subject import Subject
 from bitnet_lut.diagnose.trial import try_cures
@@ -19,6 +19,7 @@ Check: TypeAlias = Callable[[Subject], Iterable[Finding]]
 # By kind, in the order in which they run: the first ones explain most of what the later ones see.
 CHECKS: Mapping[str, Sequence[Check]] = {
     "file": file_checks.CHECKS,
+    "weights": weights_checks.CHECKS,
     "behavior": behavior_checks.CHECKS,
 }
 

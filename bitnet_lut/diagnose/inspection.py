@@ -23,13 +23,23 @@ from bitnet_lut.formats.tensors import TernaryMatrix
 from bitnet_lut.formats.tiles import Shape, Tile
 from bitnet_lut.text.tokenizer import Tokenizer
 
-__all__ = ["Inspection", "StoredTensor", "TernaryStatistics", "inspect_model"]
+__all__ = [
+    "INVERSE_GAIN",
+    "Inspection",
+    "StoredTensor",
+    "TernaryStatistics",
+    "count_codes",
+    "gguf_oddities",
+    "inspect_model",
+    "some",
+    "vocabulary_oddities",
+]
 
 _T = TypeVar("_T")
 
 # A ternary layer multiplies the deviation of its input by scale * sqrt(cols * share of non-zeros):
 # by 1 to 100 in working models, and by thousands where the scale was inverted.
-_INVERSE_GAIN = 300
+INVERSE_GAIN = 300
 _CONTROL_TEXT = re.compile(r"<\|[^|<>]+\|>")
 _BYTES_AT_ONCE = 2**21
 _MOST_QUOTED = 4
@@ -119,9 +129,9 @@ def inspect_model(
     else:
         with GGUFFile(source) as file:
             container, metadata, tensors = _read_gguf(file, checkpoint)
-            odd += _oddities_of_gguf(file, tensors, checkpoint)
+            odd += gguf_oddities(file, tensors, checkpoint)
         tokenizer = attempt(no_vocabulary, lambda: Tokenizer.from_gguf(metadata, name=name))
-        odd += _oddities_of_vocabulary(metadata, tokenizer)
+        odd += vocabulary_oddities(metadata, tokenizer)
     ternary, digest = ([], None) if checkpoint is None else _weights(checkpoint, odd, progress)
     if metadata.get(TERNARY_HASH_KEY, digest) != digest and checkpoint is not None:
         odd.append("its ternary weights do not have the hash that its conversion wrote")
@@ -155,8 +165,8 @@ def _weights(
     hashed = TernaryHash(checkpoint.config)
     with checkpoint:
         ternary = list(_statistics(checkpoint, hashed, faults, progress))
-    odd += _oddities_of_scales(ternary, checkpoint.config)
-    odd += [f"{fault}: {_some(names)}" for fault, names in faults.items()]
+    odd += scale_oddities(ternary, checkpoint.config)
+    odd += [f"{fault}: {some(names)}" for fault, names in faults.items()]
     return ternary, hashed.hexdigest()
 
 
@@ -208,7 +218,7 @@ def _statistics(
                 empty, finite = not vector.any(), bool(np.isfinite(vector).all())
             elif isinstance(matrix := checkpoint.matrix(name), TernaryMatrix):
                 digest.add(name, matrix)
-                found = _count(name, matrix)
+                found = count_codes(name, matrix)
                 empty, finite = found.zero == 1, True
                 if found.invalid:
                     faults.setdefault("code 3 in I2_S, which no writer makes", []).append(name)
@@ -226,8 +236,8 @@ def _statistics(
         progress(done, len(shapes))
 
 
-def _count(name: str, matrix: TernaryMatrix) -> TernaryStatistics:
-    """Count codes; two bytes at a time, since each number that is counted costs the same."""
+def count_codes(name: str, matrix: TernaryMatrix) -> TernaryStatistics:
+    """Shares of the codes of a matrix. Two bytes at a time are counted, which halves the work."""
     pairs = matrix.packed.reshape(-1).view(np.uint16)
     histogram = np.zeros(1 << 16, np.int64)
     for start in range(0, pairs.size, _BYTES_AT_ONCE):
@@ -240,9 +250,10 @@ def _count(name: str, matrix: TernaryMatrix) -> TernaryStatistics:
     return TernaryStatistics(name, scale, shares[0], shares[1], shares[2], int(codes[3]))
 
 
-def _oddities_of_gguf(
+def gguf_oddities(
     file: GGUFFile, tensors: Iterable[StoredTensor], checkpoint: Checkpoint | None
 ) -> Iterator[str]:
+    """Sentences on what is unusual in the metadata and the tensor table."""
     old_names = {old: name for name, family in FAMILIES.items() for old in family.old_names}
     architecture = str(file.metadata.get("general.architecture"))
     if architecture in old_names:
@@ -251,27 +262,28 @@ def _oddities_of_gguf(
     if clashing:
         kinds = {tensor.type for tensor in tensors if tensor.name == clashing[0].name}
         yield (
-            f"type id 39 of {_some(info.name for info in clashing)} is TL2 in bitnet.cpp until "
+            f"type id 39 of {some(info.name for info in clashing)} is TL2 in bitnet.cpp until "
             f"2026 and MXFP4 in llama.cpp: {'TL2 by its size' if 'tl2' in kinds else 'unclear'}"
         )
     unknown = [tensor.name for tensor in tensors if tensor.type.startswith("type ")]
     if unknown:
-        yield f"unknown tensor types: {_some(unknown)}"
+        yield f"unknown tensor types: {some(unknown)}"
     if checkpoint is not None:
         config = checkpoint.config
         used = tensor_shapes(config)
         scales = {scale_name(name) for name in used}
         unused = [name for name in file.tensors if name not in used and name not in scales]
         if unused:
-            yield f"tensors that the model does not use: {_some(unused)}"
+            yield f"tensors that the model does not use: {some(unused)}"
         stated = file.metadata.get(family_of(config).gguf_key("vocab_size", architecture))
         if stated not in (None, config.vocab_size):
             yield f"vocab_size is {stated}, but there are {config.vocab_size} tokens"
 
 
-def _oddities_of_vocabulary(
+def vocabulary_oddities(
     metadata: Mapping[str, object], tokenizer: Tokenizer | None
 ) -> Iterator[str]:
+    """Sentences on what is unusual in the vocabulary."""
     if tokenizer is None:
         return
     if metadata["tokenizer.ggml.model"] == "gpt2" and "tokenizer.ggml.pre" not in metadata:
@@ -285,16 +297,16 @@ def _oddities_of_vocabulary(
     assert isinstance(tokens, list)
     repeated = [text for text, times in Counter(tokens).items() if times > 1]
     if repeated:
-        yield f"tokens that appear more than once: {_some(map(repr, repeated))}"
+        yield f"tokens that appear more than once: {some(map(repr, repeated))}"
     types = metadata.get("tokenizer.ggml.token_type")
     if isinstance(types, np.ndarray):
         pairs = zip(tokens, types.tolist(), strict=True)
         plain = [text for text, kind in pairs if kind == 1 and _CONTROL_TEXT.fullmatch(text)]
         if plain:
-            yield f"control tokens that are typed as normal ones: {_some(plain)}"
+            yield f"control tokens that are typed as normal ones: {some(plain)}"
 
 
-def _oddities_of_scales(ternary: Iterable[TernaryStatistics], config: ModelConfig) -> Iterator[str]:
+def scale_oddities(ternary: Iterable[TernaryStatistics], config: ModelConfig) -> Iterator[str]:
     shapes = tensor_shapes(config)
     found = list(ternary)
     if found and all(matrix.scale == 1 for matrix in found):
@@ -302,16 +314,16 @@ def _oddities_of_scales(ternary: Iterable[TernaryStatistics], config: ModelConfi
     inverse = [
         matrix.name
         for matrix in found
-        if matrix.scale * math.sqrt(shapes[matrix.name][1] * (1 - matrix.zero)) > _INVERSE_GAIN
+        if matrix.scale * math.sqrt(shapes[matrix.name][1] * (1 - matrix.zero)) > INVERSE_GAIN
     ]
     if inverse:
-        yield f"weight scales so large that they look like their inverse: {_some(inverse)}"
+        yield f"weight scales so large that they look like their inverse: {some(inverse)}"
     dead = [matrix.name for matrix in found if matrix.scale == 0 and matrix.zero < 1]
     if dead:
-        yield f"weights that are not all zero, but their scale is: {_some(dead)}"
+        yield f"weights that are not all zero, but their scale is: {some(dead)}"
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
     every = list(names)
     more = f" and {len(every) - _MOST_QUOTED} more" if len(every) > _MOST_QUOTED else ""

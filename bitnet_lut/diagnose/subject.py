@@ -5,18 +5,29 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
+from bitnet_lut.checkpoint.base import StoredMatrix
 from bitnet_lut.diagnose.behavior import QUICK, Behavior, behavior, score_text
+from bitnet_lut.diagnose.findings import Finding, Status, Verdict
+from bitnet_lut.diagnose.inspection import TernaryStatistics, count_codes
 from bitnet_lut.diagnose.running import Runner, Variant
 from bitnet_lut.diagnose.texts import TEXTS
 from bitnet_lut.errors import FormatError
 from bitnet_lut.families import ModelConfig
 from bitnet_lut.formats import i2_s
-from bitnet_lut.formats.tensors import Tensor, TernaryMatrix
+from bitnet_lut.formats.tensors import DenseMatrix, Tensor, TernaryMatrix
+from bitnet_lut.formats.ternary import from_scaled
 from bitnet_lut.formats.tiles import Shape, Tile
 from bitnet_lut.text.tokenizer import Tokenizer
 
-__all__ = ["Subject"]
+__all__ = ["SENSE", "Subject"]
+
+# A model whose bits per byte are below this share of those of blind guessing knows the text.
+SENSE = 0.5
+_ROWS_THAT_TELL = 64  # of a matrix, whether it is ternary or a master
 
 
 class Subject:
@@ -92,6 +103,31 @@ class Subject:
         return {k: t for k, t in self.tensors.items() if isinstance(t, TernaryMatrix)}
 
     @cached_property
+    def dense(self) -> dict[str, DenseMatrix]:
+        """The other matrices among the tensors."""
+        return {k: t for k, t in self.tensors.items() if isinstance(t, DenseMatrix)}
+
+    @cached_property
+    def vectors(self) -> dict[str, NDArray[np.float32]]:
+        """Norms and biases."""
+        return {k: t for k, t in self.tensors.items() if isinstance(t, np.ndarray)}
+
+    @cached_property
+    def statistics(self) -> dict[str, TernaryStatistics]:
+        """Shares of the codes of each ternary matrix."""
+        return {name: count_codes(name, matrix) for name, matrix in self.ternary.items()}
+
+    @cached_property
+    def masters(self) -> dict[str, StoredMatrix]:
+        """The real-valued weights of linear layers that `tensors` has rounded to ternary ones."""
+        found = {}
+        for name in self.ternary:
+            stored = self.checkpoint.stored(name)
+            if stored is not None and from_scaled(stored[:_ROWS_THAT_TELL]) is None:
+                found[name] = stored
+        return found
+
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The vocabulary and its rules."""
         return self.make_tokenizer()
@@ -107,6 +143,29 @@ class Subject:
     def model(self) -> Variant:
         """The model as the source has it."""
         return Variant(self.config, self.tensors, self.tokenizer)
+
+    @cached_property
+    def sensible(self) -> bool:
+        """Whether the model predicts one of the texts far better than blind guessing would."""
+        if not self.runs:
+            return False
+        best = self.behavior.best
+        return best.bits_per_byte < SENSE * best.uniform
+
+    def suspicion(
+        self,
+        check: str,
+        where: str,
+        measured: str,
+        expected: str,
+        meaning: str,
+        fix: str,
+        verdict: Verdict,
+        certainty: float,
+    ) -> Finding:
+        """What is unusual, and a fault only in a model that makes no sense."""
+        status: Status = "warning" if self.sensible else "fault"
+        return Finding(check, status, where, measured, expected, meaning, fix, verdict, certainty)
 
     @cached_property
     def behavior(self) -> Behavior:
