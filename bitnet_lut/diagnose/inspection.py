@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,11 +26,13 @@ from bitnet_lut.text.tokenizer import Tokenizer
 __all__ = [
     "INVERSE_GAIN",
     "Inspection",
+    "Oddity",
     "StoredTensor",
     "TernaryStatistics",
     "count_codes",
     "gguf_oddities",
     "inspect_model",
+    "read_gguf",
     "some",
     "vocabulary_oddities",
 ]
@@ -103,6 +105,14 @@ class Inspection:
     odd: tuple[str, ...]
 
 
+class Oddity(NamedTuple):
+    """What is unusual about a file: a sentence, what follows from it, and what to do."""
+
+    text: str
+    meaning: str
+    fix: str
+
+
 def inspect_model(
     source: str | os.PathLike[str],
     *,
@@ -128,10 +138,10 @@ def inspect_model(
         tokenizer = attempt(no_vocabulary, lambda: Tokenizer.from_folder(source))
     else:
         with GGUFFile(source) as file:
-            container, metadata, tensors = _read_gguf(file, checkpoint)
-            odd += gguf_oddities(file, tensors, checkpoint)
+            container, metadata, tensors = read_gguf(file, checkpoint)
+            odd += [oddity.text for oddity in gguf_oddities(file, tensors, checkpoint)]
         tokenizer = attempt(no_vocabulary, lambda: Tokenizer.from_gguf(metadata, name=name))
-        odd += vocabulary_oddities(metadata, tokenizer)
+        odd += [oddity.text for oddity in vocabulary_oddities(metadata, tokenizer)]
     ternary, digest = ([], None) if checkpoint is None else _weights(checkpoint, odd, progress)
     if metadata.get(TERNARY_HASH_KEY, digest) != digest and checkpoint is not None:
         odd.append("its ternary weights do not have the hash that its conversion wrote")
@@ -173,7 +183,8 @@ def _weights(
 _Container = tuple[str, Mapping[str, object], list[StoredTensor]]
 
 
-def _read_gguf(file: GGUFFile, checkpoint: Checkpoint | None) -> _Container:
+def read_gguf(file: GGUFFile, checkpoint: Checkpoint | None) -> _Container:
+    """What a GGUF file is, its metadata and its tensor table."""
     known = checkpoint.nbytes if checkpoint else {}
     tensors = []
     for info in file.tensors.values():
@@ -252,58 +263,95 @@ def count_codes(name: str, matrix: TernaryMatrix) -> TernaryStatistics:
 
 def gguf_oddities(
     file: GGUFFile, tensors: Iterable[StoredTensor], checkpoint: Checkpoint | None
-) -> Iterator[str]:
-    """Sentences on what is unusual in the metadata and the tensor table."""
+) -> Iterator[Oddity]:
+    """What is unusual in the metadata and the tensor table."""
     old_names = {old: name for name, family in FAMILIES.items() for old in family.old_names}
     architecture = str(file.metadata.get("general.architecture"))
     if architecture in old_names:
-        yield f"its architecture has the old name {architecture}, now {old_names[architecture]}"
+        yield Oddity(
+            f"its architecture has the old name {architecture}, now {old_names[architecture]}",
+            "newer programs do not know the old name",
+            "convert it with this package, which writes the new one",
+        )
     clashing = [info for info in file.tensors.values() if info.type_id == 39]
     if clashing:
         kinds = {tensor.type for tensor in tensors if tensor.name == clashing[0].name}
-        yield (
+        yield Oddity(
             f"type id 39 of {some(info.name for info in clashing)} is TL2 in bitnet.cpp until "
-            f"2026 and MXFP4 in llama.cpp: {'TL2 by its size' if 'tl2' in kinds else 'unclear'}"
+            f"2026 and MXFP4 in llama.cpp: {'TL2 by its size' if 'tl2' in kinds else 'unclear'}",
+            "llama.cpp reads garbage from it without a word",
+            "convert it to i2_s, whose type id means one thing",
         )
     unknown = [tensor.name for tensor in tensors if tensor.type.startswith("type ")]
     if unknown:
-        yield f"unknown tensor types: {some(unknown)}"
+        yield Oddity(
+            f"unknown tensor types: {some(unknown)}",
+            "they cannot be decoded",
+            "convert it again from its original, to a type that is known here",
+        )
     if checkpoint is not None:
-        config = checkpoint.config
-        used = tensor_shapes(config)
-        scales = {scale_name(name) for name in used}
-        unused = [name for name in file.tensors if name not in used and name not in scales]
-        if unused:
-            yield f"tensors that the model does not use: {some(unused)}"
-        stated = file.metadata.get(family_of(config).gguf_key("vocab_size", architecture))
-        if stated not in (None, config.vocab_size):
-            yield f"vocab_size is {stated}, but there are {config.vocab_size} tokens"
+        yield from _disagreements(file, checkpoint, architecture)
+
+
+def _disagreements(file: GGUFFile, checkpoint: Checkpoint, architecture: str) -> Iterator[Oddity]:
+    """What the file holds beyond its graph, or states otherwise than it is."""
+    config = checkpoint.config
+    used = tensor_shapes(config)
+    scales = {scale_name(name) for name in used}
+    unused = [name for name in file.tensors if name not in used and name not in scales]
+    if unused:
+        yield Oddity(
+            f"tensors that the model does not use: {some(unused)}",
+            "they are ignored; what they were meant for is missing from the graph",
+            "make sure that they belong to another part, such as a vision tower",
+        )
+    stated = file.metadata.get(family_of(config).gguf_key("vocab_size", architecture))
+    if stated not in (None, config.vocab_size):
+        yield Oddity(
+            f"vocab_size is {stated}, but there are {config.vocab_size} tokens",
+            "the tokens and the embedding agree, so the key is wrong, and a program may refuse it",
+            "convert it with this package, which writes the true number",
+        )
 
 
 def vocabulary_oddities(
     metadata: Mapping[str, object], tokenizer: Tokenizer | None
-) -> Iterator[str]:
-    """Sentences on what is unusual in the vocabulary."""
+) -> Iterator[Oddity]:
+    """What is unusual in the vocabulary."""
     if tokenizer is None:
         return
     if metadata["tokenizer.ggml.model"] == "gpt2" and "tokenizer.ggml.pre" not in metadata:
-        yield (
+        yield Oddity(
             f"tokenizer.ggml.pre is missing: {tokenizer.pre!r} is used here, 'default' by "
-            "bitnet.cpp and llama.cpp"
+            "bitnet.cpp and llama.cpp",
+            "programs cut words and numbers differently and give different texts",
+            "convert it with --pre-tokenizer, which writes the key",
         )
     if not tokenizer.eos_ids:
-        yield "no end token: only a limit ends a generation"
+        yield Oddity(
+            "no end token: only a limit ends a generation",
+            "every text runs until it is cut off",
+            "convert it again with the tokenizer files of the original beside it",
+        )
     tokens = metadata["tokenizer.ggml.tokens"]
     assert isinstance(tokens, list)
     repeated = [text for text, times in Counter(tokens).items() if times > 1]
     if repeated:
-        yield f"tokens that appear more than once: {some(map(repr, repeated))}"
+        yield Oddity(
+            f"tokens that appear more than once: {some(map(repr, repeated))}",
+            "only one of each can come out of a text",
+            "convert it again with the tokenizer files of the original beside it",
+        )
     types = metadata.get("tokenizer.ggml.token_type")
     if isinstance(types, np.ndarray):
         pairs = zip(tokens, types.tolist(), strict=True)
         plain = [text for text, kind in pairs if kind == 1 and _CONTROL_TEXT.fullmatch(text)]
         if plain:
-            yield f"control tokens that are typed as normal ones: {some(plain)}"
+            yield Oddity(
+                f"control tokens that are typed as normal ones: {some(plain)}",
+                "programs show them as text, and texts of users can spell them",
+                "convert it again with the tokenizer files of the original beside it",
+            )
 
 
 def scale_oddities(ternary: Iterable[TernaryStatistics], config: ModelConfig) -> Iterator[str]:

@@ -27,6 +27,7 @@ __all__ = ["SENSE", "Subject"]
 
 # A model whose bits per byte are below this share of those of blind guessing knows the text.
 SENSE = 0.5
+LEARNED = 0.9  # the same, for having learned which tokens are common
 _ROWS_THAT_TELL = 64  # of a matrix, whether it is ternary or a master
 
 
@@ -151,6 +152,12 @@ class Subject:
             return False
         best = self.behavior.best
         return best.bits_per_byte < SENSE * best.uniform
+
+    @property
+    def learned(self) -> bool:
+        """Whether the model predicts one of the texts better than blind guessing would."""
+        best = self.behavior.best
+        return best.bits_per_byte < LEARNED * best.uniform
 
     def suspicion(
         self,

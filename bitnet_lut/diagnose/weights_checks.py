@@ -17,7 +17,7 @@ from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 from bitnet_lut.reference import dense_weights
 
-__all__ = ["CHECKS", "GAUSSIAN_ZEROS", "dispersion"]
+__all__ = ["CHECKS", "GAUSSIAN_ZEROS", "dispersion", "gain"]
 
 # Absmean rounds |w| < mean|w| / 2 to 0; of a normal distribution that is this share.
 GAUSSIAN_ZEROS = math.erf(math.sqrt(1 / math.pi) / 2)
@@ -148,7 +148,7 @@ def check_training(subject: Subject) -> Iterator[Finding]:
     found = dispersion(subject)
     measured = f"rows differ in their mean square {found:.2f} times as much as by chance"
     expected = f"1.0 for random weights, more than {_RANDOM} after training"
-    if found > _RANDOM:
+    if found > _RANDOM or (subject.runs and subject.learned):
         yield ok("weights: training", measured, expected)
         return
     yield subject.suspicion(
@@ -190,7 +190,7 @@ def check_scales(subject: Subject) -> Iterator[Finding]:
     """Scales that were inverted, lost, or are unlike those of the other layers."""
     if not subject.ternary:
         return
-    gains = {name: _gain(subject, name) for name in subject.ternary}
+    gains = {name: gain(subject, name) for name in subject.ternary}
     scales = {name: float(np.median(m.scale)) for name, m in subject.ternary.items()}
     per_row = sum(matrix.scale.size > 1 for matrix in subject.ternary.values())
     measured = (
@@ -225,7 +225,8 @@ def check_scales(subject: Subject) -> Iterator[Finding]:
     )
 
 
-def _gain(subject: Subject, name: str) -> float:
+def gain(subject: Subject, name: str) -> float:
+    """What a ternary layer multiplies the deviation of its input by, if that is random."""
     matrix = subject.ternary[name]
     share = 1 - subject.statistics[name].zero
     return float(np.median(matrix.scale)) * math.sqrt(matrix.cols * share)
