@@ -19,6 +19,7 @@ from bitnet_lut.cli import (
     inspect,
     kernels,
     run,
+    serve,
     synth,
     tokenize,
     tune,
@@ -45,6 +46,7 @@ class _Command(Protocol):
 COMMANDS: dict[str, _Command] = {
     "run": run,
     "chat": chat,
+    "serve": serve,
     "doctor": doctor,
     "inspect": inspect,
     "convert": convert,

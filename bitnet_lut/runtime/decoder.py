@@ -117,6 +117,10 @@ class Decoder:
         """The scores of `ids`; None if they were not asked for."""
         return None if self._top is None else tuple(self._scores[: len(self.ids)])
 
+    def logprobs_from(self, start: int) -> tuple[TokenLogprob, ...]:
+        """The scores of `ids` from number *start* on; none if they were not asked for."""
+        return () if self._top is None else tuple(self._scores[start : len(self.ids)])
+
     @property
     def prompt_logprobs(self) -> tuple[TokenLogprob | None, ...] | None:
         """The scores of the prompt so far, None for its first id; None if not asked for."""

@@ -100,6 +100,15 @@ class ChatTemplates:
         """Strings that end an answer, for a model that has no token to end it with."""
         return () if self._sources else self._default().stop
 
+    @property
+    def carries_tools(self) -> bool:
+        """Whether a template tells the model of the functions that it may call."""
+        return any("tools" in source for source in self._sources.values())
+
+    def source(self, name: str) -> str | None:
+        """The text of the model's own template of that name; None if it has none."""
+        return self._sources.get(name)
+
     def render(
         self,
         messages: Sequence[Message] | Sequence[Mapping[str, Any]],

@@ -1,0 +1,552 @@
+"""The server, as clients see it: OpenAI's own, and hostile ones."""
+
+import asyncio
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from serving import SHARED, served, validator
+
+from bitnet_lut import Model, Sampling
+from bitnet_lut.demo import MODEL
+
+httpx = pytest.importorskip("httpx", reason="NO HTTPX: the server is not tested")
+openai = pytest.importorskip("openai", reason="NO OPENAI: the server is not tested")
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+PROMPT = "The capital of France is"
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(MODEL, threads=2)
+
+
+@pytest.fixture(scope="module")
+def server(model: Model) -> Iterator[tuple[str, Any]]:
+    with served(model) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def http(server: tuple[str, Any]) -> Iterator[Any]:
+    with httpx.Client(base_url=server[0], timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client(server: tuple[str, Any]) -> Any:
+    return openai.OpenAI(base_url=f"{server[0]}/v1", api_key="none", max_retries=0)
+
+
+def events(http: Any, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of a stream, which must end as OpenAI's do."""
+    response = http.post(path, json=body | {"stream": True})
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *found, last = [line[6:] for line in response.text.split("\n\n") if line]
+    assert last == "[DONE]"
+    return [json.loads(event) for event in found]
+
+
+def until(condition: Callable[[], bool], seconds: float = 5) -> bool:
+    """Whether *condition* comes true in time."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_openai_client(client: Any, model: Model) -> None:
+    expected = model.chat(QUESTION, max_tokens=20)
+    answer = client.chat.completions.create(
+        model="demo", messages=QUESTION, max_tokens=20, temperature=0
+    )
+    assert answer.choices[0].message.content == expected.text
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.completion_tokens == len(expected.ids)
+    stream = client.chat.completions.create(
+        model="demo",
+        messages=QUESTION,
+        max_completion_tokens=20,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1])
+    assert text == expected.text
+    assert chunks[-1].usage.total_tokens == answer.usage.total_tokens
+    completion = client.completions.create(model="demo", prompt=PROMPT, temperature=0)
+    assert completion.choices[0].text == model.generate(PROMPT, max_tokens=16).text
+    assert [one.id for one in client.models.list()] == ["demo"]
+    assert client.models.retrieve("demo").id == "demo"
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt-4' here, only 'demo'"):
+        client.models.retrieve("gpt-4")
+
+
+def test_openai_client_of_asyncio(server: tuple[str, Any], model: Model) -> None:
+    async def ask() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{server[0]}/v1", api_key="none") as client:
+
+            async def one(seed: int) -> str:
+                stream = await client.completions.create(
+                    model="demo", prompt=PROMPT, seed=seed, max_tokens=20, stream=True
+                )
+                return "".join([chunk.choices[0].text async for chunk in stream])
+
+            return list(await asyncio.gather(*map(one, range(8))))
+
+    sampled = [
+        model.generate(
+            PROMPT,
+            max_tokens=20,
+            sampling=Sampling(temperature=1, seed=seed, order="transformers"),
+        ).text
+        for seed in range(8)
+    ]
+    assert asyncio.run(ask()) == sampled
+    assert len(set(sampled)) > 1
+
+
+COMPLETIONS: list[dict[str, Any]] = [
+    {"prompt": PROMPT, "temperature": 0, "logprobs": 5},
+    {"prompt": [PROMPT, "Once upon a time"], "n": 2, "seed": 3, "echo": True, "logprobs": 1},
+    {"prompt": [[5, 6, 7], [8]], "max_tokens": 3},
+    {"prompt": PROMPT, "max_tokens": 0, "echo": True, "logprobs": 0},
+    {"prompt": PROMPT, "stop": ["is.", "."], "temperature": 0, "logprobs": 2},
+]
+CHATS: list[dict[str, Any]] = [
+    {"messages": QUESTION, "temperature": 0},
+    {"messages": QUESTION, "n": 3, "seed": 5, "logprobs": True, "top_logprobs": 4},
+    {"messages": QUESTION, "max_tokens": 1},
+    {"messages": QUESTION, "response_format": {"type": "json_object"}, "max_tokens": 40},
+    {"messages": QUESTION, "structured_outputs": {"choice": ["yes", "no"]}},
+]
+
+
+@pytest.mark.parametrize("body", COMPLETIONS)
+def test_completions_are_what_openai_documents(http: Any, body: dict[str, Any]) -> None:
+    check = validator("CreateCompletionResponse")
+    answer = http.post("/v1/completions", json=body).json()
+    check.validate(answer)
+    merged: dict[int, str] = {}
+    tokens: dict[int, list[Any]] = {}
+    for event in events(http, "/v1/completions", body):
+        check.validate(event)
+        for choice in event["choices"]:
+            merged[choice["index"]] = merged.get(choice["index"], "") + choice["text"]
+            if choice["logprobs"]:
+                scores = choice["logprobs"]
+                tokens.setdefault(choice["index"], []).extend(
+                    zip(*(scores[key] for key in sorted(scores)), strict=True)
+                )
+    for choice in answer["choices"]:
+        assert merged[choice["index"]] == choice["text"]
+        if scores := choice["logprobs"]:
+            whole = list(zip(*(scores[key] for key in sorted(scores)), strict=True))
+            assert tokens.get(choice["index"], []) == whole
+
+
+@pytest.mark.parametrize("body", CHATS)
+def test_chats_are_what_openai_documents(http: Any, body: dict[str, Any]) -> None:
+    answer = http.post("/v1/chat/completions", json=body).json()
+    validator("CreateChatCompletionResponse").validate(answer)
+    check = validator("CreateChatCompletionStreamResponse")
+    merged: dict[int, str] = {}
+    scores: dict[int, list[Any]] = {}
+    for event in events(http, "/v1/chat/completions", body):
+        check.validate(event)
+        (choice,) = event["choices"]
+        index = choice["index"]
+        merged[index] = merged.get(index, "") + choice["delta"].get("content", "")
+        if choice["logprobs"]:
+            scores.setdefault(index, []).extend(choice["logprobs"]["content"])
+    for choice in answer["choices"]:
+        assert merged[choice["index"]] == choice["message"]["content"]
+        if choice["logprobs"]:
+            assert scores[choice["index"]] == choice["logprobs"]["content"]
+
+
+def test_scores_of_a_prompt_are_those_of_forward(http: Any, model: Model) -> None:
+    """Digit for digit: what evaluation harnesses add up."""
+    ids = model.tokenize("Once upon a time there was a mouse.")
+    body = {"prompt": ids, "max_tokens": 1, "echo": True, "logprobs": 1, "temperature": 0}
+    scores = http.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]
+    logits = model.forward(ids).astype(np.float64)[:, : model.tokenizer.vocab_size]
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    expected = [
+        float(row[id]) - float(np.log(np.exp(row).sum()))
+        for row, id in zip(shifted, ids[1:], strict=False)
+    ]
+    assert scores["token_logprobs"][: len(ids)] == [None, *expected]
+
+
+def test_scores_end_where_the_text_ends(http: Any, model: Model) -> None:
+    """A stop string may lie across tokens: what it cuts off is not scored."""
+    whole = model.generate(PROMPT, max_tokens=16, logprobs=0)
+    assert whole.text == " Paris."
+    for stop, shown in (("s.", " Pari"), ("ari", " P"), ("Par", " "), (" Par", "")):
+        body = {"prompt": PROMPT, "temperature": 0, "stop": stop, "logprobs": 0}
+        found = http.post("/v1/completions", json=body).json()["choices"][0]
+        assert (found["text"], found["finish_reason"]) == (shown, "stop")
+        starts = found["logprobs"]["text_offset"]
+        assert all(start < len(shown) for start in starts)
+        covered = "".join(found["logprobs"]["tokens"])
+        assert covered.startswith(shown)
+        streamed = events(http, "/v1/completions", body)
+        told = [t for event in streamed for t in event["choices"][0]["logprobs"]["tokens"]]
+        assert told == found["logprobs"]["tokens"]
+
+
+def mixed_requests() -> list[tuple[str, dict[str, Any]]]:
+    """Sampled, greedy, JSON, several choices, shared beginnings, scores."""
+    story = "Once upon a time there was a young mouse named Leo. " * 3
+    found: list[tuple[str, dict[str, Any]]] = []
+    for i in range(40):
+        body: dict[str, Any] = {"seed": i, "max_tokens": 10 + i, "temperature": 0.8}
+        if i % 5 == 0:
+            chat = {"messages": [*QUESTION], "logprobs": True, "top_logprobs": 2, "n": 3}
+            found.append(("/v1/chat/completions", body | chat))
+        elif i % 5 == 1:
+            json_only = {"response_format": {"type": "json_object"}, "messages": QUESTION}
+            found.append(("/v1/chat/completions", body | json_only))
+        elif i % 5 == 2:
+            found.append(("/v1/completions", body | {"prompt": story + str(i), "logprobs": 2}))
+        elif i % 5 == 3:
+            texts = {"prompt": [story, PROMPT], "n": 2, "min_p": 0.05, "repetition_penalty": 1.2}
+            found.append(("/v1/completions", body | texts))
+        else:
+            plain = {"prompt": story[: 20 * i], "temperature": 0, "logprobs": 3}
+            found.append(("/v1/completions", body | plain))
+    return found
+
+
+def test_every_mixture_gives_each_request_its_own_answer(model: Model) -> None:
+    """40 at once, with prefixes and without: digit for digit what each is alone."""
+
+    def ask(http: Any, request: tuple[str, dict[str, Any]]) -> Any:
+        path, body = request
+        response = http.post(path, json=body)
+        assert response.status_code == 200, response.text
+        return response.json()["choices"]
+
+    requests = mixed_requests()
+    with served(model, prefix_bytes=0) as (address, _), httpx.Client(base_url=address) as http:
+        alone = [ask(http, request) for request in requests]
+    with (
+        served(model) as (address, _),
+        httpx.Client(base_url=address, timeout=120) as http,
+        ThreadPoolExecutor(40) as pool,
+    ):
+        for _ in range(2):  # the second time from prefixes
+            together = list(pool.map(lambda request: ask(http, request), requests))
+            assert together == alone
+        (reused,) = re.findall(r"^\S*reused_tokens_total (\S+)", http.get("/metrics").text, re.M)
+        assert float(reused) > 500
+
+
+def test_a_client_that_goes_frees_its_place(server: tuple[str, Any], http: Any) -> None:
+    address, app = server
+    body = {"prompt": PROMPT, "max_tokens": 400, "ignore_eos": True, "stream": True}
+    with httpx.stream("POST", f"{address}/v1/completions", json=body) as response:
+        lines = response.iter_lines()
+        for _ in range(5):
+            next(lines)
+        assert app.texts.count == 1
+    assert until(lambda: app.texts.count == 0)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{address}/v1/completions", json=body | {"stream": False, "n": 64}, timeout=0.2)
+    assert until(lambda: app.texts.count == 0)
+    assert http.get("/health").json() == {"status": "ok"}
+
+
+def test_a_full_queue_says_when_to_come_back(model: Model) -> None:
+    with (
+        served(model, most_requests=3) as (address, app),
+        httpx.Client(base_url=address, timeout=60) as http,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        long = {"prompt": PROMPT, "max_tokens": 400, "ignore_eos": True, "n": 8}
+        running = [pool.submit(http.post, "/v1/completions", json=long) for _ in range(3)]
+        assert until(lambda: app.texts.count == 3)
+        start = time.monotonic()
+        refused = http.post("/v1/completions", json={"prompt": PROMPT})
+        assert time.monotonic() - start < 1
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert refused.json()["error"]["code"] == "queue_full"
+        assert [one.result().status_code for one in running] == [200] * 3
+        assert http.post("/v1/completions", json={"prompt": PROMPT}).status_code == 200
+
+
+def test_tokens_of_prompts_are_limited_too(model: Model) -> None:
+    with (
+        served(model, most_prompt_tokens=300) as (address, app),
+        httpx.Client(base_url=address, timeout=60) as http,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        long = {"prompt": [5] * 200, "max_tokens": 300, "ignore_eos": True, "n": 16}
+        running = pool.submit(http.post, "/v1/completions", json=long)
+        assert until(lambda: app.texts.count == 1)
+        time.sleep(0.1)
+        assert http.post("/v1/completions", json={"prompt": [5] * 200}).status_code == 429
+        assert running.result().status_code == 200
+        # One that is over the limit alone does run when there is nobody else.
+        assert http.post("/v1/completions", json={"prompt": [5] * 400}).status_code == 200
+
+
+def test_keys(model: Model) -> None:
+    with (
+        served(model, api_keys=["one", "two"]) as (address, _),
+        httpx.Client(base_url=address) as http,
+    ):
+        assert http.get("/health").status_code == 200
+        for headers in ({}, {"Authorization": "Bearer three"}, {"Authorization": "one"}):
+            answer = http.get("/v1/models", headers=headers)
+            assert answer.status_code == 401
+            assert answer.json()["error"]["code"] == "invalid_api_key"
+        long = {"prompt": [7] * 100, "max_tokens": 1}
+        cached = []
+        for key in ("one", "one", "two"):
+            headers = {"Authorization": f"Bearer {key}"}
+            usage = http.post("/v1/completions", json=long, headers=headers).json()["usage"]
+            cached.append(usage["prompt_tokens_details"]["cached_tokens"])
+        assert cached == [0, 99, 0]  # the second key does not see what the first has asked
+
+
+HOSTILE: list[tuple[bytes, int, str]] = [
+    (b"", 400, "not JSON"),
+    (b"\xff\xfe", 400, "not JSON"),
+    (b"[" * 100_000, 400, "nested too deep|not JSON|Expected `object`"),
+    (b'{"prompt": "\\ud800"}', 400, "not JSON"),
+    (b'{"prompt": "x", "unknown": 1}', 400, "unknown field `unknown`"),
+    (b'{"prompt": "x", "temperature": "hot"}', 400, r"Expected `float.*\$.temperature"),
+    (b'{"prompt": "x", "temperature": -1}', 400, "temperature is -1"),
+    (b'{"prompt": "x", "top_p": 0}', 400, "top_p is 0"),
+    (b'{"prompt": [999999999]}', 400, "999999999"),
+    (b'{"prompt": [-1]}', 400, "prompt"),
+    (b'{"prompt": [1, "a"]}', 400, "prompt must be"),
+    (b'{"prompt": []}', 400, "prompt must be"),
+    (b'{"prompt": "x", "best_of": 3}', 400, "best_of is not supported"),
+    (b'{"prompt": "x", "suffix": "y"}', 400, "suffix is not supported"),
+    (b'{"prompt": "x", "n": 1000}', 400, r"\$.n"),
+    (b'{"prompt": "x", "logit_bias": {"a": 1}}', 400, "logit_bias has the key 'a'"),
+    (b'{"prompt": "x", "logit_bias": {"99999": 1}}', 400, "logit_bias"),
+    (b'{"prompt": "x", "seed": 99999999999999999999}', 400, "seed|range|integer"),
+    (b'{"prompt": "x", "model": "gpt-4"}', 404, "no model 'gpt-4'"),
+    (b'{"prompt": "x", "stream_options": {}}', 400, "stream_options"),
+    (b'{"prompt": "x", "structured_outputs": {"regex": "(a{1,9999}){9999}"}}', 400, "."),
+    (b'{"prompt": "x", "structured_outputs": {"regex": "("}}', 400, "."),
+    (b'{"prompt": "x", "structured_outputs": {"json": "{"}}', 400, "must be a schema"),
+    (b'{"prompt": "x", "structured_outputs": {}}', 400, "takes one of"),
+    (b'{"prompt": "x", "response_format": {"type": "xml"}}', 400, "."),
+    (b'{"prompt": "x", "stop": [' + b'"a",' * 10**6 + b'"a"]}', 400, r"\$.stop|length <= 16"),
+    (b'{"prompt": "' + b"x" * 10**7 + b'"}', 413, "more than"),
+    (b'{"prompt": "' + b"x " * 10**6 + b'"}', 400, "the context holds"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "message"), HOSTILE)
+def test_what_is_wrong_is_said(http: Any, body: bytes, status: int, message: str) -> None:
+    answer = http.post("/v1/completions", content=body)
+    assert answer.status_code == status, answer.text[:300]
+    error = answer.json()["error"]
+    assert re.search(message, error["message"]), error
+    assert set(error) == {"message", "type", "param", "code"}
+    assert http.get("/health").status_code == 200
+
+
+CHAT_ERRORS: list[tuple[dict[str, Any], str]] = [
+    ({"messages": []}, r"\$.messages"),
+    ({"messages": [{"role": "bot", "content": "x"}]}, r"messages\[0\].role is 'bot'"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, r"messages\[0\]"),
+    ({"messages": QUESTION, "tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ({"messages": QUESTION, "tools": [{"type": "x"}]}, r"tools\[0\]"),
+    ({"messages": QUESTION, "tool_choice": "required"}, "not in tools"),
+    ({"messages": QUESTION, "top_logprobs": 3}, "needs logprobs"),
+    ({"messages": QUESTION, "max_tokens": 1, "max_completion_tokens": 2}, "differ"),
+    ({"messages": QUESTION, "store": True}, "store"),
+    ({"messages": QUESTION, "reasoning_effort": "high"}, "reasoning_effort"),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), CHAT_ERRORS)
+def test_what_is_wrong_with_a_chat_is_said(http: Any, body: dict[str, Any], message: str) -> None:
+    answer = http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400, answer.text
+    assert re.search(message, answer.json()["error"]["message"]), answer.text
+
+
+def test_formats_of_the_field(http: Any) -> None:
+    """Schemas that people use: each is followed, or refused with a reason."""
+    files = sorted((SHARED / "schemas").glob("*.json"))
+    if not files:
+        pytest.skip("NO ../shared/serving: its schemas are not tried")
+    taken = 0
+    for file in files[::5]:
+        schema = json.loads(file.read_bytes())["schema"]
+        wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        body = {"messages": QUESTION, "response_format": wanted, "max_tokens": 8}
+        answer = http.post("/v1/chat/completions", json=body)
+        assert answer.status_code in (200, 400), answer.text
+        assert answer.status_code == 200 or answer.json()["error"]["message"]
+        taken += answer.status_code == 200
+    assert taken >= 0.8 * len(files[::5])
+
+
+def test_tokens(http: Any, model: Model) -> None:
+    ids = model.tokenize(PROMPT)
+    answer = http.post("/tokenize", json={"prompt": PROMPT}).json()
+    assert answer == {"tokens": ids, "count": len(ids), "max_model_len": model.context}
+    plain = http.post("/tokenize", json={"content": PROMPT, "add_special_tokens": False}).json()
+    assert plain["tokens"] == model.tokenize(PROMPT, add_bos=False)
+    chat = http.post("/tokenize", json={"messages": QUESTION}).json()
+    assert chat["tokens"] == model.apply_chat_template(QUESTION)
+    assert http.post("/tokenize", json={}).status_code == 400
+    assert http.post("/detokenize", json={"tokens": ids[1:]}).json() == {"prompt": PROMPT}
+    assert http.post("/detokenize", json={"tokens": [10**9]}).status_code == 400
+    info = http.get("/tokenizer_info").json()
+    assert info["eos_token"] == model.tokenizer.token_text(model.tokenizer.eos_id or 0)
+
+
+def test_other_paths(http: Any) -> None:
+    assert http.get("/").text.startswith("<!doctype html>")
+    assert "default-src 'none'" in http.get("/").headers["content-security-policy"]
+    assert http.get("/props").json()["model"] == "demo"
+    assert "bitnet_lut_generated_tokens_total" in http.get("/metrics").text
+    document = http.get("/openapi.json").json()
+    assert "/v1/chat/completions" in document["paths"]
+    assert http.post("/v1/embeddings", json={"input": "x"}).status_code == 400
+    missing, wrong = http.get("/v2"), http.get("/v1/completions")
+    assert (missing.status_code, wrong.status_code) == (404, 405)
+    assert missing.json()["error"]["message"] == "GET /v2: Not Found"
+
+
+def test_tools_that_a_template_carries(tmp_path: Any) -> None:
+    """A required call is a call, whole or in a stream, by its schema."""
+    from bitnet_lut.text.chat import ChatTemplates
+
+    model = Model(MODEL, threads=2)
+    source = (
+        "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}"
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+    )
+    model.__dict__["chat_templates"] = ChatTemplates(
+        model.tokenizer, {"default": source}, "bitnet", name="test"
+    )
+    place = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}}
+    place |= {"required": ["city"], "additionalProperties": False}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": place}}
+    body = {"messages": QUESTION, "tools": [tool], "tool_choice": "required", "temperature": 0}
+    with served(model) as (address, _), httpx.Client(base_url=address, timeout=60) as http:
+        answer = http.post("/v1/chat/completions", json=body).json()
+        validator("CreateChatCompletionResponse").validate(answer)
+        choice = answer["choices"][0]
+        assert choice["finish_reason"] == "tool_calls"
+        (call,) = choice["message"]["tool_calls"]
+        assert call["function"]["name"] == "weather"
+        assert json.loads(call["function"]["arguments"])["city"] in ("Paris", "Rome")
+        found = events(http, "/v1/chat/completions", body)
+        for event in found:
+            validator("CreateChatCompletionStreamResponse").validate(event)
+        deltas = [event["choices"][0]["delta"].get("tool_calls") for event in found]
+        ((told,),) = [delta for delta in deltas if delta]
+        assert told["function"] == call["function"]
+        assert (
+            http.post("/v1/chat/completions", json=body | {"tool_choice": "none", "max_tokens": 3})
+            .json()["choices"][0]["message"]
+            .get("tool_calls")
+            is None
+        )
+
+
+def test_cross_origin(model: Model) -> None:
+    with (
+        served(model, cors=["https://example.com"], api_keys=["k"]) as (address, _),
+        httpx.Client(base_url=address) as http,
+    ):
+        asked = {"Origin": "https://example.com", "Access-Control-Request-Method": "POST"}
+        answer = http.options("/v1/completions", headers=asked)
+        assert answer.headers["access-control-allow-origin"] == "https://example.com"
+        other = http.options("/v1/completions", headers=asked | {"Origin": "https://evil.com"})
+        assert "access-control-allow-origin" not in other.headers
+
+
+@contextmanager
+def command(*arguments: str) -> Iterator[tuple[Any, str]]:
+    """A server in a process of its own, and its address."""
+    line = [sys.executable, "-m", "bitnet_lut", "serve", "--port", "0", *arguments]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said: list[str] = []
+        for text in process.stderr:
+            said.append(text)
+            if " is ready" in text:
+                break
+        assert " is ready" in said[-1], said
+        try:
+            yield process, said[-1].split()[0]
+        finally:
+            process.kill()
+
+
+def test_an_end_in_order() -> None:
+    """SIGTERM under load: new texts are refused, running ones end, exit code 0."""
+    body = {"prompt": PROMPT, "max_tokens": 480, "ignore_eos": True, "stream": True, "n": 4}
+    got: list[str] = []
+    begun = threading.Event()
+    with (
+        command("--grace", "20") as (process, address),
+        httpx.Client(base_url=address, timeout=60) as http,
+        ThreadPoolExecutor(1) as pool,
+    ):
+
+        def read() -> None:
+            with http.stream("POST", "/v1/completions", json=body) as response:
+                for line in filter(None, response.iter_lines()):
+                    got.append(line)
+                    begun.set()
+
+        reader = pool.submit(read)
+        assert begun.wait(30)
+        process.send_signal(signal.SIGTERM)
+        assert until(lambda: http.get("/health").status_code == 503)
+        assert http.post("/v1/completions", json={"prompt": PROMPT}).status_code == 503
+        reader.result()
+        assert process.wait(30) == 0
+    assert got[-1] == "data: [DONE]"
+
+
+def test_an_end_in_haste() -> None:
+    """Texts that take longer than the grace end with an error event."""
+    body = {"prompt": PROMPT, "max_tokens": 490, "ignore_eos": True, "stream": True, "n": 100}
+    with (
+        command("--grace", "0") as (process, address),
+        httpx.stream("POST", f"{address}/v1/completions", json=body, timeout=60) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        process.send_signal(signal.SIGTERM)
+        rest = [line for line in lines if line]
+        assert process.wait(30) == 0
+    assert "the server is shutting down" in rest[-1]
+
+
+def test_a_port_that_is_taken(server: tuple[str, Any]) -> None:
+    port = server[0].rsplit(":", 1)[1]
+    line = [sys.executable, "-m", "bitnet_lut", "serve", "--port", port]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert f"127.0.0.1:{port}: Address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
