@@ -26,6 +26,7 @@ from bitnet_lut.runtime.arguments import (
     is_many,
     named,
     prompt_ids,
+    refuse_beside_format,
     stop_strings,
     token_set,
     whole_number,
@@ -50,6 +51,7 @@ from bitnet_lut.runtime.session import Session, SessionBatch
 from bitnet_lut.runtime.speculation import Speculation
 from bitnet_lut.runtime.stopping import StopRules
 from bitnet_lut.runtime.stream import TextStream
+from bitnet_lut.runtime.tracing import trace_ops
 from bitnet_lut.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -258,6 +260,14 @@ class Model(Chatting):
             session._run(tokens, logits, states)
         return logits if states is None else (logits, states)
 
+    def trace(self, ids: Sequence[int]) -> dict[tuple[int, str], NDArray[np.float32]]:
+        """Results of every op for *ids* (n): {(layer, op): float32 (n, width)}, layer -1 outside.
+
+        `bitnet_lut.diagnose.OPS` has the names. Results that are not finite are kept, and not an
+        error as in `Session.step`, which raises for ids as this does.
+        """
+        return trace_ops(self.session(context=max(1, len(ids))), ids)
+
     def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> TextStream:
         """Generate text piece by piece; arguments and errors as for `generate`, except *n*.
 
@@ -372,7 +382,7 @@ class Model(Chatting):
         chosen = self._chosen_sampling(sampling)
         sampler = self._sampler(chosen, choice, bad_words, logits_processors)
         if response_format is not None:
-            _refuse_beside_format(ignore_eos or min_tokens, bad_words or logits_processors)
+            refuse_beside_format(ignore_eos or min_tokens, bad_words or logits_processors)
         rules = StopRules(
             max_tokens=whole_number("max_tokens", max_tokens, 0),
             room=self._context - len(ids),
@@ -462,18 +472,6 @@ class Model(Chatting):
         if not 1 <= whole_number("context", context, -(2**63)) <= limit:
             raise ValueError(f"context is {context}, this model allows 1 to {limit}")
         return context
-
-
-def _refuse_beside_format(ends: object, chooses: object) -> None:
-    if ends:
-        raise ValueError(
-            "ignore_eos and min_tokens do not go with a response_format, which ends the text"
-        )
-    if chooses:
-        raise ValueError(
-            "bad_words and logits_processors do not go with a response_format, which says what "
-            "may come"
-        )
 
 
 def _tokenizer(checkpoint: Checkpoint, pre_tokenizer: str) -> Tokenizer:

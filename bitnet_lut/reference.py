@@ -27,6 +27,7 @@ __all__ = [
     "rms_norm",
     "rope",
     "rope_angles",
+    "run_layer",
     "sincos",
     "ternary_dot",
     "to_half",
@@ -34,12 +35,13 @@ __all__ = [
 
 Floats: TypeAlias = NDArray[np.float32]
 Tensors: TypeAlias = Mapping[str, Any]  # TernaryMatrix, DenseMatrix or Floats, by GGUF name
-Probe: TypeAlias = Callable[[int, str, Floats], object]
+Probe: TypeAlias = Callable[[int, str, Floats], Floats | None]
 
 f32 = np.float32
 LANES = 16
 ACT_MIN = f32(1e-5)  # a row whose largest |x| is below is quantized as if it reached it
 FIXED_LIMIT = f32(2**20 - 1)
+ROWS = 4096  # of a dense matrix multiplied at once, which bounds memory and changes no bit
 # Polynomials, highest power first; see numerics.h.
 _EXP = (
     1.9875691500e-4,
@@ -167,13 +169,21 @@ def block_dot(matrix: DenseMatrix, x: Floats) -> Floats:
 
 def linear(matrix: TernaryMatrix | DenseMatrix, x: Floats) -> Floats:
     """``x @ matrix.T``: (n, K) to (n, M). Ternary ones multiply int8 codes."""
-    if isinstance(matrix, DenseMatrix) and matrix.in_strips:
-        return block_dot(matrix, x)
     if isinstance(matrix, DenseMatrix):
-        return lane_dot(x[:, None, :], dense_weights(matrix))
+        parts = [matrix.data[at : at + ROWS] for at in range(0, matrix.rows, ROWS)]
+        return np.concatenate(
+            [_dense(DenseMatrix(matrix.type, len(part), matrix.cols, part), x) for part in parts],
+            axis=1,
+        )
     q, act_max = quantize(x)
     dot = ternary_dot(i2_s.unpack_rows(matrix.packed, matrix.cols), q)
     return dot.astype(f32) * rescale(matrix.scale, act_max[:, None])
+
+
+def _dense(matrix: DenseMatrix, x: Floats) -> Floats:
+    if matrix.in_strips:
+        return block_dot(matrix, x)
+    return lane_dot(x[:, None, :], dense_weights(matrix))
 
 
 def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
@@ -254,13 +264,28 @@ def forward(
     """Run *ids* (n,) through the model of *tensors*, named as in GGUF (``Checkpoint.tensors``).
 
     kv: type in which keys and values are kept. probe: called as ``probe(layer, op, array)`` with
-    each result (n, width), named as in bitnet_lut.h; layer -1 outside the layers.
-    multiply: what computes ``x @ matrix.T`` in place of `linear`.
+    each result (n, width), named as in bitnet_lut.h; layer -1 outside the layers. What it returns,
+    unless that is None, takes the place of the result, so that each op can be given the inputs that
+    another program had. multiply: what computes ``x @ matrix.T`` in place of `linear`.
 
     Returns logits (n, vocab) and hidden states (layers + 1, n, embedding): the input of layer 0,
     then the output of each layer.
     """
     return _Forward(config, tensors, kv, probe, multiply).run(np.asarray(ids))
+
+
+def run_layer(
+    config: ModelConfig,
+    tensors: Tensors,
+    layer: int,
+    x: Floats,
+    *,
+    kv: Literal["f32", "f16"] = "f32",
+    probe: Probe | None = None,
+    multiply: Callable[[Any, Floats], Floats] = linear,
+) -> Floats:
+    """Run the residual stream *x* (n, embedding) of positions 0 ... n - 1 through one layer."""
+    return _Forward(config, tensors, kv, probe, multiply).layer(layer, x)
 
 
 class _Forward:
@@ -280,15 +305,18 @@ class _Forward:
         embedding = self.tensors["token_embd.weight"]
         scaled = dense_weights(embedding, ids) * f32(c.embedding_scale)
         x = self.show(-1, "embedding", scaled)
-        angles = rope_angles(c, np.arange(len(ids)))
         hidden = [x]
         for layer in range(c.block_count):
-            x = x + self.attention_block(layer, x, angles)
-            x = self.show(layer, "residual", x + self.ffn_block(layer, x))
+            x = self.layer(layer, x)
             hidden.append(x)
         normed = self.show(-1, "output_norm", self.norm("output_norm", x))
         logits = self.multiply(self.tensors[c.head_name], normed)
         return self.show(-1, "logits", logits), np.stack(hidden)
+
+    def layer(self, layer: int, x: Floats) -> Floats:
+        angles = rope_angles(self.config, np.arange(len(x)))
+        x = x + self.attention_block(layer, x, angles)
+        return self.show(layer, "residual", x + self.ffn_block(layer, x))
 
     def attention_block(self, layer: int, x: Floats, angles: tuple[Floats, Floats]) -> Floats:
         c, block, n = self.config, f"blk.{layer}.", len(x)
@@ -318,10 +346,10 @@ class _Forward:
         mixed = np.stack(
             [attention(q[t], k[:, : t + 1], v[:, : t + 1], scale).reshape(-1) for t in range(n)]
         )
-        self.show(layer, "attention", mixed)
+        mixed = self.show(layer, "attention", mixed)
         if c.sub_norms:
             mixed = self.norm(f"{block}attn_sub_norm", mixed)
-        self.show(layer, "attn_sub_norm", mixed)
+        mixed = self.show(layer, "attn_sub_norm", mixed)
         return self.post_norm(layer, "post_attention", self.project(layer, "attn_output", mixed))
 
     def ffn_block(self, layer: int, x: Floats) -> Floats:
@@ -329,10 +357,10 @@ class _Forward:
         normed = self.show(layer, "ffn_norm", self.norm(f"{block}ffn_norm", x))
         opened = self.project(layer, "ffn_gate", normed)
         mixed = gate(c.activation, opened, self.project(layer, "ffn_up", normed))
-        self.show(layer, "ffn_activation", mixed)
+        mixed = self.show(layer, "ffn_activation", mixed)
         if c.sub_norms:
             mixed = self.norm(f"{block}ffn_sub_norm", mixed)
-        self.show(layer, "ffn_sub_norm", mixed)
+        mixed = self.show(layer, "ffn_sub_norm", mixed)
         return self.post_norm(layer, "post_ffw", self.project(layer, "ffn_down", mixed))
 
     def project(self, layer: int, op: str, x: Floats) -> Floats:
@@ -358,7 +386,6 @@ class _Forward:
         return self.show(layer, op, self.norm(f"blk.{layer}.{name}_norm", x))
 
     def show(self, layer: int, op: str, array: Floats) -> Floats:
-        """Hand a result to the probe, and on."""
-        if self.probe is not None:
-            self.probe(layer, op, array)
-        return array
+        """Hand a result to the probe, and on; or what the probe returns instead."""
+        given = None if self.probe is None else self.probe(layer, op, array)
+        return array if given is None else given

@@ -13,6 +13,7 @@ __all__ = [
     "add_isa",
     "add_pre_tokenizer",
     "add_reading_options",
+    "ids",
     "input_text",
     "local_path",
     "natural",
@@ -71,6 +72,11 @@ def natural(argument: str) -> int:
 def numbers(argument: str) -> list[int]:
     """Positive whole numbers with commas between them, or none."""
     return [positive(number) for number in argument.split(",")] if argument else []
+
+
+def ids(argument: str) -> list[int]:
+    """Whole numbers with commas between them."""
+    return [natural(number.strip()) for number in argument.split(",")]
 
 
 def tile(argument: str) -> tuple[tuple[int, int], tuple[int, int, int]]:

@@ -1,8 +1,10 @@
 """What is wrong with a model, measured and in words.
 
-`doctor` examines a model, `inspect_model` lists what a file holds without running it.
+`doctor` examines a model, `inspect_model` lists what a file holds without running it, `diverge`
+finds the first op at which two programs part.
 """
 
+from bitnet_lut.diagnose.diverge import Divergence, OpDifference, diverge
 from bitnet_lut.diagnose.examination import doctor
 from bitnet_lut.diagnose.findings import Diagnosis, Finding, Trial, Verdict
 from bitnet_lut.diagnose.inspection import (
@@ -11,15 +13,27 @@ from bitnet_lut.diagnose.inspection import (
     TernaryStatistics,
     inspect_model,
 )
+from bitnet_lut.diagnose.ops import OPS
+from bitnet_lut.diagnose.sources import Source, open_source
+from bitnet_lut.diagnose.trace import Trace, load_dump, save_dump
 
 __all__ = [
+    "OPS",
     "Diagnosis",
+    "Divergence",
     "Finding",
     "Inspection",
+    "OpDifference",
+    "Source",
     "StoredTensor",
     "TernaryStatistics",
+    "Trace",
     "Trial",
     "Verdict",
+    "diverge",
     "doctor",
     "inspect_model",
+    "load_dump",
+    "open_source",
+    "save_dump",
 ]

@@ -13,6 +13,7 @@ __all__ = [
     "is_many",
     "named",
     "prompt_ids",
+    "refuse_beside_format",
     "stop_strings",
     "token_set",
     "whole_number",
@@ -137,3 +138,16 @@ def callables(name: str, values: Any) -> tuple[Callable[..., Any], ...]:
     if not isinstance(values, Sequence) or not all(map(callable, values)):
         raise TypeError(f"{name} is {values!r}, it must be a sequence of callables")
     return tuple(values)
+
+
+def refuse_beside_format(ends: object, chooses: object) -> None:
+    """ValueError for what a response format leaves no room for, where it is given."""
+    if ends:
+        raise ValueError(
+            "ignore_eos and min_tokens do not go with a response_format, which ends the text"
+        )
+    if chooses:
+        raise ValueError(
+            "bad_words and logits_processors do not go with a response_format, which says what "
+            "may come"
+        )
