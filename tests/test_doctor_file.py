@@ -29,7 +29,7 @@ def test_a_whole_file_passes():
 def test_damaged_files_are_called_damaged(golden, file):
     diagnosis = doctor(golden / f"malformed/{file}.gguf")
     assert diagnosis.verdict == "damaged"
-    assert len([f for f in diagnosis.findings if f.status == "fault"]) == 1
+    assert len([f for f in diagnosis.findings if f.verdict == "damaged"]) == 1
 
 
 @pytest.mark.parametrize("edited", [False, True])

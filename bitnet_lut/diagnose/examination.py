@@ -4,7 +4,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from bitnet_lut.diagnose import behavior_checks, file_checks, weights_checks
+from bitnet_lut.diagnose import (
+    behavior_checks,
+    file_checks,
+    machine_checks,
+    records_checks,
+    tokenizer_checks,
+    weights_checks,
+)
 from bitnet_lut.diagnose.findings import Diagnosis, Finding, Trial, Verdict
 from bitnet_lut.diagnose.subject import Subject
 from bitnet_lut.diagnose.trial import try_cures
@@ -18,9 +25,12 @@ Check: TypeAlias = Callable[[Subject], Iterable[Finding]]
 
 # By kind, in the order in which they run: the first ones explain most of what the later ones see.
 CHECKS: Mapping[str, Sequence[Check]] = {
+    "records": records_checks.CHECKS,
     "file": file_checks.CHECKS,
     "weights": weights_checks.CHECKS,
+    "tokenizer": tokenizer_checks.CHECKS,
     "behavior": behavior_checks.CHECKS,
+    "machine": machine_checks.CHECKS,
 }
 
 _SENTENCES: Mapping[Verdict, str] = {

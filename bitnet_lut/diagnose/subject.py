@@ -28,6 +28,7 @@ __all__ = ["SENSE", "Subject"]
 # A model whose bits per byte are below this share of those of blind guessing knows the text.
 SENSE = 0.5
 LEARNED = 0.9  # the same, for having learned which tokens are common
+_SMALL = 2**26  # bytes of a model that one thread runs
 _ROWS_THAT_TELL = 64  # of a matrix, whether it is ternary or a master
 
 
@@ -61,13 +62,16 @@ class Subject:
         self.text, self.i2_s_layout, self.tiles = text, i2_s_layout, tiles
         self.reference = reference
         self.texts = {**TEXTS, **({"your text": text} if text else {})}
-        self.runner = Runner(threads)
         self._checkpoint: Checkpoint | None = None
         self.problem = ""
         try:
             self._checkpoint = open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles)
         except FormatError as error:
             self.problem = str(error).removeprefix(f"{self.name}: ")
+        if threads is None and self._checkpoint is not None:
+            small = sum(self._checkpoint.nbytes.values()) < _SMALL
+            threads = 1 if small else None  # threads would wait for each other longer than compute
+        self.runner = Runner(threads)
 
     @property
     def checkpoint(self) -> Checkpoint:

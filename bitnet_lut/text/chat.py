@@ -96,6 +96,11 @@ class ChatTemplates:
         return cls(tokenizer, sources, architecture, name=str(folder))
 
     @property
+    def sources(self) -> Mapping[str, str]:
+        """The texts of the model's own templates, by name."""
+        return self._sources
+
+    @property
     def stop(self) -> tuple[str, ...]:
         """Strings that end an answer, for a model that has no token to end it with."""
         return () if self._sources else self._default().stop
