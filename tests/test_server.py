@@ -193,9 +193,14 @@ def test_scores_of_a_prompt_are_those_of_forward(http: Any, model: Model) -> Non
 
 
 def test_scores_end_where_the_text_ends(http: Any, model: Model) -> None:
-    """A stop string may lie across tokens: what it cuts off is not scored."""
+    """A stop string may lie across tokens: what it cuts off is not scored; an end token is."""
     whole = model.generate(PROMPT, max_tokens=16, logprobs=0)
     assert whole.text == " Paris."
+    body = {"prompt": PROMPT, "temperature": 0, "logprobs": 0}
+    scores = http.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]
+    assert scores["tokens"][:-1] == [" Par", "is", "."]
+    assert scores["tokens"][-1] == model.tokenizer.token_text(model.tokenizer.eos_id or 0)
+    assert scores["token_logprobs"][:-1] == [token.logprob for token in whole.logprobs or ()]
     for stop, shown in (("s.", " Pari"), ("ari", " P"), ("Par", " "), (" Par", "")):
         body = {"prompt": PROMPT, "temperature": 0, "stop": stop, "logprobs": 0}
         found = http.post("/v1/completions", json=body).json()["choices"][0]

@@ -122,6 +122,12 @@ class Decoder:
         return () if self._top is None else tuple(self._scores[start : len(self.ids)])
 
     @property
+    def end_logprob(self) -> TokenLogprob | None:
+        """The score of the end token or stop token that ended the text, if one did."""
+        ended = self.finish_reason in ("eos", "stop") and not self._text.stopped
+        return self._scores[len(self.ids)] if ended and self._top is not None else None
+
+    @property
     def prompt_logprobs(self) -> tuple[TokenLogprob | None, ...] | None:
         """The scores of the prompt so far, None for its first id; None if not asked for."""
         return None if self._prompt_top is None else (None, *self._prompt_scores)

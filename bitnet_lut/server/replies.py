@@ -139,7 +139,7 @@ class CompletionReply(Reply):
         choices = []
         for index, result in enumerate(results):
             text, scores = self._echo(index, decoders)
-            tokens = [(token.id, token) for token in self._all_shown(result)]
+            tokens = self._scored_tokens(self._all_shown(result), decoders[index])
             choices.append(
                 CompletionChoice(
                     text + result.text,
@@ -153,7 +153,8 @@ class CompletionReply(Reply):
     def events(self, piece: Piece, decoders: Sequence[Decoder]) -> Iterator[Struct]:
         """See `Reply`."""
         decoder = decoders[piece.choice]
-        tokens = [(token.id, token) for token in self._shown_tokens(piece, decoder)]
+        shown = self._shown_tokens(piece, decoder)
+        tokens = self._scored_tokens(shown, decoder if piece.ended else None)
         text = piece.text
         scores: list[tuple[int, TokenLogprob | None]] = []
         if piece.choice not in self._scored:
@@ -173,6 +174,16 @@ class CompletionReply(Reply):
         if choice not in self._scored:
             self._scored[choice] = CompletionScores(self._tokenizer, echo=bool(self._request.echo))
         return None if self._request.logprobs is None else self._scored[choice].take(tokens)
+
+    def _scored_tokens(
+        self, shown: Sequence[TokenLogprob], ended: Decoder | None
+    ) -> list[tuple[int, TokenLogprob | None]]:
+        """Tokens with their scores, and the token that *ended* the text, as at OpenAI.
+
+        Evaluation harnesses drop the last one: they ask for one token after a prompt.
+        """
+        end = ended.end_logprob if ended else None
+        return [(token.id, token) for token in [*shown, *([end] if end else [])]]
 
     def _echo(
         self, choice: int, decoders: Sequence[Decoder]
