@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bitnet_lut.runtime.generation import Generation, Timings
     from bitnet_lut.runtime.info import ModelInfo
     from bitnet_lut.runtime.layers import Layer, Linear
+    from bitnet_lut.runtime.likelihood import Loglikelihood
     from bitnet_lut.runtime.logprobs import TokenLogprob
     from bitnet_lut.runtime.sampling import Sampling
     from bitnet_lut.runtime.session import Session, SessionBatch
@@ -50,6 +51,7 @@ __all__ = [
     "Lark",
     "Layer",
     "Linear",
+    "Loglikelihood",
     "Message",
     "Model",
     "ModelConfig",
@@ -80,6 +82,7 @@ _MODULES = {
     "bitnet_lut.runtime.generation": ("Generation", "Timings"),
     "bitnet_lut.runtime.info": ("ModelInfo",),
     "bitnet_lut.runtime.layers": ("Layer", "Linear"),
+    "bitnet_lut.runtime.likelihood": ("Loglikelihood",),
     "bitnet_lut.runtime.logprobs": ("TokenLogprob",),
     "bitnet_lut.runtime.sampling": ("Sampling",),
     "bitnet_lut.runtime.session": ("Session", "SessionBatch"),

@@ -42,6 +42,7 @@ from bitnet_lut.runtime.engine import BATCH, Engine
 from bitnet_lut.runtime.generation import Generation
 from bitnet_lut.runtime.info import ModelInfo, measure_model
 from bitnet_lut.runtime.layers import Layer, kernel_names, make_layers
+from bitnet_lut.runtime.likelihood import Likelihood
 from bitnet_lut.runtime.options import Options, refuse_unknown
 from bitnet_lut.runtime.packing import pack_tensors, suited
 from bitnet_lut.runtime.sampling import LogitsProcessor, Sampler, Sampling
@@ -65,7 +66,7 @@ Prompts = list[str] | list[list[int]] | tuple[str, ...] | tuple[list[int], ...]
 DEFAULT_CONTEXT = 4096
 
 
-class Model(Chatting):
+class Model(Chatting, Likelihood):
     """A language model, ready to run.
 
     source: a GGUF file, its bytes, a folder of a Hugging Face checkpoint, or a Hugging Face repo id
@@ -336,8 +337,9 @@ class Model(Chatting):
             ids = self._prompt_ids(prompt)
         except (TypeError, ValueError) as error:
             raise named(error, name) from None
-        made = [self._decoder(ids, choice, **options) for choice in range(n)]
-        (decoder, context), *siblings = made
+        (decoder, context), *siblings = [
+            self._decoder(ids, choice, **options) for choice in range(n)
+        ]
         return scheduler.add(decoder, context, siblings=[one for one, _ in siblings], name=name)
 
     def _make_one(self, prompt: Any, options: Options, *, reused: int = 0) -> tuple[Decoder, int]:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from bitnet_lut.cli.options import (
     SOURCE,
@@ -10,6 +9,7 @@ from bitnet_lut.cli.options import (
     local_path,
     positive,
     progress_bar,
+    text_file,
 )
 
 SUMMARY = "say what is wrong with a model, and prove it"
@@ -38,7 +38,7 @@ def execute(options: argparse.Namespace) -> int:
     with progress_bar("examinations") as progress:
         diagnosis = doctor(
             local_path(options.source),
-            text=Path(options.text).read_text(encoding="utf-8") if options.text else None,
+            text=text_file(options.text) if options.text else None,
             reference=local_path(options.reference) if options.reference else None,
             i2_s_layout=options.i2_s_layout,
             tiles=dict(options.tiles),

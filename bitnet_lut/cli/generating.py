@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["add_model_options", "add_sampling", "open_model", "sampling"]
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add which model is opened, and how it computes."""
+def add_model_options(
+    parser: argparse.ArgumentParser, *, context: str = "positions to reserve memory for"
+) -> None:
+    """Add which model is opened, and how it computes; *context* says what that option means."""
     parser.add_argument(
         "-m", "--model", metavar="FILE", help=f"{SOURCE}; default: the demonstration model"
     )
     parser.add_argument("--threads", type=positive, help="default: all available cores")
-    parser.add_argument("--context", type=positive, help="positions to reserve memory for")
+    parser.add_argument("--context", type=positive, help=context)
     parser.add_argument("--kv", choices=("f16", "f32"), default="f16", help="type of the KV cache")
     add_isa(parser)
     parser.add_argument("--kernel", default="auto", help="kernel of the ternary layers")

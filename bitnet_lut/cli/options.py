@@ -21,6 +21,7 @@ __all__ = [
     "positive",
     "progress_bar",
     "text",
+    "text_file",
 ]
 
 SOURCE = "GGUF file, folder or Hugging Face repository"
@@ -53,6 +54,14 @@ def input_text(argument: str | None, what: str) -> str:
     if not found:
         raise ValueError(f"no {what}: standard input is empty")
     return found
+
+
+def text_file(file: str) -> str:
+    """The text in *file*; ValueError, which names it, if it is not UTF-8."""
+    try:
+        return Path(file).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 text at byte {error.start}") from None
 
 
 def positive(argument: str) -> int:
