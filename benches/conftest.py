@@ -3,6 +3,7 @@
 import json
 import os
 import statistics
+import subprocess
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,8 @@ from bitnet_lut.bench.report import table
 from bitnet_lut.bench.roofs import roof
 from bitnet_lut.convert.synth import synthesize
 
-BASELINES = Path(os.environ.get("BITNET_LUT_BASELINES", Path(__file__).with_name("baselines")))
+HERE = Path(__file__).parent
+BASELINES = Path(os.environ.get("BITNET_LUT_BASELINES", HERE / "baselines"))
 _COMPARISONS = pytest.StashKey[list[dict]]()
 
 
@@ -80,6 +82,7 @@ def _keep(comparisons):
     tiers = sorted({(one["isa"], one["threads"]) for one in comparisons})
     found = {
         "date": now.isoformat(timespec="seconds"),
+        "commit": _commit(),
         "machine": asdict(machine()),
         "load_average": os.getloadavg(),
         "roofs": [asdict(roof(isa, threads)) for isa, threads in tiers],
@@ -87,3 +90,13 @@ def _keep(comparisons):
     }
     path.write_text(json.dumps(found, indent=1) + "\n")
     return path
+
+
+def _commit():
+    """The commit that was measured, with a + behind it if files differ from it."""
+    try:
+        command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""Draw the baselines over time: python benches/plot_baselines.py [-o FILE.svg] [FILE.json ...]."""
+"""Draw the baselines over time: python benches/plot_baselines.py [-o FILE.png] [FILE.json ...]."""
 
 import argparse
 import json
@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from bitnet_lut.bench.plot import Axis, Series, plot
+from matplotlib.figure import Figure
+
+from bitnet_lut.bench.pictures import new_figure, save
 
 BASELINES = Path(__file__).with_name("baselines")
 
@@ -22,35 +24,62 @@ def main() -> None:
     options = parser.parse_args()
     files = options.files or sorted(BASELINES.glob("*.json"))
     runs = [json.loads(path.read_text()) for path in files]
-    options.output.write_text(draw(runs, options.what, options.threads))
+    save(draw(runs, options.what, options.threads), options.output)
     print(options.output)
 
 
-def draw(runs: Sequence[dict], what: str, threads: int | None) -> str:
-    """SVG of tokens/s over time, a line for every engine."""
-    speeds: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    dates = []
-    for run in runs:
-        date = datetime.fromisoformat(run["date"])
-        dates.append((date.timestamp() / 86400, f"{date:%d %b %H:%M}"))
+def draw(runs: Sequence[dict], what: str, threads: int | None) -> Figure:
+    """Tokens/s of every engine: medians joined by a line, and bars from slowest to fastest.
+
+    Runs stand side by side, however much time lies between them, and only those that measured this.
+    """
+    speeds: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    names: list[str] = []
+    for run in sorted(runs, key=lambda run: run["date"]):
         most = max((one["threads"] for one in run["comparisons"]), default=0)
-        for one in run["comparisons"]:
-            if f"{one['what']} {one['tokens']}" != what or one["threads"] != (threads or most):
-                continue
+        wanted = [
+            one
+            for one in run["comparisons"]
+            if f"{one['what']} {one['tokens']}" == what and one["threads"] == (threads or most)
+        ]
+        for one in wanted:
             ours = f"bitnet_lut {one['kernel']} {one['isa']}"
-            speeds[ours][dates[-1][0]] += one["tokens_per_second"]
-            speeds[one["peer"]][dates[-1][0]] += one["peer_tokens_per_second"]
-    series = [
-        Series(name, [(day, statistics.median(of_day[day])) for day in sorted(of_day)])
-        for name, of_day in speeds.items()
+            speeds[ours][len(names)] += one["tokens_per_second"]
+            speeds[one["peer"]][len(names)] += one["peer_tokens_per_second"]
+        if wanted:
+            names.append(f"{_name(run)}\nthreads {threads or most}")
+    if not names:
+        raise ValueError(f"no baseline holds {what!r} with these threads")
+    return _picture(speeds, names, what)
+
+
+def _name(run: dict) -> str:
+    """When it was, of which commit, on which processor, beside which load."""
+    load = run.get("load_average")
+    lines = [
+        f"{datetime.fromisoformat(run['date']):%d %b %H:%M}",
+        run.get("commit", "")[:9],
+        run.get("machine", {}).get("cpu", "")[:24],
+        "" if load is None else f"load {load[0]:.1f}",
     ]
-    count = "all threads" if threads is None else f"threads: {threads}"
-    return plot(
-        series,
-        title=f"{what}, {count}",
-        x=Axis("", ticks=dates),
-        y=Axis("tokens/s", zero=True),
-    )
+    return "\n".join(line for line in lines if line)
+
+
+def _picture(speeds: dict[str, dict[int, list[float]]], names: Sequence[str], title: str) -> Figure:
+    figure, axes = new_figure(max(8, 3.5 + 1.1 * len(names)), 6)
+    for engine, by_run in speeds.items():
+        places = sorted(by_run)
+        medians = [statistics.median(by_run[place]) for place in places]
+        below = [median - min(by_run[at]) for at, median in zip(places, medians, strict=True)]
+        above = [max(by_run[at]) - median for at, median in zip(places, medians, strict=True)]
+        axes.errorbar(places, medians, yerr=(below, above), marker="o", capsize=3, label=engine)
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("tokens/s, medians; bars from slowest to fastest")
+    axes.set_title(title)
+    axes.grid(axis="y", color="#ececec")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ class Model(Chatting, Likelihood):
         name = f"{self._config.name!r} " if self._config.name else ""
         return (
             f"<Model {name}({self._config.architecture}): {_rounded(info.parameters)} parameters, "
-            f"{info.kernel} on {info.isa}, {info.threads} threads, context {self._context}"
+            f"{info.computed_by}, {info.threads} threads, context {self._context}"
             f"{'' if self._engine.is_open else ', closed'}>"
         )
 

@@ -15,7 +15,6 @@ from bitnet_lut.bench import engine, profile, roofs
 from bitnet_lut.bench import machine as machines
 from bitnet_lut.bench.energy import EnergyMeter
 from bitnet_lut.bench.engine import AboveRoofError, ModelFigure, believable, bench, bytes_per_token
-from bitnet_lut.bench.plot import Axis, Series, plot
 from bitnet_lut.bench.report import report_model, table
 from bitnet_lut.bench.roofs import ReadRoof
 from bitnet_lut.cli import main
@@ -373,6 +372,7 @@ class TestPeers:
             assert f"  {ratio:.2f}\n" in said
         assert found["roofs"][0]["threads"] == 1
         assert found["machine"]["cpu"]
+        assert found["commit"]
 
     def test_absent(self, tmp_path):
         said = self.run(tmp_path, BITNET_LUT_PEER_BITNET_CPP="")
@@ -380,56 +380,7 @@ class TestPeers:
         assert not list(tmp_path.glob("*.json"))
 
 
-class TestPlot:
-    @staticmethod
-    def drawn(*series: Series, **axes: Axis) -> ElementTree.Element:
-        given = {"x": Axis("x"), "y": Axis("y")} | axes
-        return ElementTree.fromstring(plot(series, title="a < b", **given))
-
-    @staticmethod
-    def texts(svg: ElementTree.Element) -> list[str | None]:
-        return [text.text for text in svg.iter(f"{SVG}text")]
-
-    def test_logarithmic(self):
-        points = [(1, 10), (10, 100), (100, 1000)]
-        svg = self.drawn(Series("s", points), x=Axis("x", log=True), y=Axis("y", log=True))
-        at = [(float(c.get("cx")), float(c.get("cy"))) for c in svg.iter(f"{SVG}circle")]
-        assert at[1][0] - at[0][0] == pytest.approx(at[2][0] - at[1][0], abs=0.2)
-        assert at[0][1] - at[1][1] == pytest.approx(at[1][1] - at[2][1], abs=0.2)
-        assert at[0][0] < at[1][0]
-        assert at[0][1] > at[1][1]  # y grows downwards in SVG
-        texts = self.texts(svg)
-        assert {"1", "10", "100", "1000", "a < b", "s"} <= set(texts)
-
-    def test_linear(self):
-        svg = self.drawn(
-            Series("s", [(0, 3), (1, 17)], labels=["low", "high"]), y=Axis("y", zero=1)
-        )
-        texts = self.texts(svg)
-        assert {"low", "high", "0", "5", "10", "15"} <= set(texts)
-        assert len(list(svg.iter(f"{SVG}polyline"))) == 1
-
-    def test_lines_and_points_apart(self):
-        line = Series("roof", [(0, 0), (1, 1)], markers=False)
-        points = Series("kernels", [(0.5, 0.2)], line=False)
-        svg = self.drawn(line, points)
-        assert len(list(svg.iter(f"{SVG}polyline"))) == 1
-        assert len(list(svg.iter(f"{SVG}circle"))) == 1
-
-    def test_one_point(self):
-        assert len(list(self.drawn(Series("s", [(2, 5)])).iter(f"{SVG}circle"))) == 1
-
-    def test_given_ticks(self):
-        assert "May" in self.texts(
-            self.drawn(Series("s", [(1, 1)]), x=Axis("", ticks=[(1, "May")]))
-        )
-
-    def test_refused(self):
-        with pytest.raises(ValueError, match="a < b: there are no points"):
-            self.drawn(Series("s", []))
-        with pytest.raises(ValueError, match="y: 0 has no place on a logarithmic axis"):
-            self.drawn(Series("s", [(1, 0)]), y=Axis("y", log=True))
-
+class TestHistory:
     def test_history(self, tmp_path):
         files = []
         for day, speed in ((1, 10.0), (2, 20.0)):
@@ -437,6 +388,8 @@ class TestPlot:
             comparison |= {"kernel": "i2_s", "tokens_per_second": [speed, 2 * speed, speed]}
             comparison |= {"peer": "other <engine>", "peer_tokens_per_second": [5.0]}
             run = {"date": f"2026-11-0{day}T12:00:00+00:00", "comparisons": [comparison]}
+            run |= {"load_average": [1.5, 1, 1], "machine": {"cpu": "A CPU"}}
+            run |= {"commit": "abcdef1234567"} if day == 2 else {}
             files.append(tmp_path / f"{day}.json")
             files[-1].write_text(json.dumps(run))
         output = tmp_path / "history.svg"
@@ -448,7 +401,9 @@ class TestPlot:
             str(output),
         ]
         subprocess.run(command, check=True, timeout=60)
-        svg = ElementTree.fromstring(output.read_text())
-        assert {"bitnet_lut i2_s avx2", "other <engine>", "01 Nov 12:00"} <= set(self.texts(svg))
-        lines = [line.get("points").split() for line in svg.iter(f"{SVG}polyline")]
-        assert [len(points) for points in lines] == [2, 2]
+        texts = [
+            text.text for text in ElementTree.fromstring(output.read_text()).iter(f"{SVG}text")
+        ]
+        assert {"bitnet_lut i2_s avx2", "other <engine>", "01 Nov 12:00"} <= set(texts)
+        assert texts.count("load 1.5") == texts.count("A CPU") == 2
+        assert {"abcdef123", "generate 64", "threads 2"} <= set(texts)

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import re
+from types import SimpleNamespace
 
 import pytest
 from tiny_model import tiny_config
@@ -212,3 +213,25 @@ def test_command(capsys, monkeypatch, cache):
     assert len([line for line in lines if line.endswith("chosen")]) == 4
     assert re.match("attn_qkv  +3840x2560  +i2_s ", lines[1])
     assert lines[-1] == f"kept in {cache}"
+    kept = cache.read_text()
+    monkeypatch.setattr(choose, "machine_key", lambda isa, threads: next(iter(json.loads(kept))))
+    assert main(["info"]) == 0
+    assert f"tuned    {cache}: 4 shapes measured by bitnet-lut tune" in capsys.readouterr().out
+    cache.unlink()
+    assert main(["tune", "--threads=1", "--dry-run"]) == 0
+    assert not cache.exists()
+    assert "kept in" not in capsys.readouterr().out
+
+
+def test_a_model_says_which_kernel_runs_in_plain_c(monkeypatch):
+    """No kernel of the package is so on x86: one that has no cell but the scalar one."""
+    fast = Model(MODEL, kernel="i2_s")
+    isa = fast.info.isa
+    assert fast.info.plain == ()
+    assert f"i2_s on {isa}, " in repr(fast)
+    monkeypatch.setattr(_native, "Cell", lambda name, isa: SimpleNamespace(own=name != "tl1"))
+    slow = Model(MODEL, kernel="tl1")
+    assert slow.info.plain == ("tl1",)
+    for said in (repr(slow), str(slow.info)):
+        assert f"tl1 in plain C, having nothing for {isa}, " in said
+        assert f"tl1 on {isa}" not in said

@@ -9,7 +9,6 @@ import numpy as np
 
 from bitnet_lut import _native
 from bitnet_lut.bench.machine import machine
-from bitnet_lut.bench.plot import Axis, Series, plot
 from bitnet_lut.bench.roofs import ReadRoof, integer_gmac_s
 from bitnet_lut.bench.timing import Timer, ring, ring_bytes, take_turns
 from bitnet_lut.convert.synth import SHAPES
@@ -23,7 +22,6 @@ __all__ = [
     "cached_shape",
     "figure_of",
     "matrix_shapes",
-    "roofline",
 ]
 
 TOLERANCE = 1.05  # a figure this far above a roof was measured wrongly
@@ -37,7 +35,8 @@ class KernelFigure:
     cached: whether the weights stayed in the cache or streamed from memory.
     gmac_s: multiply-adds, gb_s: bytes of packed weights read; both in 1e9 per second.
     weights_per_lookup: see `kernels.Sums`.
-    read_gb_s, integer_gmac_s: the roofs, in the same units, with as many threads.
+    read_gb_s, integer_gmac_s: the roofs, in the same units, with as many threads. cache_gb_s: that
+        of reading from the second caches; infinite where their size is unknown.
     """
 
     kernel: str
@@ -52,6 +51,7 @@ class KernelFigure:
     weights_per_lookup: int
     read_gb_s: float = math.inf
     integer_gmac_s: float = math.inf
+    cache_gb_s: float = math.inf
 
     @property
     def intensity(self) -> float:
@@ -61,9 +61,8 @@ class KernelFigure:
     @property
     def roof_gmac_s(self) -> float:
         """What the machine could reach at this intensity."""
-        if self.cached:
-            return self.integer_gmac_s
-        return min(self.integer_gmac_s, self.read_gb_s * self.intensity)
+        read = self.cache_gb_s if self.cached else self.read_gb_s
+        return min(self.integer_gmac_s, read * self.intensity)
 
     @property
     def share(self) -> float:
@@ -82,14 +81,6 @@ class KernelFigure:
             return False
         return self.cached or self.gb_s <= TOLERANCE * self.read_gb_s
 
-    def __str__(self) -> str:
-        """One line."""
-        where = "in cache" if self.cached else "from memory"
-        return (
-            f"{self.kernel} on {self.isa}, {self.rows} x {self.cols} {where}, "
-            f"{self.tokens} tokens: {self.gmac_s:.1f} G multiply-adds/s, {self.gb_s:.1f} GB/s"
-        )
-
 
 class Roofs:
     """The roofs of this machine, measured when first needed: the best of several runs."""
@@ -98,19 +89,29 @@ class Roofs:
         """nbytes: size of the buffer that is read."""
         self._threads = threads
         self._memory = ReadRoof(nbytes)
+        cache = machine().caches.get("L2", 0)
+        self._cache = ReadRoof(threads * cache // 2) if cache else None
         self._read = 0.0
+        self._cache_read = 0.0 if cache else math.inf
         self._integer: dict[str, float] = {}
 
     def above(self, figure: KernelFigure) -> KernelFigure:
         """The same figure with its roofs."""
         if figure.isa not in self._integer:
             self.measure(figure.isa)
-        return replace(figure, read_gb_s=self._read, integer_gmac_s=self._integer[figure.isa])
+        return replace(
+            figure,
+            read_gb_s=self._read,
+            integer_gmac_s=self._integer[figure.isa],
+            cache_gb_s=self._cache_read,
+        )
 
     def measure(self, isa: str) -> None:
         """Measure again, and keep the better result."""
         for _ in range(_ROOF_RUNS):
             self._read = max(self._read, self._memory.gb_s(self._threads))
+            if self._cache is not None:
+                self._cache_read = max(self._cache_read, self._cache.gb_s(self._threads))
             integer = integer_gmac_s(_roof_tier(isa), self._threads)
             self._integer[isa] = max(self._integer.get(isa, 0.0), integer)
 
@@ -154,8 +155,8 @@ def bench(
 
     nbytes: packed weights to stream; default: several times the caches.
     progress: called with the figures measured so far and the total.
-    Raises ValueError for a figure that is above a roof in two measurements, and what a kernel from
-    outside raises.
+    A figure that is above a roof in two measurements is not `KernelFigure.is_possible`: it was
+    measured wrongly, or some work was left out. Raises what a kernel from outside raises.
     """
     nbytes = ring_bytes() if nbytes is None else nbytes
     roofs = Roofs(threads, nbytes)
@@ -213,48 +214,11 @@ def figure_of(
 def _believable(
     figure: Callable[[float], KernelFigure], seconds: float, timer: Timer, roofs: Roofs
 ) -> KernelFigure:
-    """A figure below its roofs, measured a second time if need be; ValueError above them."""
+    """A figure with its roofs, measured a second time if it is above one."""
     found = roofs.above(figure(seconds))
     if found.is_possible:
         return found
     roofs.measure(found.isa)
     found = figure(*take_turns([timer]))
     roofs.measure(found.isa)
-    found = roofs.above(found)
-    if not found.is_possible:
-        raise ValueError(
-            f"{found}, but this machine reads {found.read_gb_s:.1f} GB/s and does "
-            f"{found.integer_gmac_s:.1f} G multiply-adds/s: it was measured wrongly, or some "
-            "work was left out"
-        )
-    return found
-
-
-def roofline(figures: Sequence[KernelFigure], title: str) -> str:
-    """Draw the roofs and every figure as a point: the text of an SVG file."""
-    labels = {one: f"{one.kernel} {one.isa}{', in cache' if one.cached else ''}" for one in figures}
-    series = []
-    for label in dict.fromkeys(labels.values()):
-        found = [one for one in figures if labels[one] == label]
-        points = [(one.intensity, one.gmac_s) for one in found]
-        texts = [str(one.tokens) for one in found]
-        series.append(Series(label, points, texts, line=False))
-    tiers = dict.fromkeys(one.isa for one in figures)
-    series += [_roof([one for one in figures if one.isa == isa]) for isa in tiers]
-    return plot(
-        series,
-        title=title,
-        x=Axis("multiply-adds per byte of weights; beside each point: tokens", log=True),
-        y=Axis("G multiply-adds/s", log=True),
-    )
-
-
-def _roof(figures: Sequence[KernelFigure]) -> Series:
-    read = max(one.read_gb_s for one in figures)
-    integer = max(one.integer_gmac_s for one in figures)
-    ends = [min(one.intensity for one in figures) / 2, max(one.intensity for one in figures) * 2]
-    corners = sorted({*ends, integer / read})
-    points = [(x, min(integer, read * x)) for x in corners]
-    return Series(
-        f"roof {figures[0].isa}: {read:.0f} GB/s, {integer:.0f} G/s", points, markers=False
-    )
+    return roofs.above(found)

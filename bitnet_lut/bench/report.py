@@ -1,6 +1,9 @@
 """What was measured, as text."""
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from bitnet_lut.bench.engine import ModelFigure, Report
 from bitnet_lut.bench.kernels import KernelFigure
@@ -8,12 +11,15 @@ from bitnet_lut.bench.machine import machine
 from bitnet_lut.bench.profile import Profile
 from bitnet_lut.bench.tune import TOKENS, Tuning
 
-__all__ = ["report_kernels", "report_model", "report_tuning", "table"]
+__all__ = ["kernel_rows", "report_kernels", "report_model", "report_tuning", "table"]
 
 _MODEL_HEADER = (
     *("threads", "kernel", "isa", "what", "tokens/s", "slowest", "fastest"),
     *("GB/s", "GMAC/s", "of roof", "J/token"),
 )
+
+_SPEEDS = ("GMAC/s", "GB/s", "of roof")
+_DOUBT = " !"  # after a figure above a roof
 
 
 def report_model(found: Report) -> Iterator[str]:
@@ -83,30 +89,50 @@ def _milliseconds(profile: Profile, seconds: float) -> str:
 
 
 def report_kernels(figures: Sequence[KernelFigure]) -> Iterator[str]:
-    """The machine, a table of figures, and the roofs."""
-    yield f"machine  {machine()}, threads {figures[0].threads}"
+    """The machine, a table of figures, and the roofs; what exceeds a roof is marked."""
+    yield f"machine  {machine()}"
     yield ""
-    header = ("kernel", "tier", "shape", "weights", "tokens", "GMAC/s", "GB/s", "of roof")
-    order = sorted(figures, key=lambda one: (not one.cached, one.rows, one.cols, one.tokens))
+    header = (*("kernel", "tier", "threads", "shape", "weights", "tokens"), *_SPEEDS)
+    order = sorted(
+        figures, key=lambda one: (one.threads, not one.cached, one.rows, one.cols, one.tokens)
+    )
     yield from table([header, *map(_kernel_cells, order)])
     yield ""
-    for isa in dict.fromkeys(one.isa for one in figures):
-        read = max(one.read_gb_s for one in figures if one.isa == isa)
-        integer = max(one.integer_gmac_s for one in figures if one.isa == isa)
-        yield f"roof of {isa}: {read:.1f} GB/s read, {integer:.0f} G multiply-adds/s"
+    roofs = {(one.isa, one.threads): one for one in figures}
+    for (isa, threads), one in roofs.items():
+        cache = "" if math.isinf(one.cache_gb_s) else f" ({one.cache_gb_s:.0f} from the L2 caches)"
+        yield (
+            f"roof of {isa}, threads {threads}: {one.read_gb_s:.1f} GB/s read{cache}, "
+            f"{one.integer_gmac_s:.0f} G multiply-adds/s"
+        )
+    doubtful = sum(not one.is_possible for one in figures)
+    if doubtful:
+        yield ""
+        yield f"{_DOUBT}: {doubtful} above a roof twice: measured wrongly, or some work is left out"
 
 
 def _kernel_cells(one: KernelFigure) -> tuple[str, ...]:
     return (
         one.kernel,
         one.isa,
+        str(one.threads),
         f"{one.rows}x{one.cols}",
         "in cache" if one.cached else "from memory",
         str(one.tokens),
         f"{one.gmac_s:.1f}",
         f"{one.gb_s:.1f}",
-        f"{one.share:.0%}",
+        f"{one.share:.0%}{'' if one.is_possible else _DOUBT}",
     )
+
+
+def kernel_rows(figures: Sequence[KernelFigure]) -> list[dict[str, Any]]:
+    """The figures as JSON and CSV have them: the fields of each, its share of the roof, and
+    whether it is possible.
+    """
+    rows = [asdict(one) | {"share": one.share, "is_possible": one.is_possible} for one in figures]
+    return [
+        {name: None if value == math.inf else value for name, value in row.items()} for row in rows
+    ]
 
 
 def report_tuning(tuning: Tuning) -> Iterator[str]:

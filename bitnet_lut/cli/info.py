@@ -11,8 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Print version, tier, threads, features, and the state of every tier."""
+    """Print version, tier, threads, features, the state of every tier, and what was tuned."""
     from bitnet_lut import __version__, cpu_info
+    from bitnet_lut.runtime.choose import machine_key, measurements_file, read_measurements
 
     info = cpu_info()
     print(f"bitnet_lut {__version__}")
@@ -21,4 +22,8 @@ def execute(options: argparse.Namespace) -> int:
     print(f"features {' '.join(info.features) or 'none'}")
     for tier, verdict in info.tiers.items():
         print(f"tier     {tier}: {verdict}")
+    path = measurements_file()
+    known = read_measurements().get(machine_key(info.isa, info.threads), {})
+    kept = f"{len(known)} shapes measured by bitnet-lut tune for this tier and these threads"
+    print(f"tuned    {path or 'nowhere: there is no cache folder'}: {kept}")
     return 0

@@ -1,16 +1,21 @@
 """``bitnet-lut kernels`` lists, proves and measures ternary kernels."""
 
 import argparse
+import csv
+import json
 import runpy
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitnet_lut.cli.options import numbers, positive, progress_bar
+from bitnet_lut.cli.options import numbers, progress_bar
 
 if TYPE_CHECKING:
+    from bitnet_lut.bench.kernels import KernelFigure
     from bitnet_lut.kernels import Kernel
     from bitnet_lut.kernels.proof import Proof
 
@@ -18,7 +23,7 @@ SUMMARY = "list the ternary kernels and their tiers"
 EXAMPLE = "bitnet-lut kernels bench i2_s,tl5 --shape 2560x6912"
 
 _ANY = "any"  # in place of a tier, for kernels from outside
-_FAULT = 1  # exit code of a kernel that is wrong
+_FAULT = 1  # exit code of a kernel that is wrong, or of a figure that cannot be right
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,11 +68,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", default="all", metavar="NAMES", help="default: all others")
     parser.add_argument(
-        "--shape", default="2b-4t", help="ROWSxCOLS, or a shape of bitnet-lut synth; default 2b-4t"
+        "--shape",
+        default="2b-4t",
+        metavar="SHAPES",
+        help="such as 640x2560,2560x2560, or a shape of bitnet-lut synth; default 2b-4t",
     )
     parser.add_argument("--tokens", type=numbers, default=[1, 4, 128], help="default 1,4,128")
-    parser.add_argument("--threads", type=positive, default=1, help="default 1")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a roofline picture, SVG")
+    parser.add_argument("--threads", type=numbers, default=[1], help="such as 1,2; default 1")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw the roofs and all figures; needs matplotlib, and the name says the format",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--csv", action="store_true", help="print CSV, a line for each figure")
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -111,30 +127,59 @@ def _longest_row(cols: int | None) -> str:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from bitnet_lut.bench.kernels import bench, matrix_shapes, roofline
-    from bitnet_lut.bench.report import report_kernels
+    from bitnet_lut.bench.kernels import bench, matrix_shapes
 
+    if not options.threads or not options.tokens:
+        raise ValueError("--threads and --tokens need at least one number each")
+    if options.plot is not None:
+        from bitnet_lut.bench.pictures import check_suffix, roofline, save
+
+        check_suffix(options.plot)
+    shapes = [found for shape in options.shape.split(",") for found in matrix_shapes(shape)]
     _load(options.load)
     kernels = _chosen(options.name, options.isa)
     if options.name is not None:
         others = _chosen(None if options.against == "all" else options.against, options.isa)
         kernels += [one for one in others if one.name not in options.name.split(",")]
+    figures: list[KernelFigure] = []
     with progress_bar("figures") as progress:
-        figures = bench(
-            kernels,
-            matrix_shapes(options.shape),
-            tokens=options.tokens,
-            threads=options.threads,
-            progress=progress,
-        )
-    for line in report_kernels(figures):
-        print(line)
+        for threads in options.threads:
+            before = len(figures)
+            figures += bench(
+                kernels,
+                list(dict.fromkeys(shapes)),
+                tokens=options.tokens,
+                threads=threads,
+                progress=partial(_show, progress, before, len(options.threads)),
+            )
+    _print_figures(figures, options)
     if options.plot is not None:
-        from bitnet_lut.formats.output import write_text
+        save(roofline(figures, f"Kernels, {options.shape}"), options.plot)
+    return 0 if all(one.is_possible for one in figures) else _FAULT
 
-        picture = roofline(figures, f"Kernels, {options.shape}")
-        write_text(options.plot, picture)
-    return 0
+
+def _show(
+    progress: Callable[[int, int], None], before: int, sweep: int, done: int, total: int
+) -> None:
+    """Show the progress of one number of threads among *sweep*."""
+    progress(before + done, sweep * total)
+
+
+def _print_figures(figures: "Sequence[KernelFigure]", options: argparse.Namespace) -> None:
+    from bitnet_lut.bench.machine import machine
+    from bitnet_lut.bench.report import kernel_rows, report_kernels
+
+    if options.json:
+        shown = {"machine": asdict(machine()), "figures": kernel_rows(figures)}
+        print(json.dumps(shown, indent=1))
+    elif options.csv:
+        rows = kernel_rows(figures)
+        writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        for line in report_kernels(figures):
+            print(line)
 
 
 def _load(paths: Sequence[Path]) -> None:

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=positive, default=default_threads(), help="default: all available cores"
     )
+    parser.add_argument("--dry-run", action="store_true", help="measure, but keep nothing")
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -36,7 +37,7 @@ def execute(options: argparse.Namespace) -> int:
         tuning = tune.measure(config, choose_isa(options.isa), options.threads, progress=progress)
     for line in report_tuning(tuning):
         print(line)
-    path = tune.remember(tuning)
+    path = None if options.dry_run else tune.remember(tuning)
     if path is not None:
         print(f"kept in {path}")
     return 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitnet_lut import _native, _registry
 from bitnet_lut.families import ModelConfig, tensor_shapes
 from bitnet_lut.formats.tensors import DenseMatrix, StripMatrix, Tensor
 from bitnet_lut.runtime.engine import Engine
@@ -26,6 +27,7 @@ class ModelInfo:
     kv_bytes: keys and values of one session with the model's context, touched as it fills.
     scratch_bytes: the workspace that all sessions of the model share.
     isa, kernel, threads: what computes; kernel names are joined by "+" where there are several.
+    plain: those of the kernels that have no functions for this tier and run in plain C.
     """
 
     parameters: int
@@ -38,6 +40,16 @@ class ModelInfo:
     isa: str
     kernel: str
     threads: int
+    plain: tuple[str, ...] = ()
+
+    @property
+    def computed_by(self) -> str:
+        """The kernels, and the tiers that they run on."""
+        fast = [name for name in self.kernel.split("+") if name not in self.plain]
+        parts = [f"{'+'.join(fast)} on {self.isa}"] if fast else []
+        if self.plain:
+            parts.append(f"{'+'.join(self.plain)} in plain C, having nothing for {self.isa}")
+        return ", ".join(parts)
 
     def __str__(self) -> str:
         """One line: what lies where."""
@@ -45,7 +57,7 @@ class ModelInfo:
         return (
             f"weights {in_megabytes(total)} ({in_megabytes(self.mapped_bytes)} of it mapped), "
             f"{self.bits_per_weight:.2f} bits per weight; KV cache {in_megabytes(self.kv_bytes)}, "
-            f"scratch {in_megabytes(self.scratch_bytes)}; {self.kernel} on {self.isa}, "
+            f"scratch {in_megabytes(self.scratch_bytes)}; {self.computed_by}, "
             f"{self.threads} threads"
         )
 
@@ -63,7 +75,7 @@ def measure_model(
     read, tensors: the tensors as they came from the file, and as they were packed. context: of the
     session whose cache is counted. kernels: names of those that compute.
     """
-    weights = engine.weights
+    weights, kernels = engine.weights, sorted(kernels)
     config = weights.config
     shapes = tensor_shapes(config)
     kinds = {name: _kind(name, tensor) for name, tensor in tensors.items()}
@@ -89,8 +101,13 @@ def measure_model(
         kv_bytes=engine.cache_bytes(context),
         scratch_bytes=engine.workspace_bytes(context),
         isa=weights.isa,
-        kernel="+".join(sorted(kernels)) or "none",
+        kernel="+".join(kernels) or "none",
         threads=engine.pool.threads,
+        plain=tuple(
+            name
+            for name in kernels
+            if name not in _registry.functions and not _native.Cell(name, isa=weights.isa).own
+        ),
     )
 
 
