@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+import bitnet_lut
 from bitnet_lut import Model, _native
 from bitnet_lut.bench import engine, profile, roofs
 from bitnet_lut.bench import machine as machines
@@ -407,3 +408,38 @@ class TestHistory:
         assert {"bitnet_lut i2_s avx2", "other <engine>", "01 Nov 12:00"} <= set(texts)
         assert texts.count("load 1.5") == texts.count("A CPU") == 2
         assert {"abcdef123", "generate 64", "threads 2"} <= set(texts)
+
+
+class TestCompare:
+    @staticmethod
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(BENCHES / "compare.py"), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    def test_two_builds_take_turns(self):
+        here = Path(bitnet_lut.__file__).parents[1]
+        command = [here, here, "-m", MODEL, "--prompt=8", "--generate=4", "--threads=1,2"]
+        done = self.run(*command, "--rounds=3", "--json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert [found["a"], found["b"]] == [str(here)] * 2
+        tasks = [(one["what"], one["tokens"], one["threads"]) for one in found["comparisons"]]
+        assert tasks == [
+            (what, n, t) for t in (1, 2) for what, n in (("prompt", 8), ("generate", 4))
+        ]
+        for one in found["comparisons"]:
+            assert len(one["a"]) == len(one["b"]) == len(one["ratios"]) == 3
+            assert one["ratio"] == statistics.median(one["b"]) / statistics.median(one["a"])
+        done = self.run(*command, "--rounds=1")
+        assert done.returncode == 0, done.stderr
+        rows = [line for line in done.stdout.splitlines() if "tokens/s" in line]
+        assert len(rows) == 4
+        assert rows[0].startswith("prompt 8 ")
+
+    def test_what_cannot_be_compared(self, tmp_path):
+        done = self.run("no-such-revision", "HEAD", "-m", MODEL)
+        assert done.returncode == 1
+        assert "no-such-revision is neither a folder nor a revision" in done.stderr
+        done = self.run(tmp_path, tmp_path, "-m", MODEL)
+        assert done.returncode == 1
+        assert f"{tmp_path} holds no build: Python found " in done.stderr

@@ -5,6 +5,8 @@ import ctypes
 import io
 import json
 import math
+import mmap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,10 @@ import pytest
 from outside_kernels import PYTHON, gemm
 
 from bitnet_lut import _native, kernels
+from bitnet_lut.bench import counters, pictures, timing
 from bitnet_lut.bench import kernels as bench
-from bitnet_lut.bench import pictures, timing
 from bitnet_lut.bench.kernels import KernelFigure, matrix_shapes
+from bitnet_lut.bench.report import report_kernels
 from bitnet_lut.bench.timing import Timer, ring, take_turns
 from bitnet_lut.cli import main
 from bitnet_lut.kernels.proof import Fault, prove
@@ -285,6 +288,59 @@ def test_a_doubtful_figure_is_marked_beside_the_others(capsys, monkeypatch, smal
     assert main(["kernels", "bench", "i2_s", "--shape=20x64", "--json"]) == 1
     marks = [one["is_possible"] for one in json.loads(capsys.readouterr().out)["figures"]]
     assert marks == [True, False, True]
+
+
+# perf_event's software events, which every Linux has: nanoseconds, page faults, processor changes.
+SOFTWARE = {"cycles": 1, "instructions": 2, "cache_misses": 4}
+
+
+@pytest.fixture
+def software_counters(monkeypatch):
+    monkeypatch.setattr(counters, "_HARDWARE", 1)
+    monkeypatch.setattr(counters, "_EVENTS", SOFTWARE)
+    if reason := counters.why_not():
+        pytest.skip(f"NO COUNTERS: {reason}")
+
+
+def test_counters_see_what_threads_do(software_counters):
+    def touch():
+        mmap.mmap(-1, 2**22).write(bytes(2**22))  # 1024 pages
+
+    def in_a_thread():
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(touch).result()
+
+    idle = counters.count(lambda: None)
+    for work in (touch, in_a_thread):
+        found = counters.count(work)
+        assert found.instructions > idle.instructions
+        assert found.cycles > idle.cycles
+
+
+def test_bench_shows_counters(software_counters, capsys, small_ring):
+    command = ["kernels", "bench", "i2_s", "--against=i2_s", "--tokens=1", "--shape=20x64"]
+    assert main([*command, "--counters"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].endswith("MACs/instruction  instructions/cycle  misses/KB")
+    assert main([*command, "--counters", "--json"]) == 0
+    for one in json.loads(capsys.readouterr().out)["figures"]:
+        assert one["cycles"] > 0
+
+
+def test_missing_counters_are_no_error(capsys, monkeypatch, small_ring):
+    monkeypatch.setattr(counters, "_CALLS", {})
+    command = ["kernels", "bench", "i2_s", "--against=i2_s", "--tokens=1", "--shape=20x64"]
+    assert main([*command, "--counters"]) == 0
+    said = capsys.readouterr()
+    assert "bitnet-lut: counters are not available: not known how on " in said.err
+    assert "misses" not in said.out
+
+
+def test_counts_are_shown_beside_the_work():
+    counts = counters.Counts(cycles=20.0, instructions=40.0, cache_misses=5.0)
+    one = figure(rows=20, cols=10, tokens=2, counts=counts)  # 400 products, 100 bytes
+    row = next(line for line in report_kernels([one]) if line.startswith("k "))
+    assert row.split()[-3:] == ["10.0", "2.00", "50.00"]
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])

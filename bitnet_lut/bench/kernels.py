@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from bitnet_lut import _native
+from bitnet_lut.bench.counters import Counts
 from bitnet_lut.bench.machine import machine
 from bitnet_lut.bench.roofs import ReadRoof, integer_gmac_s
 from bitnet_lut.bench.timing import Timer, ring, ring_bytes, take_turns
@@ -37,6 +38,7 @@ class KernelFigure:
     weights_per_lookup: see `kernels.Sums`.
     read_gb_s, integer_gmac_s: the roofs, in the same units, with as many threads. cache_gb_s: that
         of reading from the second caches; infinite where their size is unknown.
+    counts: what the processor counted for one product, if it was asked.
     """
 
     kernel: str
@@ -52,6 +54,7 @@ class KernelFigure:
     read_gb_s: float = math.inf
     integer_gmac_s: float = math.inf
     cache_gb_s: float = math.inf
+    counts: Counts | None = None
 
     @property
     def intensity(self) -> float:
@@ -149,11 +152,13 @@ def bench(
     tokens: Sequence[int] = (1, 4, 128),
     threads: int = 1,
     nbytes: int | None = None,
+    counters: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[KernelFigure]:
     """Measure each kernel on a small matrix in the cache, and on *shapes* streaming from memory.
 
     nbytes: packed weights to stream; default: several times the caches.
+    counters: run each once more for what the processor counts; needs `counters.why_not` to be None.
     progress: called with the figures measured so far and the total.
     A figure that is above a roof in two measurements is not `KernelFigure.is_possible`: it was
     measured wrongly, or some work was left out. Raises what a kernel from outside raises.
@@ -163,8 +168,9 @@ def bench(
     figures: list[KernelFigure] = []
     total = len(kernels) * len(tokens) * (1 + len(shapes))
     for shape, cached in ((cached_shape(), True), *((shape, False) for shape in shapes)):
-        for figure in _measure(kernels, shape, tokens, threads, 0 if cached else nbytes, roofs):
-            figures.append(figure)
+        where = 0 if cached else nbytes
+        for figure, timer in _measure(kernels, shape, tokens, threads, where, roofs):
+            figures.append(replace(figure, counts=timer.counts()) if counters else figure)
             progress(len(figures), total)
     return [roofs.above(figure) for figure in figures]
 
@@ -176,8 +182,11 @@ def _measure(
     threads: int,
     nbytes: int,
     roofs: Roofs,
-) -> Iterator[KernelFigure]:
-    """Figures of one shape; the kernels take turns. A layout is the same on all tiers."""
+) -> Iterator[tuple[KernelFigure, Timer]]:
+    """Figures of one shape, each with its timer; the kernels take turns.
+
+    A layout is the same on all tiers.
+    """
     rng = np.random.default_rng(0)
     weights = rng.integers(-1, 2, shape, np.int8)
     packed = {kernel.name: kernel.pack(weights) for kernel in kernels}
@@ -190,7 +199,7 @@ def _measure(
         ]
         for kernel, timer, seconds in zip(kernels, timers, take_turns(timers), strict=True):
             figure = partial(figure_of, kernel, packed[kernel.name], n, threads, nbytes == 0)
-            yield _believable(figure, seconds, timer, roofs)
+            yield _believable(figure, seconds, timer, roofs), timer
 
 
 def figure_of(

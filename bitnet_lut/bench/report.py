@@ -19,6 +19,7 @@ _MODEL_HEADER = (
 )
 
 _SPEEDS = ("GMAC/s", "GB/s", "of roof")
+_COUNTS = ("MACs/instruction", "instructions/cycle", "misses/KB")
 _DOUBT = " !"  # after a figure above a roof
 
 
@@ -92,7 +93,8 @@ def report_kernels(figures: Sequence[KernelFigure]) -> Iterator[str]:
     """The machine, a table of figures, and the roofs; what exceeds a roof is marked."""
     yield f"machine  {machine()}"
     yield ""
-    header = (*("kernel", "tier", "threads", "shape", "weights", "tokens"), *_SPEEDS)
+    counts = _COUNTS if figures[0].counts else ()
+    header = ("kernel", "tier", "threads", "shape", "weights", "tokens", *_SPEEDS, *counts)
     order = sorted(
         figures, key=lambda one: (one.threads, not one.cached, one.rows, one.cols, one.tokens)
     )
@@ -122,6 +124,19 @@ def _kernel_cells(one: KernelFigure) -> tuple[str, ...]:
         f"{one.gmac_s:.1f}",
         f"{one.gb_s:.1f}",
         f"{one.share:.0%}{'' if one.is_possible else _DOUBT}",
+        *_count_cells(one),
+    )
+
+
+def _count_cells(one: KernelFigure) -> tuple[str, ...]:
+    """What the processor counted, beside the work: multiply-adds, and bytes of packed weights."""
+    if one.counts is None:
+        return ()
+    products = one.rows * one.cols * one.tokens
+    return (
+        f"{products / max(1.0, one.counts.instructions):.1f}",
+        f"{one.counts.instructions / max(1.0, one.counts.cycles):.2f}",
+        f"{1e3 * one.counts.cache_misses * one.intensity / products:.2f}",
     )
 
 
@@ -129,7 +144,11 @@ def kernel_rows(figures: Sequence[KernelFigure]) -> list[dict[str, Any]]:
     """The figures as JSON and CSV have them: the fields of each, its share of the roof, and
     whether it is possible.
     """
-    rows = [asdict(one) | {"share": one.share, "is_possible": one.is_possible} for one in figures]
+    rows = []
+    for one in figures:
+        row = {name: value for name, value in asdict(one).items() if name != "counts"}
+        counted = {} if one.counts is None else asdict(one.counts)
+        rows.append(row | {"share": one.share, "is_possible": one.is_possible} | counted)
     return [
         {name: None if value == math.inf else value for name, value in row.items()} for row in rows
     ]

@@ -4,6 +4,7 @@ import statistics
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from itertools import pairwise
 from time import perf_counter
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut import huge_pages
+from bitnet_lut.bench.counters import Counts, count
 from bitnet_lut.bench.machine import machine
 from bitnet_lut.kernels.kernel import Kernel, Packed, Prepared
 
@@ -70,6 +72,11 @@ class Timer:
     def run(self) -> float:
         """Seconds per matrix in one run."""
         return self._run(self._count) / self._count
+
+    def counts(self) -> Counts:
+        """What the processor counts per matrix in one run; raises what `count` raises."""
+        found = count(self.run)
+        return Counts(*(value / self._count for value in astuple(found)))
 
     def _run(self, count: int) -> float:
         """Seconds of *count* matrices, from the first thread that starts to the last that ends."""

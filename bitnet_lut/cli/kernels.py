@@ -81,6 +81,11 @@ def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="draw the roofs and all figures; needs matplotlib, and the name says the format",
     )
+    parser.add_argument(
+        "--counters",
+        action="store_true",
+        help="show instructions, cycles and cache misses too, where the system can count them",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV, a line for each figure")
@@ -135,6 +140,7 @@ def _bench(options: argparse.Namespace) -> int:
         from bitnet_lut.bench.pictures import check_suffix, roofline, save
 
         check_suffix(options.plot)
+    counters = options.counters and _has_counters()
     shapes = [found for shape in options.shape.split(",") for found in matrix_shapes(shape)]
     _load(options.load)
     kernels = _chosen(options.name, options.isa)
@@ -150,12 +156,23 @@ def _bench(options: argparse.Namespace) -> int:
                 list(dict.fromkeys(shapes)),
                 tokens=options.tokens,
                 threads=threads,
+                counters=counters,
                 progress=partial(_show, progress, before, len(options.threads)),
             )
     _print_figures(figures, options)
     if options.plot is not None:
         save(roofline(figures, f"Kernels, {options.shape}"), options.plot)
     return 0 if all(one.is_possible for one in figures) else _FAULT
+
+
+def _has_counters() -> bool:
+    """Whether the processor's counters can be read; says on standard error if not."""
+    from bitnet_lut.bench.counters import why_not
+
+    reason = why_not()
+    if reason is not None:
+        print(f"bitnet-lut: counters are not available: {reason}", file=sys.stderr)
+    return reason is None
 
 
 def _show(
