@@ -2,6 +2,10 @@
 #include "bitnet_lut/bitnet_lut.h"
 #include "target.h"
 
+#if BL_X86 && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #if BL_X86 && defined(_MSC_VER)
 #include <intrin.h>
 #elif BL_X86
@@ -16,7 +20,7 @@
 
 const char *const bl_cpu_names[BL_CPU_COUNT] = {"avx2",     "f16c",       "avx512f",    "avx512bw", "avx512dq",
                                                 "avx512vl", "avx512vnni", "avx512vbmi", "gfni",     "neon",
-                                                "dotprod",  "i8mm",       "avxvnni"};
+                                                "dotprod",  "i8mm",       "avxvnni",    "amx"};
 
 #if BL_X86
 static void bl_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
@@ -28,7 +32,7 @@ static void bl_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 #endif
 }
 
-/* The register state the operating system saves: 0x06 for ymm, 0xe6 for zmm. */
+/* The register state the operating system saves: 0x06 for ymm, 0xe6 for zmm, 0x60000 for the tiles of AMX. */
 static uint32_t bl_xgetbv(void)
 {
 #if defined(_MSC_VER)
@@ -37,6 +41,18 @@ static uint32_t bl_xgetbv(void)
     uint32_t low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0)); /* else gcc may move it before the test of OSXSAVE */
     return low;
+#endif
+}
+
+/* Whether this process may use tiles. Linux wants to be asked, once a process, since they make every saved context
+ * larger; it refuses where a signal stack is too small for that. */
+static int bl_may_use_tiles(void)
+{
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    enum { ASK = 0x1023, TILES = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    return syscall(SYS_arch_prctl, ASK, TILES) == 0;
+#else
+    return 0;
 #endif
 }
 #endif
@@ -76,7 +92,7 @@ uint32_t bl_cpu(void)
     const uint32_t saved = bl_xgetbv();
     if ((saved & 0x06) != 0x06) return 0;
     bl_cpuid(7, 0, r);
-    const uint32_t subleaves = r[0], ebx = r[1], ecx = r[2];
+    const uint32_t subleaves = r[0], ebx = r[1], ecx = r[2], edx = r[3];
     if (ebx & (1u << 5)) found |= BL_CPU_AVX2;
     if (leaf1_ecx & (1u << 29)) found |= BL_CPU_F16C;
     if (ecx & (1u << 8)) found |= BL_CPU_GFNI;
@@ -91,6 +107,8 @@ uint32_t bl_cpu(void)
     if (ebx & (1u << 31)) found |= BL_CPU_AVX512VL;
     if (ecx & (1u << 1)) found |= BL_CPU_AVX512VBMI;
     if (ecx & (1u << 11)) found |= BL_CPU_AVX512VNNI;
+    enum { TILE = 1 << 24, INT8 = 1 << 25, SAVED = 0x60000 };
+    if ((edx & TILE) && (edx & INT8) && (saved & SAVED) == SAVED && bl_may_use_tiles()) found |= BL_CPU_AMX;
 #elif BL_ARM64
     found = BL_CPU_NEON | bl_cpu_arm64();
 #endif

@@ -8,7 +8,9 @@ const bl_kernel *const bl_kernels[BL_KERNEL_COUNT] = {
     [BL_I2_S] = &bl_i2_s, [BL_TL1] = &bl_tl1, [BL_TL2] = &bl_tl2, [BL_TL5] = &bl_tl5};
 
 /* The tiers that are compiled for each architecture, best first. */
-#if BL_X86 && BL_AVXVNNI
+#if BL_X86 && BL_AVXVNNI && BL_AMX
+#define BL_TIERS(ROW) ROW(amx) ROW(avx512) ROW(avxvnni) ROW(avx2) ROW(scalar)
+#elif BL_X86 && BL_AVXVNNI
 #define BL_TIERS(ROW) ROW(avx512) ROW(avxvnni) ROW(avx2) ROW(scalar)
 #elif BL_X86
 #define BL_TIERS(ROW) ROW(avx512) ROW(avx2) ROW(scalar)

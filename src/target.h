@@ -32,6 +32,17 @@
 #define BL_AVXVNNI (_MSC_VER >= 1930)
 #endif
 
+/* Whether the compiler knows AMX, whose permission is asked for on Linux only. */
+#if BL_X86 && defined(BL_AMX_STANDIN)
+#define BL_AMX 1
+#elif BL_X86 && defined(__linux__) && defined(__clang__)
+#define BL_AMX (__clang_major__ >= 12)
+#elif BL_X86 && defined(__linux__) && defined(__GNUC__)
+#define BL_AMX (__GNUC__ >= 11)
+#else
+#define BL_AMX 0
+#endif
+
 #if defined(__AVX__) && !defined(_MSC_VER)
 #error "build for the ABI baseline (no -mavx, no -march=native): tiers are chosen at run time"
 #endif

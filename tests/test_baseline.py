@@ -11,7 +11,6 @@ import pytest
 import bitnet_lut
 from bitnet_lut import _native
 
-FUNCTION = re.compile(r"\w+_(avx2|avxvnni|avx512)(\.\w+)*")
 FUNCTION = re.compile(r"([0-9a-f]+) <(.+)>:")
 INSTRUCTION = re.compile(
     r" +[0-9a-f]+:\t(?:(?:lock|rep\w*|bnd|notrack|data16|[c-g]s|\{\w+\}) +)*(\S+)"
@@ -27,6 +26,7 @@ BEYOND_BASELINE = re.compile(
     | pmulld | ptest | round[ps][sd]                                         # SSE4.1
     | pcmpgtq | pcmp[ei]str[im] | crc32\w? | popcnt\w? | lzcnt\w? | movbe\w? # SSE4.2 and near
     | (andn|bextr|bls(i|r|msk)|bzhi|mulx|pdep|pext|rorx|(sar|shl|shr)x|ad[co]x)[lq]?      # BMI, ADX
+    | (ld|st)tilecfg | tile\w+ | tdp\w+                                      # AMX
     | gf2p8\w+ | aes\w+ | pclmul\w+ | sha(1|256)\w+""",
     re.VERBOSE,
 )

@@ -56,8 +56,12 @@ SANITIZED += ("-DBL_RED_ZONE=64",)
 UNFORKED = "-DBL_SELFTEST_NO_FORK"
 # The tier avxvnni by the AVX-512 form of its instruction, which more machines have.
 AS_EVEX = "-DBL_AVXVNNI_AS_EVEX"
+# The tier amx with arrays in place of tiles, which no emulator here has.
+STANDIN = "-DBL_AMX_STANDIN"
 ARM64 = ("aarch64-linux-gnu-gcc", "-O2", "-static", UNFORKED)
+X86_TIERS = [name for name in ("avx512", "avxvnni", "avx2", "scalar") if name in tier_names()]
 ARM64_TIERS = ("neoni8mm", "neondot", "neon", "scalar")
+AMX_TIERS = ("amx", *(name for name in X86_TIERS if not missing_features(name)))
 BUILDS = {
     "gcc": Build(("gcc", "-O3"), MODELS),
     "clang": Build((*CLANG, "-O2"), MODELS),
@@ -66,6 +70,8 @@ BUILDS = {
     "avxvnni": Build(
         ("gcc", "-O3", AS_EVEX), ["odd"], tiers=("avx512", "avxvnni", "avx2", "scalar")
     ),
+    "amx": Build(("gcc", "-O3", STANDIN), MODELS[:2], tiers=AMX_TIERS),
+    "amx-sanitized": Build((*SANITIZED, STANDIN), ["odd"], tiers=AMX_TIERS),
     "no-threads": Build(("gcc", "-O1", "-DBL_NO_THREADS"), ["odd"]),
     "sse2": Build(
         ("gcc", "-O2", UNFORKED), ["odd"], ("qemu-x86_64", "-cpu", "qemu64"), ("scalar",)
@@ -106,8 +112,8 @@ def selftest(tmp_path_factory):
 
     def make(name: str) -> list[str]:
         compiler, _, emulator, _ = BUILDS[name]
-        if AS_EVEX in compiler and missing_features("avx512"):
-            pytest.skip("NO AVX-512: the tier avxvnni is not run by way of it")
+        if {AS_EVEX, STANDIN} & set(compiler) and missing_features("avx512"):
+            pytest.skip(f"NO AVX-512: the C self-test is not run as {name}")
         for tool in (compiler[0], *emulator[:1]):
             if shutil.which(tool) is None:
                 pytest.skip(f"NO {tool.upper()}: the C self-test is not run as {name}")

@@ -27,7 +27,7 @@ __all__ = [
 
 KERNEL_VARIABLE = "BITNET_LUT_KERNEL"
 # The kernel of a tier for which nothing was measured; i2_s for the others.
-_PREFERRED = {"avx512": "tl5"}
+_PREFERRED = {"amx": "tl5", "avx512": "tl5"}
 _MOST_BYTES = 2**22  # in a file of measurements; one entry takes about 200
 
 

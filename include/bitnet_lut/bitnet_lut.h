@@ -22,7 +22,8 @@ enum {
     BL_CPU_DOTPROD = 1 << 10,
     BL_CPU_I8MM = 1 << 11,
     BL_CPU_AVXVNNI = 1 << 12,
-    BL_CPU_COUNT = 13
+    BL_CPU_AMX = 1 << 13, /* tiles and their int8 products, with the permission to use them */
+    BL_CPU_COUNT = 14
 };
 
 /* Names of these bits, in order. */

@@ -1,4 +1,4 @@
-/* Kernel i2_s by vpdpbusd, two blocks a register. Included by the tier avx512 inside its target region. */
+/* Kernel i2_s by vpdpbusd, two blocks a register. Included by the tiers avx512 and amx inside their target regions. */
 
 static void i2_s_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {

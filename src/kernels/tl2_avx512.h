@@ -1,4 +1,5 @@
-/* Kernel tl2 by vpermb, whose index has room for the sign. Included by the tier avx512 inside its target region.
+/* Kernel tl2 by vpermb, whose index has room for the sign. Included by the tiers avx512 and amx inside their target
+ * regions.
  *
  * Tables, 64 bytes a triple: low digits (32) | high digits (32), by nibble + 16 times the sign bit. */
 

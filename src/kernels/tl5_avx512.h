@@ -1,5 +1,5 @@
 /* Kernel tl5 by vpermi2b, which looks up 64 rows in a table of 128 bytes and ignores the sign bit of its index.
- * Included by the tier avx512 inside its target region.
+ * Included by the tiers avx512 and amx inside their target regions.
  *
  * A sum T of five activations, -640 .. 635, is kept as two bytes, T = 32 high + low with low -16 .. 15. Complementing
  * both gives -T - 33, so each negative group adds 33: that is why the number of negatives is packed. Six groups add up
@@ -10,9 +10,8 @@ enum {
     TL5_STEP = 6,
     TL5_START = 128,
     TL5_NEGATIVE = 33,
-    TL5_TILE = 8,      /* tokens of a tile */
-    TL5_LOOKED_UP = 2, /* the most tokens that are computed by look-up */
-    TL5_IN_TILES = 40  /* the most tokens for which decoding again for every tile is faster than storing codes */
+    TL5_TILE = 8,     /* tokens of a tile */
+    TL5_LOOKED_UP = 2 /* the most tokens that are computed by look-up */
 };
 
 /* The narrow sums, as bl_sums has them: of a plane in a byte, then of both in 16 bits, where the complement of T is one

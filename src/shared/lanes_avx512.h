@@ -1,5 +1,5 @@
-/* Sixteen float lanes in one register, and integer dots by vpdpbusd. Included by the tier avx512 inside its target
- * region; scalar.c states what each function does. */
+/* Sixteen float lanes in one register, and integer dots by vpdpbusd. Included by the tiers avx512 and amx inside their
+ * target regions; scalar.c states what each function does. */
 
 #include "shared/x86.h"
 
@@ -37,6 +37,14 @@ BL_INLINE void store_f16x16(uint16_t *p, f32x16 v)
 }
 
 BL_INLINE __m512i load_i8x64(const void *p) { return _mm512_loadu_si512(p); }
+
+/* Four activations for every row. */
+BL_INLINE __m512i broadcast_quad(const uint8_t *values)
+{
+    int32_t four;
+    memcpy(&four, values, sizeof four);
+    return _mm512_set1_epi32(four);
+}
 
 /* gcc spills the accumulators of the intrinsic even with registers to spare; the instruction itself does not. */
 BL_INLINE __m512i dpbusd(__m512i sum, __m512i u8x64, __m512i i8x64)

@@ -1,5 +1,5 @@
-/* What the look-up kernels share with 512-bit registers; see lut_avx2.h. Included by the tier avx512 inside its target
- * region. */
+/* What the look-up kernels share with 512-bit registers; see lut_avx2.h. Included by the tiers avx512 and amx inside
+ * their target regions. */
 
 /* A value that stays in a register: gcc would load it again for each use, and loads are as scarce as look-ups. */
 BL_INLINE __m512i lut_kept(__m512i v)

@@ -1,14 +1,6 @@
 /* The dot of decoded panels by vpdpbusd: four vectors of 16 rows times up to six tokens in registers. Included by the
  * tier avx512 inside its target region. */
 
-/* Four activations for every row. */
-BL_INLINE __m512i broadcast_quad(const uint8_t *values)
-{
-    int32_t four;
-    memcpy(&four, values, sizeof four);
-    return _mm512_set1_epi32(four);
-}
-
 BL_INLINE void panel_tile(int32_t *sum, const uint8_t *codes, const uint8_t *values, int64_t token_bytes, int64_t quads,
                           const int tokens)
 {

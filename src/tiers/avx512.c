@@ -11,25 +11,16 @@ BL_TARGET("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gf
 #include "shared/lut_avx512.h"
 #include "shared/ops.h"
 #include "shared/panel_avx512.h"
+#include "shared/roof_avx512.h"
 #include "shared/tables_avx2.h"
+
+/* The most tokens of tl5 for which decoding again for every tile is faster than storing codes. */
+enum { TL5_IN_TILES = 40 };
 
 #include "kernels/i2_s_avx512.h"
 #include "kernels/tl1_avx512.h"
 #include "kernels/tl2_avx512.h"
 #include "kernels/tl5_avx512.h"
-
-static uint64_t roof_read(const uint8_t *data, int64_t bytes)
-{
-    __m512i a = _mm512_setzero_si512(), b = a;
-    for (int64_t i = 0; i < bytes; i += 128) {
-        const uint8_t *from = data + i;
-        a = _mm512_xor_si512(a, _mm512_loadu_si512(from));
-        b = _mm512_xor_si512(b, _mm512_loadu_si512(from + 64));
-    }
-    uint64_t words[8];
-    _mm512_storeu_si512(words, _mm512_xor_si512(a, b));
-    return words[0] ^ words[1] ^ words[2] ^ words[3] ^ words[4] ^ words[5] ^ words[6] ^ words[7];
-}
 
 static uint64_t roof_multiply(int64_t rounds)
 {
