@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from model_files import TILES
 
 from bitnet_lut import reference
 from bitnet_lut.cli import main
+from bitnet_lut.convert import convert
+from bitnet_lut.convert.synth import synthesize
 from bitnet_lut.demo import MODEL
 from bitnet_lut.diagnose import Finding, doctor
 from bitnet_lut.diagnose.examination import decide
@@ -35,6 +38,65 @@ def test_the_demonstration_model_is_healthy(capsys):
     assert main(["doctor", str(MODEL)]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert first == "model.gguf: nothing is wrong with it."
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "bitnet-b1.58/model-i2_s.gguf",
+        "bitnet-b1.58/hf-packed",
+        "bitnet-b1.58/hf-master-bf16",
+        "bitnet-1bitllm/model-i2_s.gguf",
+        "llama-1.58/model-i2_s.gguf",
+        "llama-1.58/model-tq1_0.gguf",
+        "llama-1.58/model-tq2_0.gguf",
+        "llama-1.58/model-tl2-id39.gguf",
+        "llama-1.58/hf-packed",
+        "qwen2-plain/model-q4_0.gguf",
+        "qwen2-plain/model-q8_0.gguf",
+        "ik-bn/model-i2_s.gguf",
+        "ik-bn/model-iq1_bn.gguf",
+        "ik-bn/model-iq2_bn.gguf",
+        "malformed/base.gguf",
+    ],
+)
+def test_golden_models_are_untrained(golden, file):
+    """Their weights are random, and nothing else is wrong with them."""
+    tiles = TILES if "tl2" in file else None
+    diagnosis = doctor(golden / file, tiles=tiles)
+    assert diagnosis.verdict == "untrained"
+    others = {f.check for f in diagnosis.findings if f.status == "fault"} - {
+        "weights: training",
+        "behavior: bits per byte",
+    }
+    lacking_bytes = "ik-bn" in file or "malformed" in file
+    assert others == ({"tokenizer: round trip"} if lacking_bytes else set())
+
+
+@pytest.mark.parametrize("type", ["i2_s", "tq2_0", "f16"])
+def test_synthetic_models_are_untrained(tmp_path, type):
+    synthesize(tmp_path / "model.gguf", "tiny", type=type)
+    assert doctor(tmp_path / "model.gguf").verdict == "untrained"
+
+
+@pytest.mark.parametrize("type", ["hf", "tq1_0", "tl5", "f16"])
+def test_the_demonstration_model_is_healthy_in_every_format(tmp_path, type):
+    convert(MODEL, tmp_path / "model", type=type)
+    diagnosis = doctor(tmp_path / "model")
+    assert (diagnosis.verdict, [f for f in diagnosis.findings if f.status == "fault"]) == ("ok", [])
+
+
+@pytest.mark.parametrize(
+    "file", ["embedding-qwen3/model-i2_s.gguf", "llama-1.58/model-tl2-id39.gguf"]
+)
+def test_what_is_not_supported_is_an_error_and_no_fault(golden, file, capsys):
+    assert main(["doctor", str(golden / file)]) == 2
+    assert "supported" in (text := capsys.readouterr().err) or "not known" in text
+
+
+def test_a_folder_without_a_model_is_an_error(tmp_path, capsys):
+    assert main(["doctor", str(tmp_path)]) == 2
+    assert "neither a GGUF file nor a folder" in capsys.readouterr().err
 
 
 def test_json_has_what_is_promised(golden, capsys):

@@ -104,3 +104,16 @@ def test_a_mask_token_alone_is_a_suspicion(tmp_path):
     assert (found.status, found.verdict) == ("fault", "diffusion")
     keys = {"general.architecture": (STRING, "llada")}
     assert doctor(rewritten(MODEL, tmp_path / "m.gguf", keys=keys)).verdict == "diffusion"
+
+
+def test_the_newest_checkpoint_of_a_run_is_looked_at(folder, tmp_path):
+    run = tmp_path / "training"
+    for step in (9, 100, 20):
+        shutil.copytree(folder, run / f"checkpoint-{step}")
+        state(run / f"checkpoint-{step}", step, 6.5, 2.0)
+    (run / "checkpoint-200").mkdir()  # still being written
+    diagnosis = doctor(run)
+    assert diagnosis.source.endswith("checkpoint-100")
+    found = {finding.check: finding.measured for finding in diagnosis.findings}
+    assert found["records: training run"] == "checkpoint-100, the newest of 3 checkpoints"
+    assert found["records: trainer_state.json"].startswith("global_step 100")

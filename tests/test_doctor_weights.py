@@ -1,11 +1,13 @@
 """Checks of weights: each finds the fault that is put into the demonstration model."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
 
 from bitnet_lut.demo import MODEL
+from bitnet_lut.diagnose import layers_checks
 from bitnet_lut.diagnose import weights_checks as checks
 from bitnet_lut.diagnose.subject import Subject
 from bitnet_lut.formats import i2_s
@@ -41,7 +43,7 @@ def every_matrix(change):
     return sick(lambda name, t: change(t) if isinstance(t, TernaryMatrix) else t)
 
 
-@pytest.mark.parametrize("check", checks.CHECKS)
+@pytest.mark.parametrize("check", [*checks.CHECKS, *layers_checks.CHECKS])
 def test_the_demonstration_model_passes(check):
     assert {finding.status for finding in check(sick())} <= {"ok"}
 
@@ -147,9 +149,39 @@ def test_a_layer_that_occurs_twice_is_found():
     subject = Subject(MODEL)
     twin = {n: t for n, t in subject.tensors.items() if n.startswith("blk.1.")}
     subject.tensors |= {name.replace("blk.1.", "blk.4."): t for name, t in twin.items()}
-    found = only(subject, checks.check_layers)
+    found = only(subject, layers_checks.check_twins)
     assert (found.status, found.verdict) == ("fault", "layers")
     assert found.measured.startswith("7 matrices")
+
+
+def reordered(order):
+    subject = Subject(MODEL)
+    subject.tensors |= {
+        name.replace(f"blk.{old}.", f"blk.{new}."): tensor
+        for new, old in enumerate(order)
+        for name, tensor in subject.tensors.items()
+        if name.startswith(f"blk.{old}.")
+    }
+    return subject
+
+
+@pytest.mark.parametrize("order", [(4, 1, 2, 3, 0, 5), (2, 5, 0, 3, 1, 4)])
+def test_shuffled_layers_are_found_and_their_order_too(order):
+    subject = reordered(order)
+    found = only(subject, layers_checks.check_order)
+    assert (found.status, found.verdict) == ("fault", "layers")
+    best = layers_checks.best_order(layers_checks.likeness(subject)).tolist()
+    sorted_again = [order[place] for place in best]
+    assert sorted_again in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0])
+
+
+def test_the_best_order_is_the_best_of_all():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        alike = np.corrcoef(rng.standard_normal((6, 40)))
+        found = layers_checks._score(alike, layers_checks.best_order(alike))
+        every = (layers_checks._score(alike, np.array(o)) for o in permutations(range(6)))
+        assert found >= max(every) - 0.1
 
 
 def test_an_embedding_that_is_half_empty_is_found():

@@ -1,12 +1,14 @@
 """The examination: every check in turn, then trials, then the verdict."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from bitnet_lut.diagnose import (
     behavior_checks,
     file_checks,
+    layers_checks,
     machine_checks,
     records_checks,
     tokenizer_checks,
@@ -27,11 +29,14 @@ Check: TypeAlias = Callable[[Subject], Iterable[Finding]]
 CHECKS: Mapping[str, Sequence[Check]] = {
     "records": records_checks.CHECKS,
     "file": file_checks.CHECKS,
-    "weights": weights_checks.CHECKS,
+    "weights": (*weights_checks.CHECKS, *layers_checks.CHECKS),
     "tokenizer": tokenizer_checks.CHECKS,
     "behavior": behavior_checks.CHECKS,
     "machine": machine_checks.CHECKS,
 }
+
+# Words of errors about what is not wrong, but unknown here.
+_UNSUPPORTED = re.compile("supported|not known|neither a GGUF file nor a folder")
 
 _SENTENCES: Mapping[Verdict, str] = {
     "ok": "nothing is wrong with it",
@@ -73,9 +78,9 @@ def doctor(
     i2_s_layout, tiles: see ``checkpoint.open_checkpoint``. threads: default: the cores this process
         may use. progress: called with the kinds of checks done so far and in all.
 
-    A damaged file is a verdict and not an error. Raises OSError if the source cannot be read,
-    ImportError if reading it needs a package that is missing, and ValueError or TypeError for wrong
-    arguments.
+    A damaged file is a verdict and not an error. Raises FormatError for a model that is not
+    supported or no model at all, OSError if the source cannot be read, ImportError if reading it
+    needs a package that is missing, and ValueError or TypeError for wrong arguments.
     """
     subject = Subject(
         source,
@@ -123,11 +128,18 @@ def decide(findings: Iterable[Finding]) -> tuple[Verdict, float]:
 
 
 def _run(kind: str, check: Check, subject: Subject, so_far: Sequence[Finding]) -> list[Finding]:
-    """What a check finds; a source that cannot be read for it is damaged."""
+    """What a check finds; a source that cannot be read for it is damaged.
+
+    FormatError for one that this package does not support, unless a fault explains that.
+    """
     try:
         return list(check(subject))
     except FormatError as error:
         text = str(error).removeprefix(f"{subject.name}: ")
+        if _UNSUPPORTED.search(text):
+            if any(finding.status == "fault" for finding in so_far):
+                return []
+            raise
         if any(text in finding.measured for finding in so_far):
             return []  # one fault stops several checks
         return [
@@ -137,7 +149,7 @@ def _run(kind: str, check: Check, subject: Subject, so_far: Sequence[Finding]) -
                 "",
                 text,
                 "a source that can be read in full",
-                "what the file says contradicts itself, or this package does not support it",
+                "what the file says contradicts itself",
                 "get the file again, or convert it again from its original",
                 "damaged",
                 0.9,

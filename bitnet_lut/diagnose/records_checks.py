@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bitnet_lut.checkpoint.state_dict import SUFFIXES
 from bitnet_lut.diagnose.findings import Finding, ok
 from bitnet_lut.diagnose.inspection import some
 from bitnet_lut.diagnose.subject import Subject
@@ -26,9 +27,7 @@ def check_trainer_state(subject: Subject) -> Iterator[Finding]:
     """Steps and losses in trainer_state.json."""
     path = subject.folder / "trainer_state.json"
     state = _json(path)
-    if not subject.source.is_dir() and subject.source.suffix not in (".pt", ".pth", ".bin"):
-        return
-    if state is None:
+    if state is None or not _is_folder(subject):
         return
     step = state.get("global_step")
     history = state.get("log_history")
@@ -82,7 +81,7 @@ def check_trainer_state(subject: Subject) -> Iterator[Finding]:
 
 def check_quantization(subject: Subject) -> Iterator[Finding]:
     """What config.json says of quantization, against what the files hold."""
-    settings = _json(subject.folder / "config.json") if subject.source.is_dir() else None
+    settings = _json(subject.folder / "config.json") if _is_folder(subject) else None
     if settings is None:
         return
     stated = settings.get("quantization_config")
@@ -182,7 +181,7 @@ def _control_tokens(subject: Subject, metadata: Mapping[str, Any]) -> Iterator[s
 
 
 def _is_folder(subject: Subject) -> bool:
-    return subject.source.is_dir() or subject.source.suffix in (".pt", ".pth", ".bin")
+    return subject.source.is_dir() or subject.source.suffix in SUFFIXES
 
 
 def _metadata(subject: Subject) -> Mapping[str, Any]:
@@ -211,4 +210,14 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-CHECKS = (check_diffusion, check_trainer_state, check_quantization)
+def check_run(subject: Subject) -> Iterator[Finding]:
+    """Which checkpoint of a training run is looked at."""
+    if subject.checkpoints:
+        yield ok(
+            "records: training run",
+            f"{subject.source.name}, the newest of {subject.checkpoints} checkpoints",
+            "a folder with weights, or one with checkpoints",
+        )
+
+
+CHECKS = (check_run, check_diffusion, check_trainer_state, check_quantization)

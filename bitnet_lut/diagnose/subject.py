@@ -1,6 +1,7 @@
 """What every check and trial gets: a source, opened once, and what is measured of it."""
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.checkpoint import Checkpoint, open_checkpoint
+from bitnet_lut.checkpoint import Checkpoint, find_state_dict, open_checkpoint
 from bitnet_lut.checkpoint.base import StoredMatrix
 from bitnet_lut.diagnose.behavior import QUICK, Behavior, behavior, score_text
 from bitnet_lut.diagnose.findings import Finding, Status, Verdict
@@ -28,6 +29,7 @@ __all__ = ["SENSE", "Subject"]
 # A model whose bits per byte are below this share of those of blind guessing knows the text.
 SENSE = 0.5
 LEARNED = 0.9  # the same, for having learned which tokens are common
+_CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
 _SMALL = 2**26  # bytes of a model that one thread runs
 _ROWS_THAT_TELL = 64  # of a matrix, whether it is ternary or a master
 
@@ -35,7 +37,9 @@ _ROWS_THAT_TELL = 64  # of a matrix, whether it is ternary or a master
 class Subject:
     """A source under examination. What is expensive is read when it is first asked for.
 
-    name: the path. folder: where files of a training run may lie: the source's own folder.
+    name: its path; of the folder of a training run without weights of its own, that of its newest
+        checkpoint. checkpoints: how many there are; 0 for other sources.
+    folder: where files of a training run may lie: the source's own folder.
     text: what --text gave, None without. texts: {name: text} to measure: the built-in ones and it.
     runner: runs models.
     reference: another source of the same model, which is good; None without.
@@ -57,7 +61,8 @@ class Subject:
 
         A FormatError is kept in *problem* instead.
         """
-        self.source, self.name = Path(source), os.fspath(source)
+        self.source, self.checkpoints = _newest_checkpoint(Path(source))
+        self.name = os.fspath(self.source)
         self.folder = self.source if self.source.is_dir() else self.source.parent
         self.text, self.i2_s_layout, self.tiles = text, i2_s_layout, tiles
         self.reference = reference
@@ -65,7 +70,7 @@ class Subject:
         self._checkpoint: Checkpoint | None = None
         self.problem = ""
         try:
-            self._checkpoint = open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles)
+            self._checkpoint = open_checkpoint(self.source, i2_s_layout=i2_s_layout, tiles=tiles)
         except FormatError as error:
             self.problem = str(error).removeprefix(f"{self.name}: ")
         if threads is None and self._checkpoint is not None:
@@ -190,3 +195,15 @@ class Subject:
         """
         scores = (score_text(self.runner, variant, text, tokens) for text in self.texts.values())
         return min(score.bits_per_byte for score in scores)
+
+
+def _newest_checkpoint(source: Path) -> tuple[Path, int]:
+    """The newest "checkpoint-STEP" of a training run, of how many; other sources as they are."""
+    if not source.is_dir() or any(source.glob("*.safetensors")) or find_state_dict(source):
+        return source, 0
+    found = {
+        int(match[1]): folder
+        for folder in source.iterdir()
+        if (match := _CHECKPOINT.fullmatch(folder.name)) and (folder / "config.json").is_file()
+    }
+    return (found[max(found)], len(found)) if found else (source, 0)

@@ -1,6 +1,5 @@
 """Checks of the weights, without running them: codes, scales, norms, embedding and layers."""
 
-import hashlib
 import math
 from collections.abc import Iterator
 
@@ -245,33 +244,6 @@ def _unlike_other_layers(scales: dict[str, float]) -> list[str]:
     return odd
 
 
-def check_layers(subject: Subject) -> Iterator[Finding]:
-    """Layers that occur twice."""
-    seen: dict[bytes, str] = {}
-    twins = []
-    for name, matrix in subject.ternary.items():
-        if subject.statistics[name].zero < 1:
-            digest = hashlib.blake2b(np.ascontiguousarray(matrix.packed).data).digest()
-            twin = seen.setdefault(digest, name)
-            if twin != name:
-                twins.append(f"{name} = {twin}")
-    expected = "every matrix is in the model once"
-    if twins:
-        yield Finding(
-            "weights: layers",
-            "fault",
-            some(twins),
-            f"{len(twins)} matrices hold the same weights as another one",
-            expected,
-            "a conversion wrote one layer in the place of another",
-            "convert it again from its original",
-            "layers",
-            0.9,
-        )
-    elif subject.ternary:
-        yield ok("weights: layers", f"{len(seen)} different matrices", expected)
-
-
 def check_embedding(subject: Subject) -> Iterator[Finding]:
     """Rows of the embedding: empty, far too long, or all the same."""
     parts = _parts(subject.dense["token_embd.weight"])
@@ -373,7 +345,6 @@ CHECKS = (
     check_codes,
     check_shares,
     check_scales,
-    check_layers,
     check_embedding,
     check_norms,
     check_training,
