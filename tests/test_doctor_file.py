@@ -99,3 +99,8 @@ def test_values_that_published_models_do_not_have_are_found(tmp_path, monkeypatc
 def test_published_models_are_known_by_their_sizes(shape):
     config = SHAPES[shape].config
     assert file_checks._published_twin(config) == config
+
+
+def test_real_numbers_are_compared_as_files_hold_them():
+    assert file_checks.same_value(1e-5, 9.999999747378752e-06)
+    assert not file_checks.same_value(1e-5, 1e-6)

@@ -11,6 +11,7 @@ from bitnet_lut.diagnose import (
     layers_checks,
     machine_checks,
     records_checks,
+    reference_checks,
     tokenizer_checks,
     weights_checks,
 )
@@ -32,6 +33,7 @@ CHECKS: Mapping[str, Sequence[Check]] = {
     "weights": (*weights_checks.CHECKS, *layers_checks.CHECKS),
     "tokenizer": tokenizer_checks.CHECKS,
     "behavior": behavior_checks.CHECKS,
+    "reference": reference_checks.CHECKS,
     "machine": machine_checks.CHECKS,
 }
 

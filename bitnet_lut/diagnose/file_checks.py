@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from bitnet_lut.checkpoint.ternary_hash import TERNARY_HASH_KEY, ternary_sha256
 from bitnet_lut.convert.synth import SHAPES
 from bitnet_lut.diagnose.findings import Finding, Verdict, ok
@@ -12,7 +14,7 @@ from bitnet_lut.diagnose.subject import Subject
 from bitnet_lut.families import ModelConfig
 from bitnet_lut.formats.gguf import GGUFFile
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "odd", "same_value"]
 
 # {size: (name, SHA-256)} of published files whose hash is known.
 _PUBLISHED = {
@@ -151,7 +153,7 @@ def check_config(subject: Subject) -> Iterator[Finding]:
     wrong = {
         name: verdict
         for name, verdict in _FIXED.items()
-        if getattr(config, name) != getattr(twin, name)
+        if not same_value(getattr(config, name), getattr(twin, name))
     }
     expected = f"the values of {twin.name}, which has these sizes"
     if not wrong:
@@ -167,6 +169,13 @@ def check_config(subject: Subject) -> Iterator[Finding]:
             verdict,
             0.8,
         )
+
+
+def same_value(a: object, b: object) -> bool:
+    """Whether two values of a config are the same; GGUF files round real numbers to float32."""
+    if isinstance(a, float) and isinstance(b, float):
+        return bool(np.float32(a) == np.float32(b))
+    return a == b
 
 
 def _published_twin(config: ModelConfig) -> ModelConfig | None:

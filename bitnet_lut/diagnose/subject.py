@@ -65,7 +65,7 @@ class Subject:
         self.name = os.fspath(self.source)
         self.folder = self.source if self.source.is_dir() else self.source.parent
         self.text, self.i2_s_layout, self.tiles = text, i2_s_layout, tiles
-        self.reference = reference
+        self.reference = None if reference is None else Subject(reference, threads=threads)
         self.texts = {**TEXTS, **({"your text": text} if text else {})}
         self._checkpoint: Checkpoint | None = None
         self.problem = ""
