@@ -4,20 +4,15 @@ import argparse
 import json
 from pathlib import Path
 
-from bitnet_lut.cli.options import ids, positive, text
+from bitnet_lut.cli.options import SOURCES, ids, positive, text
 
 SUMMARY = "find the first op at which two programs part, and say why"
 EXAMPLE = "bitnet-lut diverge model.gguf transformers:folder"
-_SOURCE = (
-    "model file or folder, with options after a colon, as model.gguf:kernel=tl2,isa=avx2,kv=f16; "
-    "reference:FILE, the forward pass in NumPy; transformers:FOLDER; or a dump, .npz or "
-    ".safetensors"
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``diverge``."""
-    parser.add_argument("a", metavar="A", help=_SOURCE)
+    parser.add_argument("a", metavar="A", help=SOURCES)
     parser.add_argument("b", metavar="B", nargs="?", help="likewise; not needed with --dump")
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--prompt", type=text, help="text to run; default: a short sentence")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 __all__ = [
     "SOURCE",
+    "SOURCES",
     "add_isa",
     "add_pre_tokenizer",
     "add_reading_options",
@@ -25,6 +26,11 @@ __all__ = [
 ]
 
 SOURCE = "GGUF file, folder or Hugging Face repository"
+SOURCES = (
+    "model file or folder, with options after a colon, as model.gguf:kernel=tl2,isa=avx2,kv=f16; "
+    "reference:FILE, the forward pass in NumPy; transformers:FOLDER; or a dump, .npz or "
+    ".safetensors"
+)
 _LARGEST = 2**31 - 1
 
 

@@ -13,6 +13,7 @@ from typing import NoReturn, Protocol
 from bitnet_lut.cli import (
     bench,
     chat,
+    compare,
     convert,
     diverge,
     doctor,
@@ -51,6 +52,7 @@ COMMANDS: dict[str, _Command] = {
     "serve": serve,
     "doctor": doctor,
     "diverge": diverge,
+    "compare": compare,
     "inspect": inspect,
     "convert": convert,
     "tokenize": tokenize,

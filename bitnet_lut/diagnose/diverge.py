@@ -12,7 +12,7 @@ from bitnet_lut.diagnose.ops import Place, inputs_of, key_of, order_of
 from bitnet_lut.diagnose.sources import AnySource, Source, Weights, open_source
 from bitnet_lut.diagnose.trace import Floats, Trace
 
-__all__ = ["Divergence", "OpDifference", "diverge", "trace_source"]
+__all__ = ["Divergence", "OpDifference", "choose_ids", "diverge", "trace_source"]
 
 PROMPT = "The capital of France is"
 TOKENS = 16
@@ -105,22 +105,23 @@ def diverge(
     """Run the same ids through two sources and find the first op that parts.
 
     a, b: see `open_source`. prompt: a text, default a short one, or ids: at most *tokens* of them
-    run. Dumps bring their ids. tolerance: the relative difference (root mean square) that counts
-    as none; default: 0 between our engine and the reference, which are the same bits, and 1e-4 to
-    other programs. Where our weights are known each op is judged from the inputs that the other
-    program had, so that int8 codes that float noise turned over are not taken for faults.
+    run. A dump with ids brings its own, and a prompt does not count then. tolerance: the relative
+    difference (root mean square) that counts as none; default: 0 between our engine and the
+    reference, which are the same bits, and 1e-4 to other programs. Where our weights are known
+    each op is judged from the inputs that the other program had, so that int8 codes that float
+    noise turned over are not taken for faults.
 
     Raises ValueError for sources that cannot be compared, and what `open_source` raises.
     """
     first, second = open_source(a), open_source(b)
-    chosen = _choose_ids(first, second, prompt, ids, tokens)
+    chosen = choose_ids(first, second, PROMPT if prompt is None else prompt, ids, tokens)
     left, right = first.trace(chosen), second.trace(chosen)
     if left.tokens != right.tokens:
         raise ValueError(
             f"{left.name} has {left.tokens} tokens, {right.name} has {right.tokens}: give both "
             "the same ids"
         )
-    exact = left.exact and right.exact
+    exact = left.exact is not None and left.exact == right.exact
     allowed = tolerance if tolerance is not None else 0.0 if exact else NOISE
     comparison = _Comparison(left, right, chosen, exact and tolerance is None, allowed)
     return comparison.result(first, second)
@@ -135,23 +136,26 @@ def trace_source(
 ) -> Trace:
     """Run one source; arguments and errors as for `diverge`."""
     opened = open_source(source)
-    return opened.trace(_choose_ids(opened, opened, prompt, ids, tokens))
+    text = PROMPT if prompt is None else prompt
+    return opened.trace(choose_ids(opened, opened, text, ids, tokens))
 
 
-def _choose_ids(
-    a: Source, b: Source, prompt: str | None, ids: Sequence[int] | None, tokens: int
+def choose_ids(
+    a: Source, b: Source, text: str, ids: Sequence[int] | None, tokens: int
 ) -> list[int]:
-    """The ids to run: those given, those of a dump, or those of a text."""
+    """The ids to run: those given, those of a dump, or those of a text.
+
+    Raises ValueError where there are none, or a dump holds results for others.
+    """
     if tokens < 1:
         raise ValueError(f"tokens is {tokens}: at least one has to run")
     stored = [(one.name, one.ids) for one in (a, b) if one.ids is not None]
     if len(stored) == 2 and stored[0][1] != stored[1][1]:
         raise ValueError(f"{a.name} and {b.name} hold results for different ids")
-    if ids is None and stored and prompt is None:
+    if ids is None and stored:
         return list(stored[0][1] or ())
-    tokenize = a.tokenize or b.tokenize
-    if ids is None and tokenize is not None:
-        ids = tokenize(PROMPT if prompt is None else prompt)
+    if ids is None:
+        ids = a.tokenize(text) or b.tokenize(text)
     if ids is None:
         if a.tokens is None or b.tokens is None:
             raise ValueError("neither source can tokenize: give ids")

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,8 @@ from bitnet_lut.checkpoint import Checkpoint, hub, open_checkpoint
 from bitnet_lut.diagnose.ops import Place
 from bitnet_lut.diagnose.running import Variant, float_linear
 from bitnet_lut.diagnose.trace import SUFFIXES, Floats, Trace, load_dump, to_hf_order
-from bitnet_lut.families import ModelConfig, config_from_hf
+from bitnet_lut.errors import NumericsError
+from bitnet_lut.families import ModelConfig, RopeKind, config_from_hf
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.safetensors import read_json
 from bitnet_lut.model import Model
@@ -53,18 +55,33 @@ class Weights:
 class Source:
     """Something that gives a trace.
 
-    name: for people. trace: runs ids. exact: see `Trace`. tokenize: a text to ids, if it can.
-    weights: reads what our definition computes with, if that is known. ids: the only ids that it
-    has results for; tokens: how many those are.
+    name: for people. trace: runs ids. exact: see `Trace`. tokenizer: reads the vocabulary, if there
+    is one. weights: reads what our definition computes with, if that is known. ids: the only ids
+    that it has results for; tokens: how many those are. run: gives the logits alone, float32
+    (n, vocab), if that takes less than a trace.
     """
 
     name: str
     trace: Callable[[Sequence[int]], Trace]
-    exact: bool = False
-    tokenize: Callable[[str], list[int]] | None = None
+    exact: RopeKind | None = None
+    tokenizer: Callable[[], Tokenizer] | None = None
     weights: Callable[[], Weights] | None = None
     ids: tuple[int, ...] | None = None
     tokens: int | None = None
+    run: Callable[[Sequence[int]], Floats] | None = None
+
+    def logits(self, ids: Sequence[int]) -> Floats:
+        """Logits after each of *ids* (n), float32 (n, vocab); ValueError if it has none."""
+        if self.run is not None:
+            return self.run(ids)
+        found = self.trace(ids).results.get((-1, "logits"))
+        if found is None:
+            raise ValueError(f"{self.name} holds no logits")
+        return found
+
+    def tokenize(self, text: str) -> list[int] | None:
+        """The ids of *text*; None without a vocabulary."""
+        return None if self.tokenizer is None else self.tokenizer().encode(text, add_eos=False)
 
 
 # A source as text (see `open_source`), a model, a model of transformers, or results themselves.
@@ -134,8 +151,10 @@ def _open_model(name: str, kind: str, path: str, options: Mapping[str, str]) -> 
     weights = partial(_read_weights, place, layout, kv)
     if kind == "reference":
         arithmetic = options.get("activations", "int8")
+        with open_checkpoint(place, i2_s_layout=layout) as checkpoint:
+            exact = _exact(checkpoint.config, arithmetic)
         run = partial(_run_reference, name, weights, arithmetic)
-        return Source(name, run, True, partial(_tokenize, place), weights)
+        return Source(name, run, exact, partial(_tokenizer, place), weights)
     model = Model(
         place,
         kernel=options.get("kernel", "auto"),
@@ -153,9 +172,15 @@ def _of_model(name: str, model: Model, weights: Callable[[], Weights] | None) ->
         found = {
             place: to_hf_order(config, place, array) for place, array in model.trace(ids).items()
         }
-        return Trace(name, found, tuple(ids), exact=True)
+        return Trace(name, found, tuple(ids), config.rope_kind)
 
-    return Source(name, run, True, model.tokenize, weights)
+    def logits(ids: Sequence[int]) -> Floats:
+        with suppress(NumericsError):
+            return model.forward(ids)
+        return run(ids).results[-1, "logits"]
+
+    exact = model.config.rope_kind
+    return Source(name, run, exact, lambda: model.tokenizer, weights, run=logits)
 
 
 def _of_variant(variant: Variant) -> Source:
@@ -163,7 +188,12 @@ def _of_variant(variant: Variant) -> Source:
     weights = Weights(variant.config, variant.tensors, "f32")
     name = f"a variant of {variant.config.name or variant.config.architecture}"
     run = partial(_run_reference, name, lambda: weights, variant.arithmetic)
-    return Source(name, run, True, variant.tokenizer.encode, lambda: weights)
+    exact = _exact(variant.config, variant.arithmetic)
+    return Source(name, run, exact, lambda: variant.tokenizer, lambda: weights)
+
+
+def _exact(config: ModelConfig, arithmetic: str) -> RopeKind | None:
+    return config.rope_kind if arithmetic == "int8" else None
 
 
 def _run_reference(
@@ -180,7 +210,7 @@ def _run_reference(
         reference.forward(
             weights.config, weights.tensors, ids, kv=weights.kv, probe=probe, multiply=multiply
         )
-    return Trace(name, results, tuple(ids), exact=arithmetic == "int8")
+    return Trace(name, results, tuple(ids), _exact(weights.config, arithmetic))
 
 
 def _read_weights(path: str, layout: i2_s.Layout, kv: Kv) -> Weights:
@@ -188,11 +218,11 @@ def _read_weights(path: str, layout: i2_s.Layout, kv: Kv) -> Weights:
     return Weights(checkpoint.config, checkpoint.tensors(), kv, partial(_masters, checkpoint))
 
 
-def _tokenize(path: str, text: str) -> list[int]:
+def _tokenizer(path: str) -> Tokenizer:
     with open_checkpoint(path) as checkpoint:
         if checkpoint.folder is not None:
-            return Tokenizer.from_folder(checkpoint.folder).encode(text)
-        return Tokenizer.from_gguf(checkpoint.metadata, name=checkpoint.name).encode(text)
+            return Tokenizer.from_folder(checkpoint.folder)
+        return Tokenizer.from_gguf(checkpoint.metadata, name=checkpoint.name)
 
 
 def _masters(checkpoint: Checkpoint, name: str) -> Floats | None:
@@ -215,7 +245,7 @@ def _of_folder(path: str) -> Source:
 
     weights = partial(_read_weights, os.fspath(folder), "128x32", "f32")
     run = partial(_run_module, name, model, config)
-    return Source(name, run, False, partial(_tokenize, os.fspath(folder)), weights)
+    return Source(name, run, None, partial(_tokenizer, os.fspath(folder)), weights)
 
 
 def _of_module(name: str, model: "nn.Module") -> Source:

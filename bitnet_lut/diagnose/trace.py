@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bitnet_lut.checkpoint.ternary_hash import permutation
 from bitnet_lut.diagnose.ops import OPS, Place, key_of, order_of, place_of
 from bitnet_lut.errors import FormatError
-from bitnet_lut.families import ModelConfig
+from bitnet_lut.families import ModelConfig, RopeKind
 from bitnet_lut.formats.output import Output
 from bitnet_lut.formats.safetensors import SafetensorsFile
 from bitnet_lut.formats.safetensors_writer import SafetensorsWriter
@@ -32,14 +32,15 @@ class Trace:
 
     name: where it comes from. results: float32 (tokens, width) by place, queries and keys in the
     order of Hugging Face checkpoints; the last ops may have fewer rows, which are the last ones.
-    ids: the tokens, None if a dump does not say. exact: whether it follows our definition bit for
-    bit. unknown: names in a dump that are no ops.
+    ids: the tokens, None if a dump does not say. unknown: names in a dump that are no ops.
+    exact: the RoPE ("norm" or "neox") for which the heads are ordered where they follow our
+    definition bit for bit, which takes the sums of attention in that order; else None.
     """
 
     name: str
     results: Mapping[Place, Floats]
     ids: tuple[int, ...] | None = None
-    exact: bool = False
+    exact: RopeKind | None = None
     unknown: tuple[str, ...] = ()
 
     @property
