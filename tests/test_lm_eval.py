@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bitnet_lut import Model
+from bitnet_lut.convert import convert
+
 NEEDED = ("lm_eval", "torch", "transformers", "accelerate", "gguf")
 if missing := [name for name in NEEDED if not find_spec(name)]:
     reason = f"NOT COMPARED WITH lm-eval: {', '.join(missing)} cannot be imported"
@@ -115,6 +118,41 @@ def flat(values: object) -> list[float]:
         return [number for value in values for number in flat(value)]
     assert isinstance(values, int | float)
     return [float(values)]
+
+
+# Short ones, in none of which an activation lies near a rounding tie (see tests/data/README.md).
+PAIRS = [
+    ["", "import os"],
+    ["def f(x):\n    return ", " x"],
+    ["import", "os.path"],
+    ["class Foo(", "Bar):"],
+    ["for i in range(n):\n", "    print(i)"],
+    ["if x is None:  ", "return"],
+    ["<|begin_of_text|>hello", "there"],
+    ["raise ", "ValueError"],
+]
+PAIRS_PROGRAM = """
+import json, sys
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from bitnet_lut.evaluate.lm_eval import BitnetLM
+
+folder, pairs = json.loads(sys.argv[1])
+requests = [Instance("loglikelihood", {}, tuple(pair), at) for at, pair in enumerate(pairs)]
+models = [HFLM(folder, device="cpu", dtype="float32"), BitnetLM(folder, kv="f32", threads=1)]
+print(json.dumps([model.loglikelihood(requests, disable_tqdm=True) for model in models]))
+"""
+
+
+def test_tokens_are_those_of_hf_with_bos(golden: Path, tasks: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    convert(golden / "bitnet-b1.58/model-i2_s.gguf", folder, type="hf")
+    printed = python(tasks, "-c", PAIRS_PROGRAM, json.dumps([str(folder), PAIRS]))
+    expected, ours = json.loads(printed.splitlines()[-1])
+    assert flat(ours) == pytest.approx(flat(expected), abs=1e-4)
+    with Model(folder, kv="f32") as model:
+        alone = [[*model.loglikelihood(*pair)] for pair in PAIRS]
+    assert flat(alone) == pytest.approx(flat(expected), abs=1e-4)
 
 
 def test_the_command_of_the_page(golden: Path, tasks: Path) -> None:

@@ -71,6 +71,20 @@ def test_many_passages_are_what_each_is_alone(b158: Model) -> None:
     assert steps[-1][0] == steps[-1][1] < sum(len(one) - 1 for one, _ in passages) - 300
 
 
+def test_choices_of_one_token_take_a_single_run(b158: Model) -> None:
+    stem = np.random.default_rng(3).integers(0, b158.config.vocab_size, 50).tolist()
+    passages = [Passage([*stem, id], start) for id in (5, 6, 7, 6) for start in (50, 48)]
+    passages += [Passage([*stem, 6, 8], 50), Passage([*stem[:40], 9], 40), Passage(stem, 49)]
+    steps: list[tuple[int, int]] = []
+    found = score(b158._engine, passages, lambda done, total: steps.append((done, total)))
+    for (one, start), scores in zip(passages, found, strict=True):
+        logprobs, greedy = alone(b158, list(one), start)
+        np.testing.assert_allclose(scores.logprobs, logprobs, rtol=0, atol=2e-6)
+        np.testing.assert_array_equal(scores.greedy, greedy)
+    # The stem once, and what each start has to see again before its first scored id.
+    assert steps[-1][0] == steps[-1][1] <= 50 + 10
+
+
 def test_greedy_is_what_generate_writes(b158: Model) -> None:
     written = list(b158.generate("import", max_tokens=8, ignore_eos=True).ids)
     context = b158.tokenize("import")

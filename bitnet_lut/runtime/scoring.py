@@ -36,19 +36,35 @@ class Scores(NamedTuple):
 
 
 class _Run:
-    """A passage on its way. shared: ids that it takes from the passage before it."""
+    """A passage on its way.
+
+    shared: ids that it takes from the passage before it. twins: passages that differ from it in
+    nothing but their last id, which does not run.
+    """
 
     def __init__(self, passage: Passage) -> None:
         self.ids, self.start = np.array(passage.ids, np.int32), passage.start
         scored = len(self.ids) - self.start
         self.scores = Scores(np.empty(scored), np.empty(scored, bool))
         self.shared = 0
-        self.cache: Cache | None = None
+        self.twins: list[_Run] = []
 
     @property
     def inputs(self) -> NDArray[np.int32]:
         """All ids but the last, which nothing follows."""
         return self.ids[:-1]
+
+    def is_twin(self, other: "_Run") -> bool:
+        """Whether *other* differs in its last id only."""
+        return self.start == other.start and np.array_equal(self.inputs, other.inputs)
+
+    def score_twins(self, last: NDArray[np.float32]) -> None:
+        """Score passages that share everything but the last id, by its logits, (1, vocab)."""
+        for twin in self.twins:
+            for known, other in zip(self.scores, twin.scores, strict=True):
+                other[:-1] = known[:-1]
+            found = _look_up(last, twin.ids[-1:])
+            twin.scores.logprobs[-1:], twin.scores.greedy[-1:] = found
 
 
 class _Chain:
@@ -103,14 +119,16 @@ def score(
 ) -> list[Scores]:
     """Score every passage, many in a step; the results are those of each alone, bit for bit.
 
-    A beginning that passages have in common runs once. The logits of one step are in memory at a
+    A beginning that passages have in common runs once, as do passages that differ in their last id
+    only. The logits of one step are in memory at a
     time. progress: called with the ids that were run, and how many there are.
     Raises NumericsError if the model gives NaN or Inf, MemoryError if there is no room for one
     passage, and ValueError for ids outside the vocabulary.
     """
     runs = [_Run(passage) for passage in passages]
     chains = _chains(runs)
-    total = sum(len(run.inputs) - run.shared for run in runs)
+    started = [run for chain in chains for run in chain.waiting]
+    total = sum(len(run.inputs) - run.shared for run in started)
     logits = np.empty((0, engine.config.vocab_size), np.float32)
     done = 0
     while chains:
@@ -127,18 +145,20 @@ def score(
 
 def _chains(runs: Sequence[_Run]) -> list[_Chain]:
     """Sort passages so that neighbors begin alike, and cut where they do not."""
-    ordered = sorted(runs, key=lambda run: run.ids.tolist())
     chains: list[_Chain] = []
-    for place, run in enumerate(ordered):
-        if place:
-            before = ordered[place - 1]
-            common = _common(before.inputs, run.inputs)
-            run.shared = min(common, run.start - 1)
-            if run.shared >= _LEAST_SHARED:
-                chains[-1].waiting.append(run)
-                continue
-            run.shared = 0
-        chains.append(_Chain(run))
+    before: _Run | None = None
+    for run in sorted(runs, key=lambda run: (run.inputs.tolist(), run.start)):
+        if before is not None and before.is_twin(run):
+            before.twins.append(run)
+            continue
+        common = 0 if before is None else _common(before.inputs, run.inputs)
+        shared = min(common, run.start - 1)
+        if shared >= _LEAST_SHARED:
+            run.shared = shared
+            chains[-1].waiting.append(run)
+        else:
+            chains.append(_Chain(run))
+        before = run
     return chains
 
 
@@ -188,6 +208,8 @@ def _step(engine: Engine, pieces: Sequence[_Piece], logits: NDArray[np.float32])
             place = slice(wanted.start + 1 - piece.run.start, wanted.stop + 1 - piece.run.start)
             found = _look_up(logits[at : at + len(wanted)], targets)
             piece.run.scores.logprobs[place], piece.run.scores.greedy[place] = found
+            if piece.end == len(piece.run.inputs):
+                piece.run.score_twins(logits[at + len(wanted) - 1 : at + len(wanted)])
         at += len(wanted)
 
 
