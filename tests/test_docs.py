@@ -80,7 +80,8 @@ def run_command(command, where):
         return None
     assert arguments[0] == "bitnet-lut", f"{where}: who runs {command!r}? Mark it as not run."
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert main(arguments[1:]) == 0, f"{where}: {command}"
+        fine = (0, 1) if arguments[1] == "doctor" else (0,)  # 1 if it finds a fault
+        assert main(arguments[1:]) in fine, f"{where}: {command}"
     return printed.getvalue()
 
 
