@@ -34,8 +34,9 @@ NOT_IDS = [
     ([5, "a"], TypeError, "whole numbers, not <U"),
     ([5, [6]], TypeError, "one sequence of whole numbers, not several"),
     (np.zeros((2, 2), np.int64), TypeError, r"not int64 of shape \(2, 2\)"),
-    ([2**31], ValueError, "outside any vocabulary"),
-    ([5, 2**80], ValueError, "outside any vocabulary"),
+    ([2**31], ValueError, "token 0 is 2147483648, outside any vocabulary"),
+    ([5, 2**80], ValueError, f"token 1 is {2**80}, outside any vocabulary"),
+    (np.array([5, -(2**40)]), ValueError, f"token 1 is -{2**40}, outside any vocabulary"),
 ]
 
 

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -193,3 +194,11 @@ def test_no_malformed_file_is_more_than_refused(golden, name):
         for tensor, shape in tensor_shapes(checkpoint.config).items():
             read = checkpoint.matrix if len(shape) == 2 else checkpoint.vector
             read(tensor)
+
+
+@pytest.mark.parametrize("layout", ["8x8", [], None])
+def test_layouts_of_i2_s_that_there_are_not(layout):
+    with pytest.raises(
+        ValueError, match=re.escape(f"i2_s_layout is {layout!r}: it must be one of 128x32, ")
+    ):
+        open_checkpoint(b"GGUF", i2_s_layout=layout)

@@ -289,7 +289,7 @@ def test_files_without_a_schema(capsys, tmp_path, content, match):
         ("bitnet-lut ", {"run", "chat", "convert", "inspect"}),
         ("bitnet-lut ch", {"chat "}),
         ("bitnet-lut chat --sy", {"--system "}),
-        ("bitnet-lut run --json", {"--json-schema "}),
+        ("bitnet-lut run --json-", {"--json-schema "}),
         ("bitnet-lut run --kv ", {"f16", "f32"}),
     ],
 )

@@ -304,3 +304,10 @@ def test_scratch_folders_are_removed(tmp_path):
     assert names(tmp_path) == []
     with pytest.raises(FileNotFoundError), scratch_folder(tmp_path / "no/x"):
         pass
+
+
+def test_an_output_without_a_name_is_refused(capsys):
+    with pytest.raises(FileNotFoundError, match="the name of the output is empty"):
+        Output("")
+    assert main(["synth", "--shape=tiny", "--type=i2_s", "-o", ""]) == 2
+    assert capsys.readouterr().err == "bitnet-lut: error: the name of the output is empty\n"

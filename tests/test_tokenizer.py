@@ -341,7 +341,9 @@ def test_very_long_pieces_are_refused():
 
 
 def test_pre_must_make_sense():
-    with pytest.raises(ValueError, match="pre is 'smaug': it must be auto or one of llama-bpe, "):
+    with pytest.raises(
+        ValueError, match="pre_tokenizer is 'smaug': it must be auto or one of llama-bpe, "
+    ):
         tokenizer(byte_level(), pre="smaug")
     with pytest.raises(ValueError, match=r"some\.gguf has a SentencePiece vocabulary"):
         tokenizer(sentencepiece(), pre="default")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 from bitnet_lut.checkpoint.base import Checkpoint
 from bitnet_lut.checkpoint.gguf import GGUFCheckpoint
@@ -36,6 +37,9 @@ def open_checkpoint(
     it cannot be read, and FileNotFoundError if there is none. A state dict needs torch (else
     ImportError) and a config.json beside it.
     """
+    if i2_s_layout not in get_args(i2_s.Layout):
+        known = ", ".join(get_args(i2_s.Layout))
+        raise ValueError(f"i2_s_layout is {i2_s_layout!r}: it must be one of {known}")
     if tiles is not None and not isinstance(tiles, Mapping):
         raise TypeError(f"tiles is {tiles!r}, it must map shapes to tiles")
     if isinstance(source, bytes | memoryview):

@@ -50,6 +50,7 @@ class Checkpoint(ABC):
     name: the path, or "<bytes>"; opens every error message.
     kind: "gguf" or "hf".
     nbytes: bytes of each tensor in the file, by its GGUF name.
+    types: of each of them, as "i2_s" or "q6_k"; of a folder, as "bf16", or "u8" for packed codes.
     layouts: {name: kernel} of linear layers that the file holds as the kernel packs them.
     strips: names of matrices that the file holds in strips, as they are multiplied.
     unused: names of tensors in the file that the graph does not use.
@@ -62,6 +63,7 @@ class Checkpoint(ABC):
     config: ModelConfig
     kind: Literal["gguf", "hf"]
     nbytes: Mapping[str, int]
+    types: Mapping[str, str]
     layouts: Mapping[str, str] = MappingProxyType({})
     strips: Collection[str] = ()
     unused: tuple[str, ...]

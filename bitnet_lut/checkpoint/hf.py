@@ -64,9 +64,9 @@ class HFCheckpoint(Checkpoint):
         for name, shape in tensor_shapes(self.config).items():
             with self._naming(name):
                 self._check_dtype(name, len(shape))
-        self.nbytes = MappingProxyType(
-            {name: self._info(name).nbytes for name in tensor_shapes(self.config)}
-        )
+        found = {name: self._info(name) for name in tensor_shapes(self.config)}
+        self.nbytes = MappingProxyType({name: info.nbytes for name, info in found.items()})
+        self.types = MappingProxyType({name: info.dtype.lower() for name, info in found.items()})
 
     def matrix(self, name: str) -> TernaryMatrix | DenseMatrix:
         """Read a matrix by its GGUF name; it may view a mapped file."""

@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bitnet_lut.cli.generating import add_model_options, add_sampling, open_model, sampling
+from bitnet_lut.cli.generating import (
+    add_model_options,
+    add_sampling,
+    given_sampling,
+    open_model,
+    sampling,
+)
 from bitnet_lut.cli.options import positive, text
 
 if TYPE_CHECKING:
@@ -31,12 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Talk until the input ends."""
+    given = given_sampling(options)
+    if options.resume and options.system is not None:
+        raise ValueError("--system cannot change a chat that --resume goes on with")
     model = open_model(options)
-    chat = Chat(model, sampling(options), options.tokens)
+    chat = Chat(model, sampling(options, given, model), options.tokens)
     if options.resume:
         chat.load(options.resume)
-        if options.system is not None:
-            raise ValueError("--system cannot change a chat that --resume goes on with")
     elif options.system is not None:
         chat.system(options.system)
     with _editing(chat.commands):

@@ -1,12 +1,12 @@
-"""What several commands share: types of arguments, groups of options, the progress bar."""
+"""What several commands share: types of arguments and groups of options."""
 
 import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from bitnet_lut.runtime.progress import progress_bar
 
 __all__ = [
     "SOURCE",
@@ -14,6 +14,7 @@ __all__ = [
     "add_isa",
     "add_pre_tokenizer",
     "add_reading_options",
+    "bias",
     "ids",
     "input_text",
     "local_path",
@@ -94,6 +95,15 @@ def ids(argument: str) -> list[int]:
     return [natural(number.strip()) for number in argument.split(",")]
 
 
+def bias(argument: str) -> tuple[int, float]:
+    """A token and a number, as in 17=-2.5."""
+    id, _, number = argument.partition("=")
+    try:
+        return natural(id), float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{argument!r} is not of the form ID=NUMBER") from None
+
+
 def tile(argument: str) -> tuple[tuple[int, int], tuple[int, int, int]]:
     """A shape (rows, cols) and its tile (BM, BK, bm), as in 3840x2560=256,128,64."""
     match = re.fullmatch(r"(\d{1,9})x(\d{1,9})=(\d{1,9}),(\d{1,9}),(\d{1,9})", argument)
@@ -148,17 +158,3 @@ def local_path(source: str) -> Path:
     from bitnet_lut.checkpoint import hub
 
     return hub.download(source) if hub.is_repo_id(source) else Path(source)
-
-
-@contextmanager
-def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on the terminal after a second; none where standard error goes elsewhere."""
-    from tqdm import tqdm
-
-    with tqdm(disable=None, delay=1, unit=unit, unit_scale=True, leave=False) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show

@@ -134,7 +134,11 @@ def _fail(message: str) -> int:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror is not None:
-        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+        return (
+            error.strerror
+            if error.filename in (None, "")
+            else f"{error.filename}: {error.strerror}"
+        )
     return " ".join(str(error).split()) or type(error).__name__
 
 

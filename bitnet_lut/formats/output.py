@@ -137,6 +137,8 @@ def find_target(path: str | os.PathLike[str], *, folder: bool = False) -> Path:
     must not be replaced: for a file all but a regular file, for a folder all but an empty folder.
     """
     name = os.fspath(path)
+    if not name:
+        raise FileNotFoundError(errno.ENOENT, "the name of the output is empty", name)
     with suppress(FileNotFoundError):
         _refuse(name, os.stat(name).st_mode, folder)  # noqa: PTH116 (follows links)
     target = Path(os.path.realpath(name))

@@ -58,7 +58,8 @@ def int32_ids(ids: Any) -> NDArray[np.int32]:
         try:
             return np.array(ids, np.int32)
         except OverflowError:
-            raise ValueError("ids hold a number that is outside any vocabulary") from None
+            place, id = next(found for found in enumerate(ids) if not _fits(found[1]))
+            raise ValueError(f"token {place} is {id}, outside any vocabulary") from None
     if not hasattr(ids, "__array__"):
         if not isinstance(ids, Sequence) or isinstance(ids, str | bytes | bytearray | memoryview):
             raise TypeError(f"ids must be a sequence of whole numbers, not {type(ids).__name__}")
@@ -71,9 +72,14 @@ def int32_ids(ids: Any) -> NDArray[np.int32]:
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         what = f"{array.dtype} of shape {array.shape}"
         raise TypeError(f"ids must be a sequence of whole numbers, not {what}")
-    if array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
-        raise ValueError(f"ids from {array.min()} to {array.max()} are outside any vocabulary")
+    if array.size and not (_fits(array.min()) and _fits(array.max())):
+        place, id = next(found for found in enumerate(array.tolist()) if not _fits(found[1]))
+        raise ValueError(f"token {place} is {id}, outside any vocabulary")
     return np.ascontiguousarray(array, dtype=np.int32)
+
+
+def _fits(id: Any) -> bool:
+    return -(2**31) <= int(id) < 2**31
 
 
 def prompt_ids(ids: Any, vocab_size: int) -> list[int]:

@@ -5,21 +5,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
-from bitnet_lut._native import Cache
-from bitnet_lut.families import ModelConfig
 from bitnet_lut.runtime.arguments import stop_strings
-from bitnet_lut.runtime.engine import Engine
+from bitnet_lut.runtime.generating import Generating
 from bitnet_lut.runtime.generation import Generation
 from bitnet_lut.runtime.options import Options
 from bitnet_lut.runtime.stream import TextStream
 from bitnet_lut.text.messages import Message
-from bitnet_lut.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # these are loaded when they are needed
     from bitnet_lut.runtime.conversation import Conversation
-    from bitnet_lut.runtime.follower import Follower
     from bitnet_lut.text.chat import ChatTemplates
-    from bitnet_lut.text.grammar import Grammars, ResponseFormat
 
 __all__ = ["TEMPLATE_KEY", "Chatting", "TextPlace"]
 
@@ -35,31 +30,10 @@ class TextPlace(NamedTuple):
     metadata: Mapping[str, object]
 
 
-class Chatting:
+class Chatting(Generating):
     """Chats with a model: messages in, messages out. Needs jinja2: ``bitnet_lut[chat]``."""
 
     _text_place: TextPlace
-
-    if TYPE_CHECKING:
-        # What the model has besides, for type checkers.
-        _engine: Engine
-
-        @property
-        def config(self) -> ModelConfig: ...  # noqa: D102
-        @property
-        def tokenizer(self) -> Tokenizer: ...  # noqa: D102
-        @property
-        def context(self) -> int: ...  # noqa: D102
-        def tokenize(self, text: str) -> list[int]: ...  # noqa: D102
-        def generate(  # noqa: D102
-            self, prompt: Sequence[int], **options: Unpack[Options]
-        ) -> Generation: ...
-        def stream(  # noqa: D102
-            self, prompt: Sequence[int], **options: Unpack[Options]
-        ) -> TextStream: ...
-        def _stream_on(
-            self, cache: Cache, prompt: Sequence[int], reused: int, options: Options
-        ) -> TextStream: ...
 
     @cached_property
     def chat_templates(self) -> "ChatTemplates":
@@ -74,18 +48,6 @@ class Chatting:
         if folder is None:
             return ChatTemplates.from_gguf(self.tokenizer, metadata, architecture, name=name)
         return ChatTemplates.from_folder(self.tokenizer, folder, architecture)
-
-    @cached_property
-    def _grammars(self) -> "Grammars":
-        from bitnet_lut.text.grammar import Grammars
-
-        return Grammars(self.tokenizer)
-
-    def _follower(self, response_format: "ResponseFormat") -> "Follower":
-        """What keeps one text to a format; raises what `Grammars.compile` raises."""
-        from bitnet_lut.runtime.follower import Follower
-
-        return Follower(self._grammars.compile(response_format))
 
     def apply_chat_template(
         self,
@@ -157,7 +119,7 @@ class Chatting:
     def count_tokens(self, prompt: str | Messages) -> int:
         """How many tokens a text, or a chat with the beginning of its answer, takes."""
         if isinstance(prompt, str):
-            return len(self.tokenize(prompt))
+            return len(self.tokenizer.encode(prompt))
         return len(self.apply_chat_template(prompt))
 
     def _chat_options(self, options: Options) -> Options:

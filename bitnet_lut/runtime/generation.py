@@ -43,9 +43,9 @@ class Timings:
 
     @property
     def generation_tokens_per_second(self) -> float:
-        """Speed of the tokens after the first."""
+        """Speed of the tokens after the first; 0 if a format forced them all."""
         steps = self.generated_tokens - 1
-        return steps / self.generation_seconds if steps > 0 else 0.0
+        return steps / self.generation_seconds if steps > 0 and self.generation_seconds else 0.0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """How much memory a model takes, by part, and what computes."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from bitnet_lut.formats.tensors import DenseMatrix, StripMatrix, Tensor
 from bitnet_lut.runtime.engine import Engine
 from bitnet_lut.runtime.memory import in_megabytes
 
-__all__ = ["ModelInfo", "measure_model"]
+__all__ = ["ModelInfo", "as_html", "in_words", "measure_model"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ModelInfo:
     scratch_bytes: the workspace that all sessions of the model share.
     isa, kernel, threads: what computes; kernel names are joined by "+" where there are several.
     plain: those of the kernels that have no functions for this tier and run in plain C.
+    types: of the matrices in the file, as "i2_s", those with the most bytes first.
     """
 
     parameters: int
@@ -40,7 +43,8 @@ class ModelInfo:
     isa: str
     kernel: str
     threads: int
-    plain: tuple[str, ...] = ()
+    plain: tuple[str, ...]
+    types: tuple[str, ...]
 
     @property
     def computed_by(self) -> str:
@@ -67,13 +71,15 @@ def measure_model(
     tensors: Mapping[str, Tensor],
     engine: Engine,
     *,
+    types: Mapping[str, str],
     context: int,
     kernels: Iterable[str],
 ) -> ModelInfo:
     """Count what a model takes.
 
-    read, tensors: the tensors as they came from the file, and as they were packed. context: of the
-    session whose cache is counted. kernels: names of those that compute.
+    read, tensors: the tensors as they came from the file, and as they were packed. types: of the
+    tensors in the file. context: of the session whose cache is counted. kernels: names of those
+    that compute.
     """
     weights, kernels = engine.weights, sorted(kernels)
     config = weights.config
@@ -108,7 +114,48 @@ def measure_model(
             for name in kernels
             if name not in _registry.functions and not _native.Cell(name, isa=weights.isa).own
         ),
+        types=_matrix_types(tensors, types),
     )
+
+
+def _matrix_types(tensors: Mapping[str, Tensor], types: Mapping[str, str]) -> tuple[str, ...]:
+    sizes: Counter[str] = Counter()
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, np.ndarray):
+            sizes[types[name]] += tensor.nbytes
+    return tuple(name for name, _ in sizes.most_common())
+
+
+def in_words(count: int) -> str:
+    """A large number as people say it."""
+    for unit, name in ((10**9, "billion"), (10**6, "million")):
+        if count >= unit:
+            return f"{count / unit:.2f} {name}"
+    return f"{count:,}"
+
+
+def as_html(config: ModelConfig, info: ModelInfo, context: int, *, is_open: bool) -> str:
+    """A table for notebooks: what a model is, what it takes and what computes it."""
+    rows = {
+        "Name": config.name or "not stated",
+        "Family": config.architecture,
+        "Parameters": in_words(info.parameters),
+        "Types": ", ".join(info.types),
+        "Weights": (
+            f"{in_megabytes(sum(info.weight_bytes.values()))}, {info.bits_per_weight:.2f} bits each"
+        ),
+        "Context": f"{context:,} of {config.context_length:,} tokens",
+        "Kernel": info.kernel,
+        "Tier": info.isa,
+        "Threads": str(info.threads),
+    }
+    body = "".join(
+        f'<tr><th style="text-align:left">{escape(key)}</th>'
+        f'<td style="text-align:left">{escape(value)}</td></tr>'
+        for key, value in rows.items()
+    )
+    closed = "" if is_open else " (closed)"
+    return f"<table><caption>bitnet_lut.Model{closed}</caption><tbody>{body}</tbody></table>"
 
 
 def _has_packed_tied_head(config: ModelConfig, tensors: Mapping[str, Tensor]) -> bool:

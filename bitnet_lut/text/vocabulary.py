@@ -138,7 +138,7 @@ def from_gguf(metadata: Mapping[str, object], name: str, pre: str) -> Vocabulary
         pieces = _byte_level_pieces(tokens, types)
     elif model == "llama":
         if pre != "auto":
-            raise ValueError(f"pre is {pre!r}, but {name} has a SentencePiece vocabulary")
+            raise ValueError(f"pre_tokenizer is {pre!r}, but {name} has a SentencePiece vocabulary")
         pre = ""
         add_bos = True
         adds_space = fields.flag("add_space_prefix", True)
@@ -277,7 +277,7 @@ def _choose_pre(fields: "_Fields", pre: str, bos: str | None) -> str:
     known = ", ".join(PRE_TOKENIZERS)
     if pre != "auto":
         if pre not in PRE_TOKENIZERS:
-            raise ValueError(f"pre is {pre!r}: it must be auto or one of {known}")
+            raise ValueError(f"pre_tokenizer is {pre!r}: it must be auto or one of {known}")
         return pre
     if not fields.has("pre"):
         # BitNet b1.58 2B4T has Llama 3's tokenizer, and a GGUF file that forgets to say so.
@@ -286,7 +286,7 @@ def _choose_pre(fields: "_Fields", pre: str, bos: str | None) -> str:
     if pre not in PRE_TOKENIZERS:
         raise FormatError(
             f"{fields.name}: tokenizer.ggml.pre is {quote(pre)}, which is not supported; "
-            f"pre= overrides it with one of {known}"
+            f"pre_tokenizer= overrides it with one of {known}"
         )
     return pre
 
