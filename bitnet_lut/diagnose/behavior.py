@@ -25,7 +25,8 @@ class TextScore:
 
     bits_per_byte: infinite if the model gave NaN or Inf. uniform: of a model that finds every token
     equally likely. entropy: mean of the predicted distributions, in bits per token.
-    agreement: share of the tokens that the model would have chosen.
+    agreement: share of the tokens that the model would have chosen. p_end: mean chance that the
+    text ends before its next token.
     """
 
     tokens: int
@@ -33,6 +34,7 @@ class TextScore:
     uniform: float
     entropy: float
     agreement: float
+    p_end: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ def score_text(runner: Runner, variant: Variant, text: str, tokens: int) -> Text
     loss = -float(log_p[np.arange(len(targets)), targets].sum(dtype=np.float64))
     entropy = -float((np.exp(log_p) * log_p).sum(axis=1).mean()) / math.log(2)
     agreement = float((logits.argmax(axis=1) == targets).mean())
-    return TextScore(len(targets), loss / math.log(2) / nbytes, uniform, entropy, agreement)
+    bits = loss / math.log(2) / nbytes
+    p_end = float(np.exp(log_p[:, sorted(tokenizer.eos_ids)]).sum(axis=1).mean())
+    return TextScore(len(targets), bits, uniform, entropy, agreement, p_end)
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

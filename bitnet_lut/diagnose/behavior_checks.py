@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.diagnose.behavior import p_of_end
+from bitnet_lut.diagnose.behavior import QUICK, TextScore, score_text
 from bitnet_lut.diagnose.findings import Finding, ok
 from bitnet_lut.diagnose.running import Variant
 from bitnet_lut.diagnose.subject import SENSE, Subject
@@ -217,13 +217,14 @@ def check_ablation(subject: Subject) -> Iterator[Finding]:
     if subject.masters:
         full = rounded.changed(subject.masters)
         arms = {"nothing": replace(full, arithmetic="float"), **arms}
-    bits = {name: subject.bits_per_byte(variant) for name, variant in arms.items()}
+    scores = {name: _arm(subject, variant) for name, variant in arms.items()}
+    bits = {name: score.bits_per_byte for name, score in scores.items()}
     measured = "; ".join(
-        f"{name} rounded: {bits[name]:.2f} bits per byte, P(EOS) {_p_end(subject, variant)}"
-        for name, variant in arms.items()
+        f"{name} rounded: {score.bits_per_byte:.2f} bits per byte, P(EOS) {score.p_end:.2g}"
+        for name, score in scores.items()
     )
     expected = "the best with weights and activations rounded, as BitNet models are trained"
-    sense = SENSE * subject.behavior.best.uniform
+    sense = SENSE * scores["weights"].uniform
     weights, both = bits["weights"], bits["weights and activations"]
     check = "behavior: ablation"
     if min(weights, bits.get("nothing", math.inf)) > sense:
@@ -257,14 +258,11 @@ def check_ablation(subject: Subject) -> Iterator[Finding]:
         yield ok(check, measured, expected)
 
 
-def _p_end(subject: Subject, variant: Variant) -> str:
-    """The chance of an end after a plain beginning, in words."""
-    if not variant.tokenizer.eos_ids:
-        return "-"
-    try:
-        return f"{p_of_end(subject.runner, variant, PROMPTS[0]):.2g}"
-    except NumericsError:
-        return "NaN"
+def _arm(subject: Subject, variant: Variant) -> TextScore:
+    """The score of the text that is predicted best; large models run a simple one alone."""
+    texts = subject.texts.values() if subject.small else [TEXTS["simple"]]
+    scores = [score_text(subject.runner, variant, text, QUICK) for text in texts]
+    return min(scores, key=lambda score: score.bits_per_byte)
 
 
 CHECKS = (check_prediction, check_writing, check_hidden_norms, check_ablation)

@@ -23,6 +23,7 @@ Floats: TypeAlias = NDArray[np.float32]
 # "int8": linear layers take activations rounded to int8, as BitNet defines them. "float": they take
 # them as they are.
 Arithmetic: TypeAlias = Literal["int8", "float"]
+_ROWS_AT_ONCE = 1024  # of a matrix as floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,24 +96,20 @@ def float_linear(matrix: Any, x: Floats) -> Floats:
     rows = matrix.rows if isinstance(matrix, TernaryMatrix | DenseMatrix) else matrix.shape[0]
     out = np.empty((len(x), rows), np.float32)
     read = _row_reader(matrix)
-    for start in range(0, rows, 4096):
-        part = slice(start, min(start + 4096, rows))
+    for start in range(0, rows, _ROWS_AT_ONCE):
+        part = slice(start, min(start + _ROWS_AT_ONCE, rows))
         np.matmul(x, read(part).T, out=out[:, part])
+    if isinstance(matrix, TernaryMatrix):
+        out *= matrix.scale
     return out
 
 
 def _row_reader(matrix: Any) -> Callable[[slice], Floats]:
-    """Reads some rows of a matrix of any kind as float32."""
+    """Reads some rows of a matrix of any kind as float32, without the scale of ternary ones."""
     if isinstance(matrix, DenseMatrix):
         dense = matrix
         return lambda part: reference.dense_weights(dense, np.arange(part.start, part.stop))
     if isinstance(matrix, TernaryMatrix):
         ternary = matrix
-
-        def read(part: slice) -> Floats:
-            signs = i2_s.unpack_rows(ternary.packed[part], ternary.cols).astype(np.float32)
-            scale = ternary.scale[part] if ternary.scale.size > 1 else ternary.scale
-            return signs * scale[:, None]
-
-        return read
+        return lambda part: i2_s.unpack_rows(ternary.packed[part], ternary.cols).astype(np.float32)
     return lambda part: np.asarray(matrix[part], np.float32)

@@ -73,10 +73,15 @@ class Subject:
             self._checkpoint = open_checkpoint(self.source, i2_s_layout=i2_s_layout, tiles=tiles)
         except FormatError as error:
             self.problem = str(error).removeprefix(f"{self.name}: ")
-        if threads is None and self._checkpoint is not None:
-            small = sum(self._checkpoint.nbytes.values()) < _SMALL
-            threads = 1 if small else None  # threads would wait for each other longer than compute
+        if threads is None and self.small:
+            threads = 1  # several would wait for each other longer than they compute
         self.runner = Runner(threads)
+
+    @property
+    def small(self) -> bool:
+        """Whether running the model costs next to nothing."""
+        checkpoint = self._checkpoint
+        return checkpoint is not None and sum(checkpoint.nbytes.values()) < _SMALL
 
     @property
     def checkpoint(self) -> Checkpoint:
