@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import threading
 import time
 
@@ -190,3 +191,40 @@ def test_a_model_is_opened_beside_the_loop():
     context, out = asyncio.run(run())
     assert context == 64
     assert len(out.ids) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_of_a_fork_goes_on_while_the_parent_writes(model):
+    expected = model.generate("Hello", max_tokens=20)
+    ours = AsyncModel(model)
+
+    def child():
+        async def write():
+            return await asyncio.wait_for(ours.generate("Hello", max_tokens=20), 30)
+
+        return same(asyncio.run(write()), expected)
+
+    async def run():
+        stream = ours.stream("Once upon a time", max_tokens=400, ignore_eos=True)
+        await anext(stream)
+        assert ours._worker._thread.is_alive()
+        children = []
+        for held in (False, True):
+            if held:
+                ours._worker._lock.acquire()  # as the thread may at any time
+            children.append(os.fork())
+            if children[-1] == 0:
+                asyncio.events._set_running_loop(None)
+                try:
+                    os._exit(0 if child() else 1)
+                finally:
+                    os._exit(2)
+            if held:
+                ours._worker._lock.release()
+        codes = [os.waitstatus_to_exitcode(os.waitpid(one, 0)[1]) for one in children]
+        return codes, await stream.finish()
+
+    codes, result = asyncio.run(run())
+    assert codes == [0, 0]
+    assert len(result.ids) == 400

@@ -12,11 +12,12 @@ from golden_models import results
 
 from bitnet_lut.checkpoint import open_checkpoint
 from bitnet_lut.convert import convert
-from bitnet_lut.convert.vocabulary import chat_template, from_folder, to_folder
+from bitnet_lut.convert.vocabulary import from_folder, to_folder
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.gguf_writer import GGUFWriter
 from bitnet_lut.model import Model
+from bitnet_lut.text.chat import folder_sources, gguf_sources
 from bitnet_lut.text.tokenizer import Tokenizer
 
 BYTE_LEVEL = ["llama-bpe", "qwen2", "falcon3"]
@@ -133,15 +134,74 @@ def test_merges_as_older_files_write_them(folder_of):
     assert not warnings
 
 
-def test_chat_templates(tmp_path):
-    assert chat_template(tmp_path) is None
-    named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "a"}]
-    for value, expected in (("b", "b"), (named, "a"), (None, None)):
-        text = json.dumps({"chat_template": value})
-        (tmp_path / "tokenizer_config.json").write_text(text)
-        assert chat_template(tmp_path) == expected
-    (tmp_path / "chat_template.jinja").write_text("c")
-    assert chat_template(tmp_path) == "c"
+def chat_template(folder):
+    return folder_sources(folder).get("default")
+
+
+NAMED = {"tool_use": "{{ tools }}", "default": "{{ messages }}", "rag.v2": "x"}
+
+
+def as_list(templates):
+    return [{"name": name, "template": source} for name, source in templates.items()]
+
+
+def test_chat_templates(folder_of):
+    folder = folder_of("llama-bpe")
+    assert "tokenizer.chat_template" not in from_folder(folder, 764)[0]
+    for value, expected in (("b", {"default": "b"}), (as_list(NAMED), NAMED), (None, {})):
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": value}))
+        found, _ = from_folder(folder, 764)
+        assert gguf_sources(found, "x") == expected
+        names = [name for name in expected if name != "default"]
+        assert found.get("tokenizer.chat_templates", []) == names
+    (folder / "chat_template.jinja").write_text("c")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates/tool_use.jinja").write_text("d")
+    found, _ = from_folder(folder, 764)
+    assert gguf_sources(found, "x") == {"default": "c", "tool_use": "d"}
+    (folder / "tokenizer_config.json").write_text('{"chat_template": [5]}')
+    with pytest.raises(FormatError, match=r"chat_template is \[5\], not a text or named ones"):
+        from_folder(folder, 764)
+
+
+def test_named_chat_templates_travel_both_ways(golden, tmp_path):
+    """From a folder to a GGUF file and back, as transformers and the writer of gguf do."""
+    gguf = pytest.importorskip("gguf")
+    first = tmp_path / "first"
+    shutil.copytree(golden / "bitnet-b1.58/hf-packed", first)
+    settings = json.loads((first / "tokenizer_config.json").read_text())
+    settings["chat_template"] = as_list(NAMED)
+    (first / "tokenizer_config.json").write_text(json.dumps(settings))
+    (first / "additional_chat_templates").mkdir()
+    (first / "additional_chat_templates/short.jinja").write_text("y")
+    (first / "chat_template.jinja").unlink(missing_ok=True)
+    expected = {**NAMED, "short": "y"}
+    convert(first, tmp_path / "model.gguf", head="f16")
+    convert(tmp_path / "model.gguf", tmp_path / "again.gguf", type="tq2_0", head="f16")
+    convert(tmp_path / "again.gguf", tmp_path / "folder", type="hf")
+    convert(first, tmp_path / "copy", type="hf")
+    for path in ("first", "model.gguf", "again.gguf", "folder", "copy"):
+        assert dict(Model(tmp_path / path).chat_templates.sources) == expected, path
+    fields = gguf.GGUFReader(tmp_path / "again.gguf").fields
+    assert {*fields["tokenizer.chat_templates"].contents()} == {"tool_use", "rag.v2", "short"}
+    for name in ("tool_use", "short"):
+        assert fields[f"tokenizer.chat_template.{name}"].contents() == expected[name]
+    convert(tmp_path / "again.gguf", tmp_path / "new", type="hf", chat_template="z")
+    convert(first, tmp_path / "new-too", type="hf", chat_template="z")
+    for path in ("new", "new-too"):
+        replaced = {**expected, "default": "z"}
+        assert dict(Model(tmp_path / path).chat_templates.sources) == replaced, path
+
+
+def test_transformers_reads_named_chat_templates(golden, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    metadata = dict(metadata_of(golden / "tokenizers/llama-bpe.gguf"))
+    metadata |= {"tokenizer.chat_template.tool_use": "b", "tokenizer.chat_template": "a"}
+    metadata["tokenizer.chat_template.../x"] = "c"  # is not written as a file
+    to_folder(metadata, tmp_path, "x", context=64)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert theirs.chat_template == {"tool_use": "b", "default": "a", "/x": "c"}
+    assert {file.suffix for file in tmp_path.iterdir()} == {".json"}
 
 
 def test_ends_that_only_the_folder_names(golden, folder_of):

@@ -1,5 +1,7 @@
 """The examples of README and docs run as they stand, against the demonstration model."""
 
+import ast
+import asyncio
 import contextlib
 import doctest
 import io
@@ -118,6 +120,27 @@ def test_examples(page, place):
             assert printed is not None, f"{where}: no example printed this"
             compare(block.code, printed, where)
             printed = None
+
+
+def test_the_ten_tasks_take_no_more_than_with_llama_cpp_python(place):
+    """And ours run; theirs were compared with the signatures of llama-cpp-python."""
+    page = ROOT / "docs/llama-cpp-python.md"
+    text = page.read_text(encoding="utf-8")
+    tasks = re.findall(r"^\| [^|`]+ \| `([^|]+)` \| `([^|]+)` \|$", text, re.M)
+    assert len(tasks) == 10
+    assert (tasks[0][1], tasks[-1][1][:12]) == ('model = Model("model.gguf")', "session.save")
+    names = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for block in blocks(page):
+            if block.language == "python":
+                exec(block.code, names)
+        for theirs, ours in tasks:
+            assert len(ours) <= len(theirs), ours
+            code = compile(ours, "page", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            found = eval(code, names)
+            if found is not None:
+                asyncio.run(found)
+            ast.parse(theirs)
 
 
 def test_a_kernel_in_c_takes_under_60_lines():

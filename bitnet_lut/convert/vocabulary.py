@@ -17,9 +17,9 @@ from tokenizers import Tokenizer as Encoder
 from tokenizers import decoders, processors
 
 from bitnet_lut.errors import FormatError
-from bitnet_lut.formats.input import read_text
 from bitnet_lut.formats.safetensors import read_json
 from bitnet_lut.text import vocabulary, vocabulary_hf
+from bitnet_lut.text.chat import folder_sources, gguf_sources
 from bitnet_lut.text.guard import guarded
 from bitnet_lut.text.vocabulary import (
     BYTE,
@@ -36,7 +36,6 @@ from bitnet_lut.text.vocabulary import (
 
 __all__ = [
     "NAMED_PRE_TOKENIZERS",
-    "chat_template",
     "copy_folder",
     "from_folder",
     "replace_chat_template",
@@ -47,6 +46,7 @@ __all__ = [
 # Values of tokenizer.ggml.pre that other programs know too.
 NAMED_PRE_TOKENIZERS = tuple(name for name in PRE_TOKENIZERS if name != "falcon3-bitnet.cpp")
 
+_TEMPLATES = "additional_chat_templates"  # a folder of named ones
 _FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -92,9 +92,7 @@ def from_folder(
         fields = _sentencepiece_fields(source, state, vocab_size, file)
     fields |= _special_ids(source, folder)
     metadata = {f"tokenizer.ggml.{key}": value for key, value in fields.items()}
-    template = chat_template(folder)
-    if template is not None:
-        metadata["tokenizer.chat_template"] = template
+    metadata |= _template_metadata(folder_sources(folder))
     with guarded(f"{file}: sample texts cannot be encoded"):
         warnings += _differences(source, vocabulary.from_gguf(metadata, str(file), "auto"))
     return metadata, warnings
@@ -124,8 +122,8 @@ def to_folder(
     padding = metadata.get("tokenizer.ggml.padding_token_id")
     if isinstance(padding, int) and padding < len(texts):
         settings["pad_token"] = texts[padding]
-    if "tokenizer.chat_template" in metadata:
-        settings["chat_template"] = metadata["tokenizer.chat_template"]
+    if templates := gguf_sources(metadata, name):
+        settings["chat_template"] = _template_setting(templates)
     write_json(folder / "tokenizer_config.json", settings)
     ends = sorted(source.eos_ids, key=lambda i: (i != source.eos_id, i))
     generation = {"bos_token_id": source.bos_id, "eos_token_id": ends or None}
@@ -133,33 +131,43 @@ def to_folder(
     return {f"{token}_token_id": i for token, i in named.items()}
 
 
-def chat_template(folder: Path) -> str | None:
-    """The chat template of a folder: a file of its own, or in tokenizer_config.json."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return read_text(file)
-    file = folder / "tokenizer_config.json"
-    settings = read_json(file) if file.is_file() else {}
-    template = settings.get("chat_template")
-    if isinstance(template, list):  # several templates, each with a name
-        named = {entry.get("name"): entry.get("template") for entry in template}
-        template = named.get("default")
-    return template if isinstance(template, str) else None
-
-
 def copy_folder(source: Path, folder: Path) -> None:
     """Copy the files of a vocabulary that exist from one folder to another."""
     for name in _FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+    named = sorted((source / _TEMPLATES).glob("*.jinja"))
+    for file in named:
+        (folder / _TEMPLATES).mkdir(exist_ok=True)
+        shutil.copyfile(file, folder / _TEMPLATES / file.name)
 
 
 def replace_chat_template(folder: Path, template: str) -> None:
-    """Replace the chat template of a folder."""
+    """Replace the default chat template of a folder; others that have a name stay."""
+    templates = {**folder_sources(folder), "default": template}
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     file = folder / "tokenizer_config.json"
     settings = read_json(file) if file.is_file() else {}
-    write_json(file, {**settings, "chat_template": template})
+    write_json(file, {**settings, "chat_template": _template_setting(templates)})
+
+
+def _template_metadata(templates: Mapping[str, str]) -> dict[str, Any]:
+    """Chat templates, by name, as llama.cpp's converter writes them into GGUF files."""
+    found: dict[str, Any] = {}
+    named = [name for name in templates if name != "default"]
+    if named:
+        found["tokenizer.chat_templates"] = named
+        found |= {f"tokenizer.chat_template.{name}": templates[name] for name in named}
+    if "default" in templates:
+        found["tokenizer.chat_template"] = templates["default"]
+    return found
+
+
+def _template_setting(templates: Mapping[str, str]) -> str | list[dict[str, str]]:
+    """Chat templates, by name, as tokenizer_config.json holds them: names lead to no files."""
+    if templates.keys() == {"default"}:
+        return templates["default"]
+    return [{"name": name, "template": source} for name, source in templates.items()]
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """A thread that steps texts for others, which need not wait for it."""
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +19,7 @@ Listener = Callable[[str | Exception | None], None]
 class Worker:
     """Runs the texts of any number of threads on one scheduler, all of them together.
 
-    The thread exists only while there are texts to run.
+    The thread exists only while there are texts to run. After os.fork the child begins with none.
     """
 
     def __init__(
@@ -26,11 +27,20 @@ class Worker:
     ) -> None:
         """Start nothing yet; *prefixes* and *budget* are those of `Scheduler`."""
         self._new_scheduler = partial(Scheduler, engine, prefixes=prefixes, budget=budget)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._new: list[tuple[Run, Listener]] = []
         self._canceled: set[Run] = set()
         self._scheduler = self._new_scheduler()
         self._thread: threading.Thread | None = None
+
+    def _begin_after_fork(self) -> None:
+        """Forget the texts of the parent: in its child there is no thread that could end them."""
+        if self._process != os.getpid():
+            self._begin()
 
     def start(
         self,
@@ -47,6 +57,7 @@ class Worker:
             text.
         siblings: more texts of the same prompt, each with its listener. owner: see `Prefixes`.
         """
+        self._begin_after_fork()
         with self._lock:
             others = [sibling for sibling, _ in siblings]
             run = self._scheduler.add(decoder, context, siblings=others, owner=owner)
@@ -59,6 +70,7 @@ class Worker:
 
     def cancel(self, run: Run) -> None:
         """End a text after the step that may be running now; its listener is told nothing more."""
+        self._begin_after_fork()
         with self._lock:
             if self._thread is not None:
                 self._canceled.add(run)

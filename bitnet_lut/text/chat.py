@@ -24,7 +24,7 @@ from bitnet_lut.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from bitnet_lut.text.sandbox import BoundedTemplate
 
-__all__ = ["ChatTemplates"]
+__all__ = ["ChatTemplates", "folder_sources", "gguf_sources"]
 
 _LARGEST_FILE = 2**20  # bytes of a template's file
 _PRIVATE = range(0xF0000, 0xFFFFE)  # characters that no text has a common use for
@@ -67,15 +67,7 @@ class ChatTemplates:
 
         Raises FormatError for one that is not a text.
         """
-        sources = {}
-        for key, value in metadata.items():
-            if key == "tokenizer.chat_template" or key.startswith("tokenizer.chat_template."):
-                if not isinstance(value, str):
-                    raise FormatError(f"{name}: {key} is {quote(value)}, not a text")
-                sources[key.removeprefix("tokenizer.chat_template").lstrip(".") or "default"] = (
-                    value
-                )
-        return cls(tokenizer, sources, architecture, name=name)
+        return cls(tokenizer, gguf_sources(metadata, name), architecture, name=name)
 
     @classmethod
     def from_folder(
@@ -87,13 +79,7 @@ class ChatTemplates:
         chat_template.jinja and additional_chat_templates/NAME.jinja.
         Raises FormatError for one that is not a text.
         """
-        folder = Path(path)
-        sources = _config_sources(folder / "tokenizer_config.json")
-        for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
-            sources[file.stem] = read_text(file, _LARGEST_FILE)
-        if (folder / "chat_template.jinja").is_file():
-            sources["default"] = read_text(folder / "chat_template.jinja", _LARGEST_FILE)
-        return cls(tokenizer, sources, architecture, name=str(folder))
+        return cls(tokenizer, folder_sources(Path(path)), architecture, name=os.fspath(path))
 
     @property
     def sources(self) -> Mapping[str, str]:
@@ -334,6 +320,30 @@ def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, Sequence):
         return [_map_texts(entry, change) for entry in value]
     return value
+
+
+def gguf_sources(metadata: Mapping[str, object], name: str) -> dict[str, str]:
+    """The texts of the templates of a GGUF file, by name; *name* is that of the file, for errors.
+
+    Raises FormatError for one that is not a text.
+    """
+    sources = {}
+    for key, value in metadata.items():
+        if key == "tokenizer.chat_template" or key.startswith("tokenizer.chat_template."):
+            if not isinstance(value, str):
+                raise FormatError(f"{name}: {key} is {quote(value)}, not a text")
+            sources[key.removeprefix("tokenizer.chat_template").lstrip(".") or "default"] = value
+    return sources
+
+
+def folder_sources(folder: Path) -> dict[str, str]:
+    """The texts of the templates of a Hugging Face folder, by name; raises FormatError."""
+    sources = _config_sources(folder / "tokenizer_config.json")
+    for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
+        sources[file.stem] = read_text(file, _LARGEST_FILE)
+    if (folder / "chat_template.jinja").is_file():
+        sources["default"] = read_text(folder / "chat_template.jinja", _LARGEST_FILE)
+    return sources
 
 
 def _config_sources(file: Path) -> dict[str, str]:
