@@ -56,6 +56,7 @@ class Checkpoint(ABC):
     unused: names of tensors in the file that the graph does not use.
     ternary_masters: whether linear layers held as floats are the masters of ternary ones.
     metadata: the metadata of a GGUF file, with its vocabulary; empty for a folder.
+    value_types: the GGUF types of its values, as far as they are known.
     folder: the folder with tokenizer.json; None for a GGUF file.
     """
 
@@ -69,6 +70,7 @@ class Checkpoint(ABC):
     unused: tuple[str, ...]
     ternary_masters: bool
     metadata: Mapping[str, MetadataValue]
+    value_types: Mapping[str, int] = MappingProxyType({})
     folder: Path | None
 
     @abstractmethod

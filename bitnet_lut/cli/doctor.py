@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", metavar="SOURCE", help="a good source of what should be the same model"
     )
+    parser.add_argument(
+        "--write-fixed",
+        metavar="OUT",
+        help="write the mended model, a GGUF file, if a trial finds what is wrong",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("-t", "--threads", type=positive, help="default: the cores allowed")
     add_reading_options(parser)
@@ -43,6 +48,7 @@ def execute(options: argparse.Namespace) -> int:
             i2_s_layout=options.i2_s_layout,
             tiles=dict(options.tiles),
             threads=options.threads,
+            write_fixed=options.write_fixed,
             progress=progress,
         )
     if options.json:

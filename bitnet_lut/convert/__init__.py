@@ -34,6 +34,7 @@ __all__ = [
     "TARGETS",
     "Conversion",
     "Options",
+    "check_output",
     "convert",
     "write_checkpoint",
 ]
@@ -105,7 +106,7 @@ def convert(
     options = Options(type, head, pre_tokenizer, chat_template, activation, architecture)
     _check(options)
     path = Path(output)
-    _check_output(Path(source), path, folder=type == "hf")
+    check_output(Path(source), path, folder=type == "hf")
     # Nothing is mapped where that can be: a file that is shortened meanwhile is an error here.
     mapped = find_state_dict(source) is not None
     with open_checkpoint(source, i2_s_layout=i2_s_layout, tiles=tiles, mapped=mapped) as checkpoint:
@@ -162,7 +163,7 @@ def _check(options: Options) -> None:
             raise ValueError(f"{field} is {value!r}: it must be one of {', '.join(known)}")
 
 
-def _check_output(source: Path, output: Path, *, folder: bool) -> None:
+def check_output(source: Path, output: Path, *, folder: bool) -> None:
     """OSError or ValueError where the output cannot be, or is the source."""
     if output.exists() and source.exists() and output.samefile(source):
         raise ValueError(f"{output}: this is the source; choose another name")

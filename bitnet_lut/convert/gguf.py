@@ -14,7 +14,6 @@ from bitnet_lut.checkpoint.base import (
     Checkpoint,
     StoredMatrix,
 )
-from bitnet_lut.checkpoint.gguf import GGUFCheckpoint
 from bitnet_lut.convert.vocabulary import from_folder
 from bitnet_lut.convert.weights import (
     Options,
@@ -105,7 +104,7 @@ class GGUFTarget:
 
     def _describe(self, checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
         """The metadata, except the hash."""
-        if isinstance(checkpoint, GGUFCheckpoint):
+        if checkpoint.kind == "gguf":
             found = self._copy(checkpoint, options)
         else:
             found = _describe(self.config, checkpoint)
@@ -116,7 +115,7 @@ class GGUFTarget:
         found["general.quantization_version"] = 2
         return found
 
-    def _copy(self, checkpoint: GGUFCheckpoint, options: Options) -> dict[str, Any]:
+    def _copy(self, checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
         """The metadata of a GGUF file with the repairs asked for."""
         old = str(checkpoint.metadata["general.architecture"])
         new = options.architecture or old
@@ -125,7 +124,7 @@ class GGUFTarget:
             if key.startswith(_DROPPED):
                 continue
             renamed = f"{new}.{key.removeprefix(f'{old}.')}" if key.startswith(f"{old}.") else key
-            value_type = checkpoint.value_types[key]
+            value_type = checkpoint.value_types.get(key, ARRAY)
             found[renamed] = value if value_type == ARRAY else (value_type, value)
         found["general.architecture"] = new
         if options.activation or new != old:  # the default activation depends on the name

@@ -3,8 +3,10 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
+from bitnet_lut.convert import check_output
 from bitnet_lut.diagnose import (
     behavior_checks,
     file_checks,
@@ -15,7 +17,8 @@ from bitnet_lut.diagnose import (
     tokenizer_checks,
     weights_checks,
 )
-from bitnet_lut.diagnose.findings import Diagnosis, Finding, Trial, Verdict
+from bitnet_lut.diagnose.findings import Diagnosis, Finding, Verdict
+from bitnet_lut.diagnose.mended import write_mended
 from bitnet_lut.diagnose.subject import Subject
 from bitnet_lut.diagnose.trial import try_cures
 from bitnet_lut.errors import FormatError
@@ -70,6 +73,7 @@ def doctor(
     i2_s_layout: i2_s.Layout = "128x32",
     tiles: Mapping[Shape, Tile] | None = None,
     threads: int | None = None,
+    write_fixed: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Diagnosis:
     """Say what is wrong with a model, and what shows it.
@@ -78,12 +82,15 @@ def doctor(
     text: a text that the model should predict well, measured besides the built-in ones.
     reference: another source of what should be the same model, known to be good.
     i2_s_layout, tiles: see ``checkpoint.open_checkpoint``. threads: default: the cores this process
-        may use. progress: called with the kinds of checks done so far and in all.
+        may use. write_fixed: where to write the mended model, a GGUF file, if a trial finds what is
+        wrong. progress: called with the kinds of checks done so far and in all.
 
     A damaged file is a verdict and not an error. Raises FormatError for a model that is not
     supported or no model at all, OSError if the source cannot be read, ImportError if reading it
     needs a package that is missing, and ValueError or TypeError for wrong arguments.
     """
+    if write_fixed is not None:
+        check_output(Path(source), Path(write_fixed), folder=False)
     subject = Subject(
         source,
         text=text,
@@ -99,10 +106,9 @@ def doctor(
         for check in checks:
             findings += _run(kind, check, subject, findings)
     progress(len(CHECKS), steps)
-    trials: list[Trial] = []
-    if subject.runs:
-        trials, more = try_cures(subject, findings)
-        findings += more
+    trials, cured = try_cures(subject, findings) if subject.runs else ([], None)
+    if write_fixed is not None:
+        findings.append(write_mended(subject, cured, Path(write_fixed)))
     progress(steps, steps)
     verdict, confidence = decide(findings)
     return Diagnosis(

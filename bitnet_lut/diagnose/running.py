@@ -57,14 +57,14 @@ class Runner:
         """threads: default: the cores this process may use. isa: a tier; "auto" chooses."""
         self.threads = default_threads() if threads is None else threads
         self.isa = choose_isa(isa)
-        self._pool = _native.Pool(self.threads)
+        self.pool = _native.Pool(self.threads)
 
     def session(self, variant: Variant, context: int) -> Session:
         """Start a sequence of an "int8" variant on the engine, with float32 keys and values."""
         weights = _native.Weights(
             variant.config, variant.tensors, isa=self.isa, threads=self.threads
         )
-        engine = Engine(weights, self._pool, kind="f32", context=context)
+        engine = Engine(weights, self.pool, kind="f32", context=context)
         return Session(engine, engine.cache(context))
 
     def logits(self, variant: Variant, ids: Sequence[int], *, probe: Probe | None = None) -> Floats:
