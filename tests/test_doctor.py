@@ -1,6 +1,8 @@
 """The examination as a whole: verdicts, the report and the exit code."""
 
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +13,12 @@ from bitnet_lut.cli import main
 from bitnet_lut.convert import convert
 from bitnet_lut.convert.synth import synthesize
 from bitnet_lut.demo import MODEL
-from bitnet_lut.diagnose import Finding, doctor
+from bitnet_lut.diagnose import Diagnosis, Finding, Trial, doctor
 from bitnet_lut.diagnose.examination import decide
 from bitnet_lut.diagnose.findings import ok
 from bitnet_lut.diagnose.running import Runner, Variant
 from bitnet_lut.diagnose.subject import Subject
+from bitnet_lut.diagnose.telling import tell
 
 
 def finding(status, verdict="unknown", certainty=0.5):
@@ -102,12 +105,36 @@ def test_a_folder_without_a_model_is_an_error(tmp_path, capsys):
 def test_json_has_what_is_promised(golden, capsys):
     assert main(["doctor", "--json", str(golden / "malformed/overlap.gguf")]) == 1
     found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"verdict", "confidence", "findings", "trials"}
     assert found["verdict"] == "damaged"
     assert 0 < found["confidence"] <= 1
     assert found["trials"] == []
     fault = next(one for one in found["findings"] if one["status"] == "fault")
     assert set(fault) == {"check", "status", "where", "measured", "expected", "meaning", "fix"}
     assert "overlapping" in fault["measured"] or "damaged" in fault["measured"]
+
+
+def test_the_report_fits_a_screen_and_begins_with_the_surest_fault():
+    faults = tuple(finding("fault", "rope", certainty) for certainty in (0.2, 0.9, 0.4))
+    faults = tuple(replace(fault, where=str(fault.certainty)) for fault in faults)
+    trials = tuple(Trial(f"cure {i}", "rope", i / 7, "") for i in range(40))
+    diagnosis = Diagnosis(
+        "m.gguf", "rope", 0.9, "m.gguf: ...", (*faults, ok("a: c", "", "")), trials
+    )
+    lines = list(tell(diagnosis))
+    assert lines[:2] == ["m.gguf: ...", "verdict: rope, confidence 90%"]
+    assert [line for line in lines if line.startswith("FAULT")] == [
+        f"FAULT  a: b, {certainty}" for certainty in (0.9, 0.4, 0.2)
+    ]
+    assert sum(line.count("\n") + 1 for line in lines) <= 24
+    assert max(map(len, "\n".join(lines).splitlines())) <= 100
+    assert lines[-1] == "\nfine: a (1)"
+
+
+def test_an_infinite_number_is_null_in_json():
+    trial = Trial("cure", "rope", math.inf)
+    diagnosis = Diagnosis("", "ok", 1.0, "", (), (trial,))
+    assert diagnosis.to_json()["trials"][0]["bits_per_byte"] is None
 
 
 def test_errors_are_not_verdicts(tmp_path, capsys):

@@ -94,10 +94,8 @@ class Diagnosis:
         """The diagnosis as JSON has it; an infinite number is null."""
         shown = ("check", "status", "where", "measured", "expected", "meaning", "fix")
         return {
-            "source": self.source,
             "verdict": self.verdict,
             "confidence": round(self.confidence, 3),
-            "summary": self.summary,
             "findings": [
                 {name: getattr(finding, name) for name in shown} for finding in self.findings
             ],

@@ -16,8 +16,9 @@ def tell(diagnosis: Diagnosis) -> Iterator[str]:
     """Lines of text that begin with one sentence."""
     yield diagnosis.summary
     yield f"verdict: {diagnosis.verdict}, confidence {diagnosis.confidence:.0%}"
+    surest_first = sorted(diagnosis.findings, key=lambda finding: -finding.certainty)
     for status in ("fault", "warning"):
-        for finding in diagnosis.findings:
+        for finding in surest_first:
             if finding.status == status:
                 yield ""
                 yield from _finding(finding)
