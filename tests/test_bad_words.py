@@ -176,14 +176,14 @@ def test_what_a_processor_raises_is_raised(demo: Model, error: Exception) -> Non
     for after in (length - 1, length, length + 5):
         processors = [fails_after(after, error)]
         with pytest.raises(type(error)) as caught:
-            demo.generate(PROMPTS[2], logits_processors=processors)
+            demo.generate(PROMPTS[2], logits_processors=processors, ignore_eos=True)
         assert caught.value is error
-        stream = demo.stream(PROMPTS[2], logits_processors=processors)
+        stream = demo.stream(PROMPTS[2], logits_processors=processors, ignore_eos=True)
         with pytest.raises(type(error)):
             list(stream)
         assert len(stream.result.ids) == max(0, after - length + 1)
         with pytest.raises(type(error)):
-            demo.generate(PROMPTS[2], n=2, logits_processors=processors)
+            demo.generate(PROMPTS[2], n=2, logits_processors=processors, ignore_eos=True)
     assert demo.generate("a", max_tokens=2).ids  # the model goes on
 
 

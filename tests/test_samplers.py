@@ -195,7 +195,7 @@ def outcome(found: Generation) -> tuple[Any, ...]:
     "options",
     [
         {"dry_multiplier": 0.8},
-        {"dry_multiplier": 2.0, "dry_allowed_length": 1, "temperature": 0.9},
+        {"dry_multiplier": 20.0, "dry_allowed_length": 1, "temperature": 0.9},
         {"xtc_probability": 0.5, "temperature": 0.9, "min_p": 0.01},
         {"order": "transformers", "temperature": 1.3, "top_p": 0.8},
     ],
@@ -210,7 +210,7 @@ def test_texts_are_the_same_alone_and_in_a_list(demo: Model, options: Any) -> No
 
 
 def test_guesses_do_not_change_a_text_with_dry(demo: Model) -> None:
-    sampling = Sampling(dry_multiplier=2.0, dry_allowed_length=1)
+    sampling = Sampling(dry_multiplier=20.0, dry_allowed_length=1)
     options: Any = {"max_tokens": 60, "ignore_eos": True}
     found = demo.generate(PROMPTS[0], sampling=sampling, **options)
     assert found.text != demo.generate(PROMPTS[0], **options).text

@@ -22,7 +22,7 @@ KINDS = ("question", "follow-up", "sum", "story")
 FORMATS = ("chat", "plain")
 _FILE = Path(__file__).with_name("questions.json")
 _SENTENCE_ENDS = re.compile(r'(?<=[.!?])\s+|(?<=[.!?]")\s+(?=[A-Z])')
-# A story of the training text has 75 to 111 tokens, any other answer at most some 20.
+# A story of the training text has 74 to 111 tokens, any other answer at most some 20.
 _TOKENS, _TOKENS_OF_STORY = 40, 240
 
 

@@ -11,8 +11,9 @@ Needs ``pip install 'bitnet_lut[train]'``.
 import argparse
 import csv
 import math
-from itertools import chain
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
 
+from bitnet_lut.convert import convert
+from bitnet_lut.torch import load
 from training.demo.corpus import Piece, documents
 from training.demo.export import write_gguf, write_master
 from training.demo.network import BitNet, Sizes
@@ -32,7 +35,7 @@ __all__ = ["main"]
 # Rows of a batch are this long, every LONG_EVERY-th batch twice that.
 LENGTH = 256
 LONG_EVERY = 8
-# A row is full after this many documents that do not fit.
+# A row is full after this many documents that do not fit; they go to the next row.
 FILLERS = 4
 # Weight of a token that does not follow from what comes before it.
 UNTAUGHT = 0.1
@@ -57,7 +60,10 @@ def main() -> None:
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     tokenizer = _vocabulary(options)
-    model = BitNet(Sizes(vocab_size=options.vocab, num_hidden_layers=options.layers))
+    sizes = Sizes(vocab_size=tokenizer.get_vocab_size(), num_hidden_layers=options.layers)
+    model = BitNet(sizes)
+    if options.start:
+        model.load_state_dict(load(options.start).state_dict(), strict=False)
     _train(model, tokenizer, options)
     write_master(options.folder / "master", model, tokenizer)
     write_gguf(options.folder / "model.gguf", options.folder / "master")
@@ -67,6 +73,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
     parser.add_argument("folder", type=Path, help="where everything is written")
+    parser.add_argument("--start", type=Path, help="a model that the training goes on from")
     parser.add_argument("--steps", type=int, default=4400)
     parser.add_argument("--tokens", type=int, default=2048, help="of a step")
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
@@ -77,12 +84,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--keep-every", type=int, help="steps between models that are kept")
     return parser.parse_args()
 
 
 def _vocabulary(options: argparse.Namespace) -> Tokenizer:
     path = options.folder / "tokenizer.json"
-    if not path.exists():
+    if not path.exists() and options.start:
+        with TemporaryDirectory() as folder:
+            convert(options.start, Path(folder) / "start", type="hf")
+            (Path(folder) / "start" / "tokenizer.json").rename(path)
+    elif not path.exists():
         train_vocabulary(options.vocab, options.seed).save(str(path))
     return Tokenizer.from_file(str(path))
 
@@ -97,6 +109,8 @@ def _train(model: BitNet, tokenizer: Tokenizer, options: argparse.Namespace) -> 
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         start, curve = state["step"], state["curve"]
+    if options.keep_every and start == 0:
+        _keep(options.folder / "step-00000", model, tokenizer)
     total, counted = 0.0, 0
     with tqdm(total=options.steps, initial=start, unit="step") as progress:
         for step in range(start, options.steps):
@@ -119,6 +133,8 @@ def _train(model: BitNet, tokenizer: Tokenizer, options: argparse.Namespace) -> 
                 total, counted = 0.0, 0
             if done % options.save_every == 0 or done == options.steps:
                 _save(checkpoint, done, model, optimizer, curve)
+            if options.keep_every and done % options.keep_every == 0:
+                _keep(options.folder / f"step-{done:05}-loss-{curve[-1][1]:.3f}", model, tokenizer)
 
 
 def _optimizer(model: BitNet, rate: float) -> torch.optim.AdamW:
@@ -163,6 +179,12 @@ def _save(
         writer.writerows((step, f"{loss:.5f}", f"{rate:.3g}") for step, loss, rate in curve)
 
 
+def _keep(folder: Path, model: BitNet, tokenizer: Tokenizer) -> None:
+    """Write the model as it is now, as `main` does at the end."""
+    write_master(folder / "master", model, tokenizer)
+    write_gguf(folder / "model.gguf", folder / "master")
+
+
 def _batch(tokenizer: Tokenizer, options: argparse.Namespace, step: int) -> Batch:
     """The batch of *step*: whole documents, put one after another into rows."""
     long = step % LONG_EVERY == LONG_EVERY - 1
@@ -172,13 +194,18 @@ def _batch(tokenizer: Tokenizer, options: argparse.Namespace, step: int) -> Batc
     weights = np.zeros(shape, np.float32)
     short_texts = documents(options.seed, step)
     texts = documents(options.seed, step, long=True) if long else short_texts
+    waiting: list[tuple[list[int], list[bool]]] = []
     for row in range(shape[0]):
-        end, fillers = 0, 0
-        while fillers < FILLERS:
+        end, earlier = 0, iter(waiting)
+        unfit: list[tuple[list[int], list[bool]]] = []
+        while len(unfit) < FILLERS:
             # Short documents fill the end of a row, where the next one of its kind does not fit.
-            encoded, taught = _encode(tokenizer, next(short_texts if fillers else texts))
+            document = next(earlier, None) or _encode(
+                tokenizer, next(short_texts if unfit else texts)
+            )
+            encoded, taught = document
             if end + len(encoded) > length + 1:
-                fillers += 1
+                unfit.append(document)
                 continue
             place = np.s_[row, end : end + len(encoded)]
             ids[place], positions[place] = encoded, np.arange(len(encoded))
@@ -186,6 +213,7 @@ def _batch(tokenizer: Tokenizer, options: argparse.Namespace, step: int) -> Batc
             weights[place] = np.where(taught, 1.0, UNTAUGHT)
             weights[row, end] = 0.0  # a document does not predict the start of the next one
             end += len(encoded)
+        waiting = [*unfit, *earlier]
     return Batch(
         ids=torch.from_numpy(ids[:, :-1]),
         positions=torch.from_numpy(positions[:, :-1]),
@@ -196,10 +224,19 @@ def _batch(tokenizer: Tokenizer, options: argparse.Namespace, step: int) -> Batc
 
 
 def _encode(tokenizer: Tokenizer, document: list[Piece]) -> tuple[list[int], list[bool]]:
-    """The ids of a document, and which are taught."""
-    encoded = [tokenizer.encode(piece.text, add_special_tokens=False).ids for piece in document]
-    taught = [piece.taught for piece, ids in zip(document, encoded, strict=True) for _ in ids]
-    return list(chain.from_iterable(encoded)), taught
+    """The ids of a document, and which are taught: those that begin in a piece that is."""
+    ids: list[int] = []
+    taught: list[bool] = []
+    starts = [i for i, piece in enumerate(document) if i == 0 or piece.apart]
+    for start, end in pairwise([*starts, len(document)]):
+        together = document[start:end]
+        encoding = tokenizer.encode(
+            "".join(piece.text for piece in together), add_special_tokens=False
+        )
+        marks = [piece.taught for piece in together for _ in piece.text]
+        ids += encoding.ids
+        taught += [marks[first] for first, _ in encoding.offsets]
+    return ids, taught
 
 
 def _plot(folder: Path) -> None:
