@@ -58,7 +58,7 @@ def check_prediction(subject: Subject) -> Iterator[Finding]:
             measured,
             expected,
             "it knows which letters and words are common, and little else",
-            "train it longer; or see the trials, if it was trained enough",
+            "see the trials; if none of them helps, train it longer",
             "undertrained",
             0.4,
         )
