@@ -202,6 +202,44 @@ def test_a_terminal():
     terminal.type("/un\t\n")  # Tab completes a command
     at = terminal.wait_for("turns that are left: 1", at)
     terminal.wait_for("> ", at)
+    terminal.type("/sys\tBe brief.\n")  # and puts a space after it
+    at = terminal.wait_for("a new chat", at)
+    terminal.type("\x04")
+    assert terminal.exit_code() == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
+def test_every_command_in_a_terminal(model, tmp_path, monkeypatch):
+    """The steps of docs/chat.md."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    first, second = answers(model, "What is the capital of France?", "And of \nSpain?")
+    terminal = Terminal("chat", "-m", MODEL, "-n", "30")
+    at = terminal.wait_for("> ")
+    for keys, shown in (
+        ("What is the capital of France?\n", first),
+        ("And of \\\n", "\n. "),
+        ("Spain?\n", second),
+        ("/stats\n", "Conversation of 2 turns: "),
+        ("/regen\n", "\n> "),
+        ("/edit What is 2 + 3?\n", "2 + 3 = 5."),
+        ("/undo\n", "turns that are left: 1"),
+        ("\x1b[A\x1b[A\n", "2 + 3 = 5."),  # the line before the last
+        ("/save ~/my.chat\n", f"saved to {tmp_path / 'my.chat'}"),
+        ("/system Be brief.\n", "a new chat"),
+        ("Hello\n", answers(model, "Hello", system="Be brief.")[0]),
+        ("/load ~/my.chat\n", "2 + 3 = 5."),
+        ("/help\n", "goes on in the next one."),
+    ):
+        terminal.type(keys)
+        at = terminal.wait_for(shown, at)
+        if shown not in ("\n. ", "\n> "):
+            at = terminal.wait_for("> ", at)
+    terminal.type("/quit\n")
+    assert terminal.exit_code() == 0
+    assert (tmp_path / "my.chat").stat().st_mode & 0o777 == 0o600
+    terminal = Terminal("chat", "-m", MODEL, "--resume", tmp_path / "my.chat")
+    at = terminal.wait_for("2 + 3 = 5.")
+    terminal.wait_for("> ", at)
     terminal.type("\x04")
     assert terminal.exit_code() == 0
 

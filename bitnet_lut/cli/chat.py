@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitnet_lut.cli.generating import (
@@ -166,8 +167,9 @@ class Chat:
         """Write the chat to a file."""
         if not rest:
             raise ValueError("/save FILE: the name of the file is missing")
-        self._conversation.save(rest)
-        _note(f"saved to {rest}")
+        path = Path(rest).expanduser()
+        self._conversation.save(path)
+        _note(f"saved to {path}")
 
     def load(self, rest: str) -> None:
         """Go on with a chat from a file."""
@@ -176,7 +178,7 @@ class Chat:
         if not rest:
             raise ValueError("/load FILE: the name of the file is missing")
         self._conversation = Conversation.load(
-            self._model, rest, sampling=self._sampling, max_tokens=self._tokens
+            self._model, Path(rest).expanduser(), sampling=self._sampling, max_tokens=self._tokens
         )
         for turn in self._conversation.turns:
             print(f"{_PROMPT}{turn.user}\n{turn.answer}")
@@ -240,6 +242,8 @@ def _editing(words: Iterable[str]) -> Iterator[None]:
 
     def complete(start: str, state: int) -> str | None:
         found = [word for word in words if word.startswith(start)]
+        if len(found) == 1:
+            found[0] += " "  # so that its text can follow at once
         return found[state] if state < len(found) else None
 
     before = readline.get_completer()
