@@ -47,7 +47,7 @@ def bench_first_token_of_a_late_turn(benchmark, model, rounds=7):
         return len(ids) - reused
 
     new = benchmark.pedantic(turn, rounds=rounds, warmup_rounds=1)
-    ratios = [one / other for one, other in zip(turns, steps, strict=True)][1:]
+    ratios = [one / other for one, other in zip(turns, steps, strict=True)][-rounds:]
     benchmark.extra_info.update(
         new_tokens=new, kept_tokens=kept, turn_by_step=median(ratios), turns=turns, steps=steps
     )

@@ -8,6 +8,7 @@ from model_files import rewritten
 
 from bitnet_lut import Conversation, Generation, Lark, Model, Regex, Sampling
 from bitnet_lut.demo import MODEL
+from bitnet_lut.runtime.engine import Engine
 
 pytest.importorskip("jinja2")
 
@@ -131,3 +132,27 @@ def test_an_error_of_a_processor_keeps_the_chat(model: Model) -> None:
     assert again.say("Hello").text == first
     assert chat.say("What?").text == again.say("What?").text
     assert len(chat.turns) == 2
+
+
+def test_every_turn_runs_its_new_tokens_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten turns: prompt and answer of each run in as few steps as if the chat had just begun."""
+    ran: list[int] = []
+    step = Engine.step
+
+    def count(self: Engine, chunks: Any, *rest: Any, **named: Any) -> Any:
+        ran.append(sum(len(ids) for _, ids in chunks))
+        return step(self, chunks, *rest, **named)
+
+    monkeypatch.setattr(Engine, "step", count)
+    chat = model.conversation(max_tokens=8, speculate=False)
+    known = 0
+    for number in range(10):
+        ran.clear()
+        _ = chat.say(f"Why {number}?").text
+        turn = chat.turns[-1]
+        # One step for all that is new, then one for each token of the answer but the last.
+        cut = turn.finish_reason != "eos"
+        assert ran == [len(turn.prompt) - known] + [1] * (len(turn.ids) - cut)
+        known = len(turn.prompt) + len(turn.ids) - cut
+    assert number == 9
+    assert known > 5 * ran[0]
