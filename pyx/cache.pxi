@@ -1,5 +1,6 @@
 """The keys and values of one sequence."""
 
+import os
 import threading
 
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
@@ -67,6 +68,7 @@ cdef class Cache:
     cdef bl_cache cache
     cdef uint8_t *block
     cdef object lock
+    cdef object process  # that took the lock last
     cdef readonly Weights weights
     cdef readonly str kind
     cdef readonly int64_t nbytes
@@ -94,7 +96,12 @@ cdef class Cache:
         return self.cache.position
 
     cdef int _hold(self, list held) except -1:
-        return _hold(self.lock, held, "this cache is in use by another thread: give every thread a sequence of its own")
+        if self.lock.locked() and self.process != os.getpid():
+            raise RuntimeError("this cache was in the middle of a step of another thread when this process was forked: "
+                               "make a new one here")
+        _hold(self.lock, held, "this cache is in use by another thread: give every thread a sequence of its own")
+        self.process = os.getpid()
+        return 0
 
     def rewind(self, int64_t position) -> None:
         """Go back to an earlier *position*; what came after is forgotten. Raises ValueError for one not reached yet."""

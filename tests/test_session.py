@@ -1,6 +1,8 @@
 """Sessions and batches of them."""
 
+import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,7 +57,7 @@ def test_a_session_in_two_threads_is_refused(demo: Model) -> None:
     assert len(errors) >= 4
     assert all("in use by another thread" in str(error) for error in errors)
     assert session.position == 2
-    with batch.sessions[1]._held(), pytest.raises(RuntimeError, match="in use by another thread"):
+    with batch.sessions[1]._held, pytest.raises(RuntimeError, match="in use by another thread"):
         batch.step([5, 6])
     assert [one.position for one in batch.sessions] == [0, 0]
     other.step([5, 7])
@@ -149,3 +151,39 @@ def test_what_things_look_like(demo: Model) -> None:
     )
     assert repr(demo.session_batch(2)).startswith("<SessionBatch of 2: <Session of bitnet_lut")
     assert repr(demo.tokenizer).startswith(f"<Tokenizer: {demo.tokenizer.vocab_size:,} ids, ")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_is_told_what_a_thread_of_the_parent_was_using(demo: Model) -> None:
+    """A step in the middle of which the process is forked ends in the parent only."""
+    busy, done = threading.Event(), threading.Event()
+
+    def wait(layer: int, op: str, array: Any) -> None:
+        busy.set()
+        done.wait(30)
+
+    def told(use: Callable[[], object]) -> bool:
+        with pytest.raises(RuntimeError, match="another thread when this process was forked: make"):
+            use()
+        return True
+
+    session = demo.session()
+    thread = threading.Thread(target=lambda: session._engine.step([session_chunk], probe=wait))
+    session_chunk = (session._cache, np.array([5], np.int32))
+    with session._held:
+        thread.start()
+        assert busy.wait(30)
+        child = os.fork()
+        if child == 0:
+            try:
+                fine = told(lambda: session.step([5])) and told(lambda: session._cache.rewind(0))
+                fine = fine and len(demo.generate("Hello", max_tokens=3).ids) == 3
+                os._exit(0 if fine else 1)
+            finally:
+                os._exit(2)
+        done.set()
+        thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    session.rewind(0)
+    assert session.step([5]).shape == (demo.config.vocab_size,)

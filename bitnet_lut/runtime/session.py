@@ -1,9 +1,8 @@
 """A sequence and its cache; and sequences that step together."""
 
 import os
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from bitnet_lut.errors import NumericsError
 from bitnet_lut.runtime.arguments import int32_ids, whole_number
 from bitnet_lut.runtime.engine import BATCH, Engine, Probe
 from bitnet_lut.runtime.saved import save_cache
+from bitnet_lut.runtime.use_lock import UseLock
 
 __all__ = ["Session", "SessionBatch"]
 
@@ -27,7 +27,8 @@ class Session:
 
     def __init__(self, engine: Engine, cache: Cache) -> None:
         """`Model.session` makes one."""
-        self._engine, self._cache, self._lock = engine, cache, threading.Lock()
+        self._engine, self._cache = engine, cache
+        self._held = UseLock("session", ": give every thread a session of its own")
         self._ids: list[int] = []
 
     def __repr__(self) -> str:
@@ -69,7 +70,7 @@ class Session:
             raise ValueError(f"logits is {logits!r}, it must be 'last' or 'all'")
         tokens = int32_ids(ids)
         each = logits == "all"
-        with self._held():
+        with self._held:
             self._check_room(tokens)
             rows = len(tokens) if each else 1
             found = np.empty((rows, self._engine.config.vocab_size), np.float32)
@@ -95,7 +96,7 @@ class Session:
         Returns the float32 logits (vocab,) after the last id. Raises what `step` raises.
         """
         tokens = int32_ids(ids)
-        with self._held():
+        with self._held:
             self._check_room(tokens)
             logits = np.empty((1, self._engine.config.vocab_size), np.float32)
             self._run(tokens, logits, probe=probe)
@@ -107,7 +108,7 @@ class Session:
 
         Raises TypeError if it is not a whole number, ValueError if it was not reached yet.
         """
-        with self._held():
+        with self._held:
             position = whole_number("position", position, 0)
             if position > self.position:
                 raise ValueError(f"cannot rewind to {position}, the session is at {self.position}")
@@ -116,7 +117,7 @@ class Session:
 
     def fork(self) -> "Session":
         """A second session that goes on from here on its own."""
-        with self._held():
+        with self._held:
             other = Session(self._engine, self._cache.fork())
             other._ids = list(self._ids)
             return other
@@ -127,7 +128,7 @@ class Session:
         `Model.load_session` goes on from there. The file is replaced when the new one is complete.
         Raises OSError, and RuntimeError if another thread uses this session.
         """
-        with self._held():
+        with self._held:
             save_cache(path, self._engine, self._cache, self._ids, {"content": "session"})
 
     def _run(
@@ -143,18 +144,6 @@ class Session:
         chunk = (self._cache, tokens)
         if not self._engine.step([chunk], rows, logits, hidden, probe=probe).all():
             raise self._engine.fault(*chunk, len(logits))
-
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Keep other threads out."""
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError(
-                "this session is in use by another thread: give every thread a session of its own"
-            )
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     def _check_room(self, tokens: NDArray[np.int32]) -> None:
         if not len(tokens):
@@ -195,7 +184,7 @@ class SessionBatch:
         chunks = [(session._cache, tokens[at : at + 1]) for at, session in enumerate(self.sessions)]
         with ExitStack() as held:
             for session in self.sessions:
-                held.enter_context(session._held())
+                held.enter_context(session._held)
             finite = engine.step(chunks, np.arange(len(tokens)), logits)
             if not finite.all():
                 for (cache, _), moved in zip(chunks, finite, strict=True):

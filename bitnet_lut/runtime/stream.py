@@ -1,10 +1,10 @@
 """Text piece by piece, while it is generated."""
 
-import threading
 from collections.abc import Iterator
 
 from bitnet_lut.runtime.generation import Generation
 from bitnet_lut.runtime.scheduler import Run, Scheduler
+from bitnet_lut.runtime.use_lock import UseLock
 
 __all__ = ["TextStream"]
 
@@ -18,7 +18,7 @@ class TextStream:
 
     def __init__(self, scheduler: Scheduler, run: Run) -> None:
         """`Model.stream` makes one."""
-        self._scheduler, self._run, self._lock = scheduler, run, threading.Lock()
+        self._scheduler, self._run, self._lock = scheduler, run, UseLock("stream", "")
 
     def __iter__(self) -> Iterator[str]:
         """Return itself."""
@@ -31,9 +31,7 @@ class TextStream:
         finite, MemoryError if there is no room for the text, ValueError if the model was closed or
         its logits leave nothing to choose, and RuntimeError if another thread uses this stream.
         """
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("this stream is in use by another thread")
-        try:
+        with self._lock:
             while True:
                 piece = self._run.take()
                 if piece:
@@ -42,8 +40,6 @@ class TextStream:
                     raise StopIteration
                 if piece is None:
                     self._scheduler.step()
-        finally:
-            self._lock.release()
 
     def close(self) -> None:
         """End it; what has come so far stays in ``result``."""
