@@ -299,6 +299,21 @@ def test_a_dump_of_some_ops(tmp_path):
     assert bad.first.name == "blk.1.residual"
 
 
+def test_names_of_llama_cpp_are_understood(tmp_path):
+    names = {"embedding": "inp_embd", "output_norm": "result_norm", "logits": "result_output"}
+    names |= {"attn_v": "Vcur", "attention": "kqv_out", "residual": "l_out", "ffn_up": "ffn_up"}
+    arrays = {}
+    for (layer, op), array in traced().results.items():
+        if op in names:
+            arrays[names[op] if layer < 0 else f"{names[op]}-{layer}"] = array[None, None]
+    arrays["Qcur-0"] = np.ones((7, 120), np.float32)
+    np.savez(tmp_path / "llama.npz", ids=IDS, **arrays)
+    found = diverge(known(), tmp_path / "llama.npz")
+    assert found.same, found.summary
+    assert "B holds names that are no ops: 'Qcur-0'." in found.explanations
+    assert {op.op for op in found.ops if op.relative is not None} == set(names)
+
+
 BAD_ARRAYS = {
     "objects": ({"logits": np.array([{}], object)}, "'logits' holds Python objects"),
     "text": ({"logits": np.array(["a"])}, "logits is of type <U1: results are floats"),

@@ -36,6 +36,27 @@ OPS: Mapping[str, str] = {
 _OUTSIDE = ("embedding", "output_norm", "logits")
 LAYER_OPS = tuple(op for op in OPS if op not in _OUTSIDE)
 _KEY = re.compile(r"blk\.(\d{1,4})\.(\w+)")
+# Names that the callback of llama.cpp sees for the same results, "<name>-<layer>" inside a layer.
+# Qcur and Kcur are not among them: their rows may be in the order of the file.
+_LLAMA_CPP_KEY = re.compile(r"(\w+)-(\d{1,4})")
+_LLAMA_CPP_OUTSIDE = {
+    "inp_embd": "embedding",
+    "result_norm": "output_norm",
+    "result_output": "logits",
+}
+_LLAMA_CPP = {
+    "attn_norm": "attn_norm",
+    "Vcur": "attn_v",
+    "kqv_out": "attention",
+    "attn_sub_norm": "attn_sub_norm",
+    "attn_o_out": "attn_output",
+    "ffn_norm": "ffn_norm",
+    "ffn_gate": "ffn_gate",
+    "ffn_up": "ffn_up",
+    "ffn_sub_norm": "ffn_sub_norm",
+    "ffn_down": "ffn_down",
+    "l_out": "residual",
+}
 _BEFORE = {
     **dict.fromkeys(("attn_q", "attn_k", "attn_v"), ("attn_norm",)),
     "attention": ("attn_q", "attn_k", "attn_v"),
@@ -57,9 +78,12 @@ def key_of(place: Place) -> str:
 
 
 def place_of(key: str) -> Place | None:
-    """What a name in a dump stands for; None for one that is not a name of an op."""
+    """What a name in a dump stands for, ours or llama.cpp's; None for one that is neither."""
+    key = _LLAMA_CPP_OUTSIDE.get(key, key)
     if key in _OUTSIDE:
         return -1, key
+    if (match := _LLAMA_CPP_KEY.fullmatch(key)) and match[1] in _LLAMA_CPP:
+        return int(match[2]), _LLAMA_CPP[match[1]]
     match = _KEY.fullmatch(key)
     return (int(match[1]), match[2]) if match and match[2] in LAYER_OPS else None
 
