@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from command import refused
 from model_files import QUERY, rewritten
+from tiny_model import tiny_config, tiny_tensors
 
 from bitnet_lut import Model
 from bitnet_lut.checkpoint import open_checkpoint
@@ -18,6 +19,7 @@ from bitnet_lut.diagnose import Source, Trace, compare, open_source, save_dump
 from bitnet_lut.diagnose.compare_tensors import compare_tensors
 from bitnet_lut.diagnose.comparison_report import report_comparison
 from bitnet_lut.diagnose.diverge import trace_source
+from bitnet_lut.diagnose.sources import Weights
 from bitnet_lut.formats import i2_s
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.formats.tensors import DenseMatrix
@@ -156,6 +158,16 @@ def test_a_tensor_that_differs_is_named(golden_file, tmp_path, changes, kind):
     shown = "\n".join(report_comparison(found))
     assert name in shown
     assert found.logits.max_difference > 0
+
+
+def test_a_tensor_that_is_missing_or_of_another_shape_is_named():
+    config = tiny_config(qkv_bias=False, sub_norms=False)
+    a = Weights(config, tiny_tensors(config), "f32")
+    fewer = {name: one for name, one in a.tensors.items() if name != QUERY}
+    for b, kind in ((fewer, "not in B"), ({**fewer, QUERY: np.ones((2, 3), "f4")}, "shape")):
+        found = compare_tensors(a, replace(a, tensors=b))
+        assert [(one.name, one.kind) for one in found.differences] == [(QUERY, kind)]
+        assert not found.same
 
 
 def test_files_of_another_layout_are_read_with_it(golden):
