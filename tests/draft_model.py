@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitnet_lut.checkpoint.ternary_hash import TERNARY_HASH_KEY
 from bitnet_lut.demo import MODEL
 from bitnet_lut.families import is_linear
 from bitnet_lut.formats import ggml, i2_s
@@ -46,6 +47,8 @@ class Draft:
                     half = data[: 2 * rows * cols].reshape(rows, -1)
                     self.matrices[name] = ggml.dequantize("f16", half, cols)
             for key, value in file.metadata.items():
+                if key == TERNARY_HASH_KEY:
+                    continue  # or it would give every change away
                 kind = file.value_types[key]
                 self.keys[key] = value if kind == ARRAY else (kind, value)
 
