@@ -167,7 +167,7 @@ def reordered(order):
 
 @pytest.mark.parametrize("order", [(4, 1, 2, 3, 0, 5), (2, 5, 0, 3, 1, 4)])
 def test_shuffled_layers_are_found_and_most_of_their_order(order):
-    """The first two layers of the model are hardly like their neighbors; the others are put right."""
+    """The model's first two layers are hardly like their neighbors; the others are put right."""
     subject = reordered(order)
     found = only(subject, layers_checks.check_order)
     assert (found.status, found.verdict) == ("fault", "layers")
