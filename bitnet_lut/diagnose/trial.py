@@ -47,14 +47,14 @@ def try_cures(subject: Subject, findings: list[Finding]) -> tuple[list[Trial], C
     """Try every cure on a model; returns all trials, and what helped.
 
     findings: of the checks, which ran before; what follows from the trials is added. Where they
-    have explained all, nothing is tried: a model whose weights are random, or that does not survive
-    the rounding it was not trained for.
+    have explained all, nothing is tried: a model whose weights are random or lost, or that does not
+    survive the rounding it was not trained for.
     """
     floats = [name for name in subject.dense if is_linear(name)]
     if floats and all(_is_ternary(subject.dense[name]) for name in floats):
         findings.append(_ternary_floats(floats))
         return [], Cured(ROUNDING, ROUNDING.change(subject.model))
-    if any(f.verdict in _EXPLAINED and f.status == "fault" for f in findings):
+    if any(f.status == "fault" and _explains(f) for f in findings):
         return [], None
     bench = _Bench(subject)
     best = bench.best(list(cures(subject)))
@@ -63,6 +63,11 @@ def try_cures(subject: Subject, findings: list[Finding]) -> tuple[list[Trial], C
         return bench.trials, Cured(best, best.change(subject.model))
     findings.append(_nothing_helped(subject, bench))
     return bench.trials, None
+
+
+def _explains(fault: Finding) -> bool:
+    lost = fault.check.startswith("weights: ") and fault.verdict in ("layers", "damaged")
+    return fault.verdict in _EXPLAINED or (lost and fault.certainty > 0.8)
 
 
 def _is_ternary(matrix: DenseMatrix) -> bool:
