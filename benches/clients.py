@@ -25,7 +25,6 @@ async def client(http: httpx.AsyncClient, number: int, requests: int, prompt: in
             "max_tokens": tokens,
             "temperature": 0,
             "ignore_eos": True,
-            "logprobs": 0,  # one event for every token, whether it shows text or not
             "stream": True,
         }
         last = None
