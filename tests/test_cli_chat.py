@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -160,8 +161,9 @@ class Terminal:
 
     def wait_for_more(self, count):
         """Read until so many more characters are on the screen."""
-        wanted = len(self.seen) + count
+        wanted, end = len(self.seen) + count, time.monotonic() + 60
         while len(self.seen) < wanted:
+            assert time.monotonic() < end, f"no {count} more characters came: {self.seen!r}"
             self.read()
 
     def read(self):
@@ -181,7 +183,14 @@ class Terminal:
                     break
             except OSError:
                 break
-        _, status = os.waitpid(self.child, 0)
+        end = time.monotonic() + 30
+        while (found := os.waitpid(self.child, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > end:
+                os.kill(self.child, signal.SIGKILL)
+                os.waitpid(self.child, 0)
+                pytest.fail(f"the command did not end: {self.seen!r}")
+            time.sleep(0.01)
+        status = found[1]
         os.close(self.terminal)
         return os.waitstatus_to_exitcode(status)
 
@@ -204,6 +213,7 @@ def test_a_terminal():
     terminal.wait_for("> ", at)
     terminal.type("/sys\tBe brief.\n")  # and puts a space after it
     at = terminal.wait_for("a new chat", at)
+    terminal.wait_for("> ", at)
     terminal.type("\x04")
     assert terminal.exit_code() == 0
 
