@@ -77,7 +77,8 @@ class Worker:
 
     def __init__(self, folder: Path, model: Path) -> None:
         """Start it; ValueError if it does not import the package from *folder*."""
-        path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+        # Without an empty entry, which would be the current folder.
+        path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _WORKER, str(model)],
             stdin=subprocess.PIPE,
