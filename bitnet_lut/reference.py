@@ -170,7 +170,8 @@ def block_dot(matrix: DenseMatrix, x: Floats) -> Floats:
 def linear(matrix: TernaryMatrix | DenseMatrix, x: Floats) -> Floats:
     """``x @ matrix.T``: (n, K) to (n, M). Ternary ones multiply int8 codes."""
     if isinstance(matrix, DenseMatrix):
-        parts = [matrix.data[at : at + ROWS] for at in range(0, matrix.rows, ROWS)]
+        starts = range(0, max(1, matrix.rows), ROWS)  # one block, be it empty
+        parts = [matrix.data[at : at + ROWS] for at in starts]
         return np.concatenate(
             [_dense(DenseMatrix(matrix.type, len(part), matrix.cols, part), x) for part in parts],
             axis=1,
