@@ -24,13 +24,17 @@ PROMPTS = [f"Once upon a time there were {count} mice" for count in range(120)]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two workers. They would find the sources of the package in the folder where Ray starts."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("ray"))
     try:
+        ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
         yield
     finally:
         ray.shutdown()
+        os.chdir(before)
 
 
 def kill_one(name: str) -> None:
