@@ -213,6 +213,8 @@ class ChatReply(Reply):
             )
         if request.top_logprobs is not None and not request.logprobs:
             raise RequestError(400, "top_logprobs needs logprobs: true", "top_logprobs")
+        if request.store:
+            raise RequestError(400, "store is not supported: nothing is kept here", "store")
         if request.tools and request.logprobs and request.stream:
             raise RequestError(400, "logprobs of a stream do not go with tools", "logprobs")
         self._request, self._limit = request, limits.pop() if limits else None
