@@ -93,25 +93,19 @@ static void bl_attend_heads(const bl_pass *p, int64_t layer, int64_t t, int64_t 
                (size_t)m->head_dim * sizeof(float));
 }
 
-/* This worker's heads of mixed = causal attention, shared out by the positions that they read; those that share keys
- * come one after the other. */
+/* This worker's heads of mixed = causal attention; those that share keys come one after the other. */
 static void bl_attend_by_heads(const bl_pass *p, int64_t layer, int worker, int workers)
 {
     const bl_model *m = p->model;
     const int64_t group = m->heads / m->kv_heads, together = bl_heads_together(p, workers);
     const int64_t parts = (group + together - 1) / together;
-    int64_t all = 0, before = 0;
-    for (int64_t t = 0; t < p->n; t++) all += p->work->places[t].position + 1;
-    all *= m->kv_heads * parts;
-    for (int64_t part = 0; part < m->kv_heads * parts; part++)
-        for (int64_t t = 0; t < p->n; t++) {
-            const int64_t read = p->work->places[t].position + 1, owner = (2 * before + read) * workers / (2 * all);
-            before += read;
-            if (owner != worker) continue;
-            const int64_t first = part % parts * together;
-            const int64_t heads = group - first < together ? group - first : together;
-            bl_attend_heads(p, layer, t, part / parts * group + first, heads, bl_scratch(p, worker));
-        }
+    int64_t lo, hi;
+    bl_share(p->n * m->kv_heads * parts, 1, worker, workers, &lo, &hi);
+    for (int64_t i = lo; i < hi; i++) {
+        const int64_t t = i % p->n, kv_head = i / p->n / parts, first = i / p->n % parts * together;
+        const int64_t count = group - first < together ? group - first : together;
+        bl_attend_heads(p, layer, t, kv_head * group + first, count, bl_scratch(p, worker));
+    }
 }
 
 /* ---- one token far on in a text: every key and value is read once, whatever the number of workers --------------- */
