@@ -25,11 +25,10 @@ _RECENT = 32  # requests that the wait for a place is estimated from
 
 
 class Piece(NamedTuple):
-    """What came of text number *choice*: more text, the tokens behind it, or its end."""
+    """What came of text number *choice*: more text, the scores of its tokens, or its end."""
 
     choice: int
     text: str
-    ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]
     ended: bool = False
 
@@ -169,7 +168,7 @@ class Job:
     ) -> list[list[tuple[Decoder, int]]]:
         model = self._texts.model
         return [
-            [model._decoder(model._prompt_ids(ids), choice, **options) for choice in range(choices)]
+            [model._decoder(list(ids), choice, **options) for choice in range(choices)]
             for ids in prompts
         ]
 
@@ -189,10 +188,9 @@ class Job:
             if what is not None:
                 clock()
             if what is None or stream:
-                ids = tuple(decoder.ids[told:]) if stream else ()
                 scores = decoder.logprobs_from(told) if stream else ()
-                told += len(ids)
-                piece = Piece(choice, what or "", ids, scores, what is None)
+                told += len(scores)
+                piece = Piece(choice, what or "", scores, what is None)
                 post(self._events.put_nowait, piece)
 
         return listen
