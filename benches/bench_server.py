@@ -36,7 +36,17 @@ def address(model_file) -> Iterator[str]:
 @contextmanager
 def served(model_file) -> Iterator[str]:
     """A server in a process of its own."""
-    command = [sys.executable, "-P", "-m", "bitnet_lut", "serve", "--port", "0"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "bitnet_lut",
+        "serve",
+        "--port",
+        "0",
+        "--prefix-cache",
+        "0",
+    ]
     with subprocess.Popen(
         [*command, "-m", str(model_file)], stderr=subprocess.PIPE, text=True
     ) as process:
