@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut.diagnose.behavior import QUICK, TextScore, score_text
-from bitnet_lut.diagnose.findings import Finding, ok
+from bitnet_lut.diagnose.findings import Finding, fault, ok, warning
 from bitnet_lut.diagnose.running import Variant
 from bitnet_lut.diagnose.subject import SENSE, Subject
 from bitnet_lut.diagnose.texts import PROMPTS, TEXTS
@@ -39,41 +39,33 @@ def check_prediction(subject: Subject) -> Iterator[Finding]:
         yield ok(check, measured, expected)
         yield from _own_text(subject)
     elif not math.isfinite(best.bits_per_byte):
-        yield Finding(
+        yield fault(
             check,
-            "fault",
-            "",
             f"no number: {_first_fault(subject)}",
             expected,
-            "the computation overflows: a scale or a norm is far too large",
-            "see the findings on weights and the trials",
-            "unknown",
-            0.3,
+            meaning="the computation overflows: a scale or a norm is far too large",
+            fix="see the findings on weights and the trials",
+            certainty=0.3,
         )
     elif subject.learned:
-        yield Finding(
+        yield fault(
             check,
-            "fault",
-            "",
             measured,
             expected,
-            "it knows which letters and words are common, and little else",
-            "see the trials; if none of them helps, train it longer",
-            "undertrained",
-            0.4,
+            meaning="it knows which letters and words are common, and little else",
+            fix="see the trials; if none of them helps, train it longer",
+            verdict="undertrained",
+            certainty=0.4,
         )
     else:
-        yield Finding(
+        yield fault(
             check,
-            "fault",
-            "",
             measured,
             expected,
-            "it understands neither ordinary English nor simple sentences",
-            "see the other findings and the trials; if it was made for another language or for "
+            meaning="it understands neither ordinary English nor simple sentences",
+            fix="see the other findings and the trials; if it was made for another language or for "
             "code, give a text of that kind as --text",
-            "unknown",
-            0.3,
+            certainty=0.3,
         )
 
 
@@ -82,15 +74,11 @@ def _own_text(subject: Subject) -> Iterator[Finding]:
     for name in subject.behavior.scores.keys() - TEXTS.keys():
         score = subject.behavior.scores[name]
         if score.bits_per_byte > SENSE * score.uniform:
-            yield Finding(
+            yield warning(
                 "behavior: your text",
-                "warning",
-                "",
                 f"{score.bits_per_byte:.2f} bits per byte",
                 f"below {SENSE * score.uniform:.2f}",
-                "the model is healthy: this text is of a kind that it was not trained for",
-                "",
-                "unknown",
+                meaning="the model is healthy: this text is of a kind that it was not trained for",
             )
 
 
@@ -116,14 +104,12 @@ def check_writing(subject: Subject) -> Iterator[Finding]:
         if worst > _MOST_END:
             yield subject.suspicion(
                 check,
-                "",
                 measured,
                 expected,
-                "it ends texts at once: often a checkpoint that is run with another quantization "
-                "than it was trained with, or one that was trained on padding",
-                "see the ablation and the trials",
-                "unknown",
-                0.2,
+                meaning="it ends texts at once: often a checkpoint that is run with another "
+                "quantization than it was trained with, or one that was trained on padding",
+                fix="see the ablation and the trials",
+                certainty=0.2,
             )
         else:
             yield ok(check, measured, expected)
@@ -132,14 +118,12 @@ def check_writing(subject: Subject) -> Iterator[Finding]:
     measured += f", repeated pairs {found.repetition:.0%}, writes {found.written[:40]!r}"
     expected = f"entropy below {0.8 * most:.1f}, and pairs repeated below {_MOST_REPEATED:.0%}"
     if subject.sensible and found.repetition > _MOST_REPEATED:
-        yield Finding(
+        yield warning(
             "behavior: writing",
-            "warning",
-            "",
             measured,
             expected,
-            "it repeats itself: small models do so without sampling",
-            "use a temperature, or a repetition penalty",
+            meaning="it repeats itself: small models do so without sampling",
+            fix="use a temperature, or a repetition penalty",
         )
     else:
         yield ok("behavior: writing", measured, expected)
@@ -180,13 +164,12 @@ def check_hidden_norms(subject: Subject) -> Iterator[Finding]:
     if outside:
         yield subject.suspicion(
             check,
-            f"layer {outside[0]}",
             shown,
             expected,
-            "the layers add other amounts than their scales and norms allow",
-            "see the trials; compare with another program by bitnet-lut diverge",
-            "unknown",
-            0.3,
+            where=f"layer {outside[0]}",
+            meaning="the layers add other amounts than their scales and norms allow",
+            fix="see the trials; compare with another program by bitnet-lut diverge",
+            certainty=0.3,
         )
     else:
         yield ok(check, shown, expected)
@@ -230,29 +213,26 @@ def check_ablation(subject: Subject) -> Iterator[Finding]:
     if min(weights, bits.get("nothing", math.inf)) > sense:
         yield ok(check, measured, f"{expected}; here nothing makes sense")
     elif bits.get("nothing", math.inf) * _BETTER < min(weights, both):
-        yield Finding(
+        yield fault(
             check,
-            "fault",
-            "",
             measured,
             expected,
-            "its weights were not trained to be rounded: rounding destroys the model",
-            "run it in full precision with another program, or train it on with BitLinear layers",
-            "not-ternary",
-            0.9,
+            meaning="its weights were not trained to be rounded: rounding destroys the model",
+            fix="run it in full precision with another program, or train it on with "
+            "BitLinear layers",
+            verdict="not-ternary",
+            certainty=0.9,
         )
     elif weights * _BETTER < both:
-        yield Finding(
+        yield fault(
             check,
-            "fault",
-            "",
             measured,
             expected,
-            "it was trained with rounded weights, but without rounded activations, and does not "
-            "survive int8 activations",
-            "train it on with activations rounded to int8 for each token (absmax)",
-            "quantization",
-            0.9,
+            meaning="it was trained with rounded weights, but without rounded activations, and "
+            "does not survive int8 activations",
+            fix="train it on with activations rounded to int8 for each token (absmax)",
+            verdict="quantization",
+            certainty=0.9,
         )
     else:
         yield ok(check, measured, expected)

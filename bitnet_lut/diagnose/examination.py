@@ -17,7 +17,7 @@ from bitnet_lut.diagnose import (
     tokenizer_checks,
     weights_checks,
 )
-from bitnet_lut.diagnose.findings import Diagnosis, Finding, Verdict
+from bitnet_lut.diagnose.findings import Diagnosis, Finding, Verdict, fault
 from bitnet_lut.diagnose.mended import write_mended
 from bitnet_lut.diagnose.subject import Subject
 from bitnet_lut.diagnose.trial import try_cures
@@ -151,15 +151,13 @@ def _run(kind: str, check: Check, subject: Subject, so_far: Sequence[Finding]) -
         if any(text in finding.measured for finding in so_far):
             return []  # one fault stops several checks
         return [
-            Finding(
+            fault(
                 f"{kind}: reading",
-                "fault",
-                "",
                 text,
                 "a source that can be read in full",
-                "what the file says contradicts itself",
-                "get the file again, or convert it again from its original",
-                "damaged",
-                0.9,
+                meaning="what the file says contradicts itself",
+                fix="get the file again, or convert it again from its original",
+                verdict="damaged",
+                certainty=0.9,
             )
         ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from bitnet_lut.checkpoint.ternary_hash import TERNARY_HASH_KEY, ternary_sha256
 from bitnet_lut.convert.synth import SHAPES
-from bitnet_lut.diagnose.findings import Finding, Verdict, ok
+from bitnet_lut.diagnose.findings import Finding, Verdict, fault, ok, warning
 from bitnet_lut.diagnose.inspection import Oddity, gguf_oddities, read_gguf
 from bitnet_lut.diagnose.subject import Subject
 from bitnet_lut.families import ModelConfig
@@ -66,15 +66,13 @@ def check_published(subject: Subject) -> Iterator[Finding]:
     if found == expected:
         yield ok("file: hash", f"byte for byte {name}", f"sha256 {expected}")
         return
-    yield Finding(
+    yield warning(
         "file: hash",
-        "warning",
-        "",
         f"sha256 {found}",
         f"sha256 {expected}, of the published file of the same size: {name}",
-        "a copy that was edited or damaged, or a later upload",
-        "compare with the hash that the download page shows; get it again if they differ",
-        "damaged",
+        meaning="a copy that was edited or damaged, or a later upload",
+        fix="compare with the hash that the download page shows; get it again if they differ",
+        verdict="damaged",
     )
 
 
@@ -95,16 +93,15 @@ def check_own_hash(subject: Subject) -> Iterator[Finding]:
     if found == stated:
         yield ok("file: ternary hash", f"sha256 {found}", "the hash that the conversion wrote")
         return
-    yield Finding(
+    yield fault(
         "file: ternary hash",
-        "fault",
-        "",
         f"sha256 {found}",
         f"sha256 {stated}, which the conversion wrote",
-        "the weights are no longer those that were converted, or are read in another layout",
-        "get the file again, or convert it again from its original",
-        "damaged",
-        0.6,
+        meaning="the weights are no longer those that were converted, or are read in another "
+        "layout",
+        fix="get the file again, or convert it again from its original",
+        verdict="damaged",
+        certainty=0.6,
     )
 
 
@@ -135,7 +132,13 @@ def check_quirks(subject: Subject) -> Iterator[Finding]:
 def odd(check: str, oddity: Oddity) -> Finding:
     """A warning of something unusual."""
     text, meaning, fix = oddity
-    return Finding(check, "warning", "", text, "what every program reads alike", meaning, fix)
+    return warning(
+        check,
+        text,
+        "what every program reads alike",
+        meaning=meaning,
+        fix=fix,
+    )
 
 
 def check_config(subject: Subject) -> Iterator[Finding]:
@@ -161,13 +164,13 @@ def check_config(subject: Subject) -> Iterator[Finding]:
     for name, verdict in wrong.items():
         yield subject.suspicion(
             "file: config",
-            name,
             f"{name} is {getattr(config, name)}",
             f"{getattr(twin, name)}, as in {twin.name}, which has these sizes",
-            "the key is missing or wrong, and the model then computes something else",
-            f"convert it again with {name} = {getattr(twin, name)}",
-            verdict,
-            0.8,
+            where=name,
+            meaning="the key is missing or wrong, and the model then computes something else",
+            fix=f"convert it again with {name} = {getattr(twin, name)}",
+            verdict=verdict,
+            certainty=0.8,
         )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Diagnosis", "Finding", "Status", "Trial", "Verdict", "ok"]
+__all__ = ["Diagnosis", "Finding", "Status", "Trial", "Verdict", "fault", "ok", "warning"]
 
 Verdict: TypeAlias = Literal[
     "ok",
@@ -54,6 +54,35 @@ class Finding:
 def ok(check: str, measured: str, expected: str, *, where: str = "") -> Finding:
     """A check that found nothing wrong."""
     return Finding(check, "ok", where, measured, expected, verdict="ok", certainty=0.0)
+
+
+def warning(
+    check: str,
+    measured: str,
+    expected: str,
+    *,
+    meaning: str,
+    fix: str = "",
+    verdict: Verdict = "unknown",
+    where: str = "",
+) -> Finding:
+    """A check that found something unusual, which need not be wrong."""
+    return Finding(check, "warning", where, measured, expected, meaning, fix, verdict)
+
+
+def fault(
+    check: str,
+    measured: str,
+    expected: str,
+    *,
+    meaning: str,
+    fix: str,
+    certainty: float,
+    verdict: Verdict = "unknown",
+    where: str = "",
+) -> Finding:
+    """A check that found something wrong."""
+    return Finding(check, "fault", where, measured, expected, meaning, fix, verdict, certainty)
 
 
 @dataclass(frozen=True)

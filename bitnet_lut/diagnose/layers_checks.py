@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.diagnose.findings import Finding, ok
+from bitnet_lut.diagnose.findings import Finding, fault, ok
 from bitnet_lut.diagnose.inspection import some
 from bitnet_lut.diagnose.subject import Subject
 
@@ -34,16 +34,15 @@ def check_twins(subject: Subject) -> Iterator[Finding]:
                 twins.append(f"{name} = {twin}")
     expected = "every matrix is in the model once"
     if twins:
-        yield Finding(
+        yield fault(
             "weights: layers",
-            "fault",
-            some(twins),
             f"{len(twins)} matrices hold the same weights as another one",
             expected,
-            "a conversion wrote one layer in the place of another",
-            "convert it again from its original",
-            "layers",
-            0.9,
+            where=some(twins),
+            meaning="a conversion wrote one layer in the place of another",
+            fix="convert it again from its original",
+            verdict="layers",
+            certainty=0.9,
         )
     elif subject.ternary:
         yield ok("weights: layers", f"{len(seen)} different matrices", expected)
@@ -69,13 +68,12 @@ def check_order(subject: Subject) -> Iterator[Finding]:
     else:
         yield subject.suspicion(
             "weights: order",
-            "",
             f"{measured}, which is {', '.join(map(str, best))}",
             expected,
-            "the layers were written in another order, as when names are sorted as texts",
-            "see the trials; or convert it again from its original",
-            "layers",
-            0.4,
+            meaning="the layers were written in another order, as when names are sorted as texts",
+            fix="see the trials; or convert it again from its original",
+            verdict="layers",
+            certainty=0.4,
         )
 
 

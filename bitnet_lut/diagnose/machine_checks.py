@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut import _native
-from bitnet_lut.diagnose.findings import Finding, ok
+from bitnet_lut.diagnose.findings import Finding, fault, ok, warning
 from bitnet_lut.diagnose.inspection import some
 from bitnet_lut.diagnose.running import Runner
 from bitnet_lut.diagnose.subject import Subject
@@ -53,16 +53,15 @@ def check_kernels(subject: Subject) -> Iterator[Finding]:
             expected_words,
         )
         return
-    yield Finding(
+    yield fault(
         "machine: kernels",
-        "fault",
-        some(wrong),
         f"{len(wrong)} of {len(names()) * len(tiers) * len(cases)} products are wrong",
         expected_words,
-        "this machine, or this build, computes wrongly with these weights",
-        "report it with what bitnet-lut info prints; until then use --isa scalar",
-        "kernel",
-        0.97,
+        where=some(wrong),
+        meaning="this machine, or this build, computes wrongly with these weights",
+        fix="report it with what bitnet-lut info prints; until then use --isa scalar",
+        verdict="kernel",
+        certainty=0.97,
     )
 
 
@@ -82,15 +81,14 @@ def check_self_tests(subject: Subject) -> Iterator[Finding]:
     if not failed:
         yield ok("machine: self-test", f"{', '.join(_usable_tiers())} passed", expected)
         return
-    yield Finding(
+    yield warning(
         "machine: self-test",
-        "warning",
-        some(failed),
         "; ".join(failed.values()),
         expected,
-        "such a tier is not used, another computes in its place",
-        "report it with what bitnet-lut info prints",
-        "kernel",
+        where=some(failed),
+        meaning="such a tier is not used, another computes in its place",
+        fix="report it with what bitnet-lut info prints",
+        verdict="kernel",
     )
 
 
@@ -142,16 +140,15 @@ def check_tiers(subject: Subject) -> Iterator[Finding]:
     if not wrong:
         yield ok("machine: tiers", f"{measured}: the same bits", expected)
         return
-    yield Finding(
+    yield fault(
         "machine: tiers",
-        "fault",
-        some(wrong),
         f"{measured}: {some(wrong)} differ from {first}",
         expected,
-        "this machine, or this build, computes wrongly",
-        f"report it with what bitnet-lut info prints; until then use --isa {first}",
-        "kernel",
-        0.97,
+        where=some(wrong),
+        meaning="this machine, or this build, computes wrongly",
+        fix=f"report it with what bitnet-lut info prints; until then use --isa {first}",
+        verdict="kernel",
+        certainty=0.97,
     )
 
 

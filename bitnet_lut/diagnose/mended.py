@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bitnet_lut.checkpoint.base import Checkpoint, StoredMatrix
 from bitnet_lut.convert import Options, write_checkpoint
-from bitnet_lut.diagnose.findings import Finding, ok
+from bitnet_lut.diagnose.findings import Finding, ok, warning
 from bitnet_lut.diagnose.running import Variant
 from bitnet_lut.diagnose.subject import Subject
 from bitnet_lut.diagnose.trial import Cured
@@ -32,14 +32,11 @@ def write_mended(subject: Subject, cured: Cured | None, output: Path) -> Finding
             problem = str(error)
         else:
             return ok("trials: mended file", f"{output} was written", "a file that is healthy")
-    return Finding(
+    return warning(
         "trials: mended file",
-        "warning",
-        "",
         f"{output} was not written: {problem}",
         "a change that a GGUF file can state",
-        "there is nothing to write",
-        "",
+        meaning="there is nothing to write",
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bitnet_lut.checkpoint.state_dict import SUFFIXES
-from bitnet_lut.diagnose.findings import Finding, ok
+from bitnet_lut.diagnose.findings import Finding, fault, ok, warning
 from bitnet_lut.diagnose.inspection import some
 from bitnet_lut.diagnose.subject import Subject
 from bitnet_lut.errors import FormatError
@@ -45,35 +45,35 @@ def check_trainer_state(subject: Subject) -> Iterator[Finding]:
     if step == 0:
         yield subject.suspicion(
             "records: trainer_state.json",
-            "global_step",
             measured,
             expected,
-            "these weights were saved before the first step, or the run was started over",
-            "take a later checkpoint, or look why the run did not save one",
-            "untrained",
-            0.92,
+            where="global_step",
+            meaning="these weights were saved before the first step, or the run was started over",
+            fix="take a later checkpoint, or look why the run did not save one",
+            verdict="untrained",
+            certainty=0.92,
         )
     elif losses and not math.isfinite(losses[-1]):
         yield subject.suspicion(
             "records: trainer_state.json",
-            "log_history",
             measured,
             expected,
-            "the training had diverged when these weights were saved",
-            "take a checkpoint from before, and train on with a lower learning rate",
-            "damaged",
-            0.6,
+            where="log_history",
+            meaning="the training had diverged when these weights were saved",
+            fix="take a checkpoint from before, and train on with a lower learning rate",
+            verdict="damaged",
+            certainty=0.6,
         )
     elif losses and losses[-1] > _LEARNED_LOSS * blind:
         yield subject.suspicion(
             "records: trainer_state.json",
-            "log_history",
             measured,
             expected,
-            "the training had hardly begun, or learned nothing",
-            "train it longer; look at data and learning rate if the loss does not fall",
-            "undertrained",
-            0.6,
+            where="log_history",
+            meaning="the training had hardly begun, or learned nothing",
+            fix="train it longer; look at data and learning rate if the loss does not fall",
+            verdict="undertrained",
+            certainty=0.6,
         )
     else:
         yield ok("records: trainer_state.json", measured, expected)
@@ -100,15 +100,14 @@ def check_quantization(subject: Subject) -> Iterator[Finding]:
         "offline for packed weights; online for masters, which are rounded when they are loaded",
     )
     if mode == "offline" and subject.masters:
-        yield Finding(
+        yield warning(
             check,
-            "warning",
-            "config.json",
             measured,
             expected,
-            "transformers takes these weights for packed ones, or does not round them",
-            "set quantization_mode to online, or convert it with --type hf, which packs them",
-            "quantization",
+            where="config.json",
+            meaning="transformers takes these weights for packed ones, or does not round them",
+            fix="set quantization_mode to online, or convert it with --type hf, which packs them",
+            verdict="quantization",
         )
     else:
         yield ok(check, measured, expected)
@@ -120,27 +119,26 @@ def check_diffusion(subject: Subject) -> Iterator[Finding]:
     check = "records: kind of model"
     expected = "a model that continues a text from left to right"
     if any(sure for sure, _ in signs):
-        yield Finding(
+        yield fault(
             check,
-            "fault",
-            "",
             some(sign for _, sign in signs),
             expected,
-            "a diffusion model: it fills in masked tokens, and writes nonsense from left to right",
-            "run it with the program of its makers, which unmasks in several passes",
-            "diffusion",
-            0.96,
+            meaning="a diffusion model: it fills in masked tokens, and writes nonsense from "
+            "left to right",
+            fix="run it with the program of its makers, which unmasks in several passes",
+            verdict="diffusion",
+            certainty=0.96,
         )
     elif signs:
         yield subject.suspicion(
             check,
-            "",
             some(sign for _, sign in signs),
             expected,
-            "a mask token: it may be a diffusion model, which is not decoded from left to right",
-            "look at the model's card how it is meant to be run",
-            "diffusion",
-            0.5,
+            meaning="a mask token: it may be a diffusion model, which is not decoded from "
+            "left to right",
+            fix="look at the model's card how it is meant to be run",
+            verdict="diffusion",
+            certainty=0.5,
         )
     else:
         yield ok(check, "no mask token", expected)

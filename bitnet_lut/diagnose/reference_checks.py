@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bitnet_lut.checkpoint.ternary_hash import permutation, without_dead_rows
 from bitnet_lut.diagnose.file_checks import same_value
-from bitnet_lut.diagnose.findings import Finding, Verdict, ok
+from bitnet_lut.diagnose.findings import Finding, Verdict, fault, ok
 from bitnet_lut.diagnose.inspection import some
 from bitnet_lut.diagnose.subject import Subject
 from bitnet_lut.diagnose.texts import TEXTS
@@ -196,7 +196,16 @@ def _close(a: NDArray[np.float32], b: NDArray[np.float32], tolerance: float) -> 
 def _fault(
     check: str, where: str, measured: str, expected: str, meaning: str, verdict: Verdict
 ) -> Finding:
-    return Finding(check, "fault", where, measured, expected, meaning, _FIX, verdict, 0.95)
+    return fault(
+        check,
+        measured,
+        expected,
+        where=where,
+        meaning=meaning,
+        fix=_FIX,
+        verdict=verdict,
+        certainty=0.95,
+    )
 
 
 CHECKS = (check_config, check_ternary, check_floats, check_tokenizer)

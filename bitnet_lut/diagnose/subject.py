@@ -176,13 +176,14 @@ class Subject:
     def suspicion(
         self,
         check: str,
-        where: str,
         measured: str,
         expected: str,
+        *,
         meaning: str,
         fix: str,
-        verdict: Verdict,
         certainty: float,
+        verdict: Verdict = "unknown",
+        where: str = "",
     ) -> Finding:
         """What is unusual, and a fault only in a model that makes no sense."""
         status: Status = "warning" if self.sensible else "fault"

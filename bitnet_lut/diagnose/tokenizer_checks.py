@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from bitnet_lut.diagnose.file_checks import odd
-from bitnet_lut.diagnose.findings import Finding, ok
+from bitnet_lut.diagnose.findings import Finding, fault, ok, warning
 from bitnet_lut.diagnose.inspection import some, vocabulary_oddities
 from bitnet_lut.diagnose.subject import Subject
 from bitnet_lut.text.chat import ChatTemplates
@@ -26,6 +26,8 @@ _NEARLY_ALL = 0.995  # of the tokens are reached by the right rule
 _CONTROL = re.compile(r"<\|[^|<>{}'\"\s]+\|>|</?s>|\[/?INST\]")
 _CHAT = [{"role": "user", "content": "Hi"}]
 
+_FIX = "put the tokenizer files of the original beside the weights, or convert it again from them"
+
 
 def check_quirks(subject: Subject) -> Iterator[Finding]:
     """What other programs stumble over in vocabularies of GGUF files."""
@@ -44,13 +46,12 @@ def check_sizes(subject: Subject) -> Iterator[Finding]:
         return
     yield subject.suspicion(
         "tokenizer: sizes",
-        "",
         measured,
         expected,
-        "the tokenizer is that of another model",
-        "put the tokenizer files of the original beside the weights, or convert it again from them",
-        "tokenizer",
-        0.8,
+        meaning="the tokenizer is that of another model",
+        fix=_FIX,
+        verdict="tokenizer",
+        certainty=0.8,
     )
 
 
@@ -69,13 +70,12 @@ def check_round_trip(subject: Subject) -> Iterator[Finding]:
         return
     yield subject.suspicion(
         "tokenizer: round trip",
-        "",
         some(lost),
         expected,
-        "the vocabulary lacks bytes, or its rules are those of another one",
-        "put the tokenizer files of the original beside the weights, or convert it again from them",
-        "tokenizer",
-        0.6,
+        meaning="the vocabulary lacks bytes, or its rules are those of another one",
+        fix=_FIX,
+        verdict="tokenizer",
+        certainty=0.6,
     )
 
 
@@ -96,18 +96,17 @@ def check_pre_tokenizer(subject: Subject) -> Iterator[Finding]:
     if shares[best] - shares[own.pre] < _MARGIN:
         yield ok("tokenizer: pre-tokenizer", f"tokens reached: {measured}", expected)
         return
-    fault = (
+    surely = shares[best] > _NEARLY_ALL
+    yield (fault if surely else subject.suspicion)(
         "tokenizer: pre-tokenizer",
-        "tokenizer.ggml.pre",
         f"tokens reached: {measured}",
         expected,
-        "words and numbers are cut otherwise than in training",
-        f"use --pre-tokenizer {best}, and convert it with that option",
+        where="tokenizer.ggml.pre",
+        meaning="words and numbers are cut otherwise than in training",
+        fix=f"use --pre-tokenizer {best}, and convert it with that option",
+        verdict="tokenizer",
+        certainty=0.7 if surely else 0.6,
     )
-    if shares[best] > _NEARLY_ALL:
-        yield Finding(fault[0], "fault", *fault[1:], "tokenizer", 0.7)
-    else:
-        yield subject.suspicion(*fault, "tokenizer", 0.6)
 
 
 def reach(tokenizer: Tokenizer) -> float:
@@ -149,25 +148,28 @@ def check_special_tokens(subject: Subject) -> Iterator[Finding]:
     bos = "none" if tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
     measured = f"BOS {bos}, added {starts} times; ends {some(ends) if ends else 'none'}"
     expected = "BOS at most once, and an end token"
-    wrong = ""
+    check = "tokenizer: special tokens"
     if starts > 1:
-        wrong = "BOS is put before a text twice, which models have never seen"
+        yield fault(
+            check,
+            measured,
+            expected,
+            meaning="BOS is put before a text twice, which models have never seen",
+            fix=_FIX,
+            verdict="tokenizer",
+            certainty=0.6,
+        )
     elif not ends:
-        wrong = "nothing can end a text but a limit"
-    if not wrong:
-        yield ok("tokenizer: special tokens", measured, expected)
-        return
-    yield Finding(
-        "tokenizer: special tokens",
-        "fault" if starts > 1 else "warning",
-        "",
-        measured,
-        expected,
-        wrong,
-        "put the tokenizer files of the original beside the weights, or convert it again from them",
-        "tokenizer",
-        0.6,
-    )
+        yield warning(
+            check,
+            measured,
+            expected,
+            meaning="nothing can end a text but a limit",
+            fix=_FIX,
+            verdict="tokenizer",
+        )
+    else:
+        yield ok(check, measured, expected)
 
 
 def check_template(subject: Subject) -> Iterator[Finding]:
@@ -187,26 +189,23 @@ def check_template(subject: Subject) -> Iterator[Finding]:
     ends = [tokenizer.token_text(id) for id in sorted(tokenizer.eos_ids)]
     measured = f"it writes {some(written) if written else 'no control tokens'}"
     if unknown:
-        yield Finding(
+        yield warning(
             check,
-            "warning",
-            some(unknown),
             measured,
             "only control tokens that the vocabulary has",
-            "the template is that of another model: these are read as plain letters",
-            "take the template of the original, by --chat-template",
-            "tokenizer",
+            where=some(unknown),
+            meaning="the template is that of another model: these are read as plain letters",
+            fix="take the template of the original, by --chat-template",
+            verdict="tokenizer",
         )
     elif ends and "eos_token" not in source and not any(end in source for end in ends):
-        yield Finding(
+        yield warning(
             check,
-            "warning",
-            "",
             measured,
             f"one of the ends of the vocabulary after an answer: {some(ends)}",
-            "an old template, or one of another model: nothing in it ends a turn",
-            "take the newer template of the original, by --chat-template",
-            "tokenizer",
+            meaning="an old template, or one of another model: nothing in it ends a turn",
+            fix="take the newer template of the original, by --chat-template",
+            verdict="tokenizer",
         )
     else:
         yield from _rendered(subject, templates, measured)
@@ -221,15 +220,13 @@ def _rendered(subject: Subject, templates: ChatTemplates, measured: str) -> Iter
         yield ok(check, f"{measured}; not rendered, jinja2 is missing", "known control tokens")
         return
     except ValueError as error:
-        yield Finding(
+        yield warning(
             check,
-            "warning",
-            "",
             str(error),
             "a template that renders a message of a user",
-            "chats fail with this template",
-            "take the template of the original, by --chat-template",
-            "tokenizer",
+            meaning="chats fail with this template",
+            fix="take the template of the original, by --chat-template",
+            verdict="tokenizer",
         )
         return
     starts = 0 if bos is None else ids.count(bos)
@@ -238,16 +235,14 @@ def _rendered(subject: Subject, templates: ChatTemplates, measured: str) -> Iter
     if starts <= 1:
         yield ok(check, measured, expected)
         return
-    yield Finding(
+    yield fault(
         check,
-        "fault",
-        "",
         measured,
         expected,
-        "both the template and the tokenizer write BOS",
-        "take BOS out of the template, by --chat-template",
-        "tokenizer",
-        0.5,
+        meaning="both the template and the tokenizer write BOS",
+        fix="take BOS out of the template, by --chat-template",
+        verdict="tokenizer",
+        certainty=0.5,
     )
 
 

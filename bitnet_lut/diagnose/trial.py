@@ -10,7 +10,7 @@ import numpy as np
 from bitnet_lut.diagnose.asking import Answers, ask, gain
 from bitnet_lut.diagnose.cures import ROUNDING, Cure, cures
 from bitnet_lut.diagnose.facts import FACTS, SUMS, Fact
-from bitnet_lut.diagnose.findings import Finding, Trial, ok
+from bitnet_lut.diagnose.findings import Finding, Trial, fault, ok
 from bitnet_lut.diagnose.inspection import some
 from bitnet_lut.diagnose.running import Variant
 from bitnet_lut.diagnose.subject import Subject
@@ -76,17 +76,16 @@ def _is_ternary(matrix: DenseMatrix) -> bool:
 
 
 def _ternary_floats(names: Sequence[str]) -> Finding:
-    return Finding(
+    return fault(
         "weights: quantization",
-        "fault",
-        some(names),
         f"{len(names)} linear layers hold nothing but -s, 0 and +s, stored as floats of a family "
         "that is run in full precision",
         "ternary weights with activations rounded to int8 for each token, as BitNet is trained",
-        "every program that reads it leaves out the quantization of activations",
-        ROUNDING.fix,
-        "quantization",
-        0.93,
+        where=some(names),
+        meaning="every program that reads it leaves out the quantization of activations",
+        fix=ROUNDING.fix,
+        verdict="quantization",
+        certainty=0.93,
     )
 
 
@@ -176,18 +175,16 @@ def _sentences(text: str) -> Iterator[Fact]:
 
 def _helped(bench: _Bench, cure: Cure) -> Finding:
     before, after = bench.base, bench.answers[cure.name]
-    return Finding(
+    return fault(
         "trials: cure",
-        "fault",
-        "",
         f"{cure.name}: {after.bits_per_byte:.3f} bits per byte instead of "
         f"{before.bits_per_byte:.3f}, {after.known} of {after.asked} simple sentences ended as "
         f"expected instead of {before.known}",
         "no change of the weights or of the graph makes a healthy model better",
-        "the model makes more sense with this change than as it is",
-        cure.fix,
-        cure.verdict,
-        0.97 if after.mean < before.mean / 2 else 0.92,
+        meaning="the model makes more sense with this change than as it is",
+        fix=cure.fix,
+        verdict=cure.verdict,
+        certainty=0.97 if after.mean < before.mean / 2 else 0.92,
     )
 
 
@@ -200,26 +197,23 @@ def _nothing_helped(subject: Subject, bench: _Bench) -> Finding:
     if subject.sensible:
         return ok(check, measured, expected)
     if subject.learned or bench.base.known > bench.base.asked / 10:
-        return Finding(
+        return fault(
             check,
-            "fault",
-            "",
             measured,
             expected,
-            "it knows something, and no known mistake hides more: it was trained too little",
-            "train it longer, or use a later checkpoint",
-            "undertrained",
-            0.5,
+            meaning="it knows something, and no known mistake hides more: it was trained too "
+            "little",
+            fix="train it longer, or use a later checkpoint",
+            verdict="undertrained",
+            certainty=0.5,
         )
-    return Finding(
+    return fault(
         check,
-        "fault",
-        "",
         measured,
         expected,
-        "no known mistake explains it: it was trained too little, or for another language or "
-        "subject than simple English, or there are two mistakes of which neither cure shows",
-        "give a text of its own kind as --text; compare with another program by bitnet-lut diverge",
-        "unknown",
-        0.35,
+        meaning="no known mistake explains it: it was trained too little, or for another language "
+        "or subject than simple English, or there are two mistakes of which neither cure shows",
+        fix="give a text of its own kind as --text; compare with another program by "
+        "bitnet-lut diverge",
+        certainty=0.35,
     )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bitnet_lut.convert.report import by_layer
 from bitnet_lut.convert.weights import rounding
-from bitnet_lut.diagnose.findings import Finding, ok
+from bitnet_lut.diagnose.findings import Finding, fault, ok
 from bitnet_lut.diagnose.inspection import INVERSE_GAIN, some
 from bitnet_lut.diagnose.subject import Subject
 from bitnet_lut.families import is_linear
@@ -45,29 +45,29 @@ def check_damage(subject: Subject) -> Iterator[Finding]:
             empty.append(name)
     expected = "finite numbers, and not all of them zero"
     if broken:
-        yield Finding(
+        yield fault(
             "weights: numbers",
-            "fault",
-            some(broken),
             f"NaN or infinity in {len(broken)} tensors",
             expected,
-            "whatever passes through them becomes NaN",
-            "get the file again; if it was converted or trained here, it failed there",
-            "damaged",
-            0.95,
+            where=some(broken),
+            meaning="whatever passes through them becomes NaN",
+            fix="get the file again; if it was converted or trained here, it failed there",
+            verdict="damaged",
+            certainty=0.95,
         )
     if empty:
         layers = any(name.startswith("blk.") for name in empty)
-        yield Finding(
+        yield fault(
             "weights: numbers",
-            "fault",
-            some(empty),
             f"nothing but zeros in {len(empty)} tensors",
             expected,
-            "training leaves no tensor empty: these were never read, or lost by a conversion",
-            "convert it again from its original, and look which names the converter did not find",
-            "layers" if layers else "embedding",
-            0.85,
+            where=some(empty),
+            meaning="training leaves no tensor empty: these were never read, or lost by a "
+            "conversion",
+            fix="convert it again from its original, and look which names the converter did "
+            "not find",
+            verdict="layers" if layers else "embedding",
+            certainty=0.85,
         )
     if not broken and not empty:
         yield ok("weights: numbers", f"all {len(subject.tensors)} tensors are finite", expected)
@@ -84,18 +84,17 @@ def check_codes(subject: Subject) -> Iterator[Finding]:
         return
     weights = sum(matrix.rows * matrix.cols for matrix in subject.ternary.values())
     share = sum(bad.values()) / weights
-    yield Finding(
+    yield fault(
         "weights: codes",
-        "fault",
-        some(bad),
         f"code 3 in {share:.2%} of the weights",
         expected,
-        "the writer used another code, such as 11 for -1, or these bytes are no I2_S"
+        where=some(bad),
+        meaning="the writer used another code, such as 11 for -1, or these bytes are no I2_S"
         if share > 0.01
         else "some bytes of the file are damaged",
-        "see the trials; or convert it again from its original",
-        "encoding" if share > 0.01 else "damaged",
-        0.7,
+        fix="see the trials; or convert it again from its original",
+        verdict="encoding" if share > 0.01 else "damaged",
+        certainty=0.7,
     )
 
 
@@ -119,24 +118,23 @@ def check_shares(subject: Subject) -> Iterator[Finding]:
     if abs(negative - positive) > _ASYMMETRY:
         yield subject.suspicion(
             "weights: shares",
-            "",
             measured,
             expected,
-            "nothing in training prefers a sign: the code of the weights was read as another one",
-            "see the trials, which try all codes",
-            "encoding",
-            0.6,
+            meaning="nothing in training prefers a sign: the code of the weights was read as "
+            "another one",
+            fix="see the trials, which try all codes",
+            verdict="encoding",
+            certainty=0.6,
         )
     elif not _LEAST_ZEROS < zero < _MOST_ZEROS:
         yield subject.suspicion(
             "weights: shares",
-            "",
             measured,
             expected,
-            "they were not made by absmean, or read in another code",
-            "see the trials; if it was converted from real weights, look how they were rounded",
-            "encoding" if zero <= _LEAST_ZEROS else "not-ternary",
-            0.4,
+            meaning="they were not made by absmean, or read in another code",
+            fix="see the trials; if it was converted from real weights, look how they were rounded",
+            verdict="encoding" if zero <= _LEAST_ZEROS else "not-ternary",
+            certainty=0.4,
         )
     else:
         yield ok("weights: shares", measured, expected)
@@ -152,13 +150,12 @@ def check_training(subject: Subject) -> Iterator[Finding]:
         return
     yield subject.suspicion(
         "weights: training",
-        "",
         measured,
         expected,
-        "all rows look alike, as at the start of a training",
-        "train it, or look whether the training run saved what it had trained",
-        "untrained",
-        0.9,
+        meaning="all rows look alike, as at the start of a training",
+        fix="train it, or look whether the training run saved what it had trained",
+        verdict="untrained",
+        certainty=0.9,
     )
 
 
@@ -214,13 +211,13 @@ def check_scales(subject: Subject) -> Iterator[Finding]:
         return
     yield subject.suspicion(
         "weights: scales",
-        some(suspects),
         measured,
         expected,
-        meaning,
-        "see the trials; 'bitlinear' folders store the inverse, 'autobitlinear' ones the scale",
-        "scale",
-        0.7,
+        where=some(suspects),
+        meaning=meaning,
+        fix="see the trials; 'bitlinear' folders store the inverse, 'autobitlinear' ones the scale",
+        verdict="scale",
+        certainty=0.7,
     )
 
 
@@ -260,13 +257,13 @@ def check_embedding(subject: Subject) -> Iterator[Finding]:
     if empty > 0.3 or middle == 0 or longest > 1000 * middle:
         yield subject.suspicion(
             "weights: embedding",
-            "token_embd.weight",
             measured,
             expected,
-            "a part of the embedding is missing, or was read in another type",
-            "convert it again from its original",
-            "embedding",
-            0.6,
+            where="token_embd.weight",
+            meaning="a part of the embedding is missing, or was read in another type",
+            fix="convert it again from its original",
+            verdict="embedding",
+            certainty=0.6,
         )
     else:
         yield ok("weights: embedding", measured, expected, where="token_embd.weight")
@@ -294,13 +291,13 @@ def check_norms(subject: Subject) -> Iterator[Finding]:
         return
     yield subject.suspicion(
         "weights: norms",
-        some(norms),
         measured,
         expected,
-        suspect,
-        "see the trials; or convert it again with a converter that knows this family",
-        "norms",
-        0.6,
+        where=some(norms),
+        meaning=suspect,
+        fix="see the trials; or convert it again with a converter that knows this family",
+        verdict="norms",
+        certainty=0.6,
     )
 
 
