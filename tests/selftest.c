@@ -29,6 +29,8 @@ enum { THREADS_ONLY = 1 };
 enum { THREADS_ONLY = 0 };
 #endif
 
+/* Systems without fork() run nothing apart. */
+#if !defined(_WIN32) && !defined(__wasm__)
 static int trapped(void *context)
 {
     const int *result = context;
@@ -46,7 +48,6 @@ static void trap_store(uint16_t *to, const float *x, int64_t n)
 /* What runs apart gives its result, or ends alone: SIGILL on x86, SIGTRAP on ARM. */
 static void check_apart(void)
 {
-#if !defined(_WIN32)
     int fault = 77, results[] = {0, 5, -1};
     fflush(stdout); /* else a child that ThreadSanitizer ends writes it too */
     for (int i = 0; i < 2; i++)
@@ -65,8 +66,10 @@ static void check_apart(void)
     if (bl_tier_proves(&tier, given, output, &fault) != BL_UNFINISHED) FAIL("a tier that traps proves itself");
     free(given);
     free(output);
-#endif
 }
+#else
+static void check_apart(void) {}
+#endif
 
 int main(int count, char **arguments)
 {

@@ -2,9 +2,11 @@
 #ifndef BL_SELFTEST_H
 #define BL_SELFTEST_H
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#if !defined(__wasm__)
+#include <signal.h>
+#endif
 
 #include "apart.h"
 #include "check.h"
