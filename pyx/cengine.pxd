@@ -76,9 +76,12 @@ cdef extern from "bitnet_lut/bitnet_lut.h" nogil:
         bl_kv_kind kind
         int64_t context
         int64_t position
-    int64_t bl_cache_bytes(const bl_model *, bl_kv_kind, int64_t)
-    void bl_cache_place(bl_cache *, const bl_model *, bl_kv_kind, int64_t, void *)
-    void bl_cache_copy(bl_cache *, const bl_cache *, const bl_model *)
+        uint8_t **pages
+    int64_t bl_page_bytes(const bl_model *, bl_kv_kind)
+    void bl_page_copy(uint8_t *, const uint8_t *, const bl_model *, bl_kv_kind, int64_t)
+    int64_t bl_rows_bytes(const bl_model *, bl_kv_kind, int64_t)
+    void bl_cache_read(const bl_cache *, const bl_model *, uint8_t *)
+    void bl_cache_fill(bl_cache *, const bl_model *, const uint8_t *, int64_t)
 
     ctypedef struct bl_workspace:
         int64_t context

@@ -25,6 +25,12 @@ cdef extern from "bitnet_lut/bitnet_lut.h" nogil:
         const char *name
     const bl_kv_format bl_kv_formats[]
     int64_t bl_kv_bytes(bl_kv_kind kind, int64_t elements)
+    enum: BL_PAGE
+    ctypedef struct bl_kv_rows:
+        uint8_t **pages
+        int64_t offset
+        bl_kv_kind kind
+        int64_t head_dim
 
     int64_t bl_row_bytes(bl_type type, int64_t cols)
     int bl_is_block_type(bl_type type)
@@ -88,6 +94,6 @@ cdef extern from "bitnet_lut/bitnet_lut.h" nogil:
         void (*store_f16)(uint16_t *, const float *, int64_t) noexcept nogil
         int64_t roof_macs
 
-    void bl_attention(const bl_tier *, float *, const float *, const void *, const void *, bl_kv_kind, int64_t, int64_t,
-                      float, float *, int) noexcept nogil
+    void bl_attention(const bl_tier *, float *, const float *, const bl_kv_rows *, const bl_kv_rows *, int64_t, float,
+                      float *, int) noexcept nogil
     const bl_tier *bl_tiers[]

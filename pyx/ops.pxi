@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t
+from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uintptr_t
 
 from ckernels cimport (
     BL_BF16,
@@ -13,6 +13,7 @@ from ckernels cimport (
     BL_KV_F16,
     BL_KV_F32,
     BL_MAX_HEADS,
+    BL_PAGE,
     BL_Q4_0,
     BL_Q6_K,
     BL_Q8_0,
@@ -20,7 +21,9 @@ from ckernels cimport (
     bl_attention,
     bl_dense_packed_bytes,
     bl_is_block_type,
+    bl_kv_bytes,
     bl_kv_kind,
+    bl_kv_rows,
     bl_pack_blocks,
     bl_rescale,
     bl_row_bytes,
@@ -221,5 +224,16 @@ def attention(const float[:, ::1] q not None, keys not None, values not None, fl
     cdef float[::1] scores = np.empty(heads * length, np.float32)
     cdef const uint8_t[::1] k = np.ascontiguousarray(keys).reshape(-1).view(np.uint8)
     cdef const uint8_t[::1] v = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-    bl_attention(tier, &result[0, 0], &q[0, 0], &k[0], &v[0], kind, head_dim, length, scale, &scores[0], heads)
+    cdef int64_t page_bytes = bl_kv_bytes(kind, BL_PAGE * head_dim), i
+    pages = np.empty((2, -(-length // BL_PAGE)), np.uintp)
+    cdef uintptr_t[:, ::1] page = pages
+    for i in range(page.shape[1]):
+        page[0, i] = <uintptr_t>&k[i * page_bytes]
+        page[1, i] = <uintptr_t>&v[i * page_bytes]
+    cdef bl_kv_rows key_rows, value_rows
+    key_rows.pages, value_rows.pages = <uint8_t **>&page[0, 0], <uint8_t **>&page[1, 0]
+    key_rows.offset = value_rows.offset = 0
+    key_rows.kind = value_rows.kind = kind
+    key_rows.head_dim = value_rows.head_dim = head_dim
+    bl_attention(tier, &result[0, 0], &q[0, 0], &key_rows, &value_rows, length, scale, &scores[0], heads)
     return out

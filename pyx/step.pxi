@@ -84,8 +84,8 @@ cdef class Workspace:
         then moved on by n_i, the others have not. Every result is the one the sequence gets alone, bit for bit.
 
         Raises ValueError for an id outside the vocabulary, a full context, a cache given twice or of other weights, or
-        a wrong shape, and RuntimeError if a cache or the workspace is in use by another thread, or in a probe that runs
-        on the same pool; no cache has moved.
+        a wrong shape, RuntimeError if a cache or the workspace is in use by another thread, or in a probe that runs on
+        the same pool, and MemoryError if there are too few pages; no cache has moved.
         """
         if self.pool.probing and threading.get_ident() in self.pool.probing:
             raise RuntimeError("a probe cannot run a step on the pool that runs it: it would wait for itself")
@@ -150,13 +150,13 @@ cdef class Workspace:
         return 0
 
     cdef int _check_room(self, list caches, list lengths, list held) except -1:
-        """Take the lock of every cache; its ids must then fit."""
+        """Take the lock of every cache, and the pages for its ids, which must fit."""
         cdef Cache cache
         for cache, n in zip(caches, lengths):
             cache._hold(held)
-            if n > cache.cache.context - cache.cache.position:
-                raise ValueError(f"{n} tokens at position {cache.cache.position} do not fit the context of "
-                                 f"{cache.cache.context}")
+            cache._check_room(n)
+        for cache, n in zip(caches, lengths):
+            cache._reserve(n)
         return 0
 
     cdef int _fill(self, list caches, list lengths, const int32_t *ids) except -1:

@@ -4,21 +4,21 @@
 #include "cache.h"
 #include "pass.h"
 
-void bl_attention(const bl_tier *tier, float *out, const float *q, const void *keys, const void *values,
-                  bl_kv_kind kind, int64_t head_dim, int64_t length, float scale, float *scores, int heads)
+void bl_attention(const bl_tier *tier, float *out, const float *q, const bl_kv_rows *keys, const bl_kv_rows *values,
+                  int64_t length, float scale, float *scores, int heads)
 {
     float total[BL_MAX_HEADS];
-    tier->score_keys(scores, length, q, keys, kind, head_dim, 0, length, scale, heads);
+    tier->score_keys(scores, length, q, keys, 0, length, scale, heads);
     for (int h = 0; h < heads; h++) total[h] = tier->exp_scores(scores + h * length, length);
-    tier->mix_values(out, scores, length, total, values, kind, head_dim, length, 0, head_dim, heads);
+    tier->mix_values(out, scores, length, total, values, length, 0, values->head_dim, heads);
 }
 
 /* Write a row of head_dim elements, padded with zeros, where it belongs in a cache. */
-static void bl_store_row(const bl_model *m, bl_kv_kind kind, uint8_t *row, const float *head)
+static void bl_store_row(const bl_tier *tier, const bl_kv_rows *rows, int64_t position, const float *head)
 {
-    const int64_t stride = bl_head_stride(m);
-    if (kind == BL_KV_F16) m->tier->store_f16((uint16_t *)(void *)row, head, stride);
-    else memcpy(row, head, (size_t)stride * sizeof(float));
+    uint8_t *row = bl_row_at(rows, position);
+    if (rows->kind == BL_KV_F16) tier->store_f16((uint16_t *)(void *)row, head, rows->head_dim);
+    else memcpy(row, head, (size_t)rows->head_dim * sizeof(float));
 }
 
 /* head = one head of queries or keys of token t, normed if there is a norm, and rotated. */
@@ -42,12 +42,13 @@ void bl_fill_cache(const bl_pass *p, int64_t layer, int worker, int workers)
     bl_share(p->n * m->kv_heads, 1, worker, workers, &lo, &hi);
     for (int64_t i = lo; i < hi; i++) {
         const int64_t t = i / m->kv_heads, kv_head = i % m->kv_heads;
-        const bl_cache *cache = p->work->places[t].cache;
-        const int64_t offset = bl_cache_offset(cache, m, layer, kv_head, p->work->places[t].position);
+        const bl_place *place = &p->work->places[t];
+        const bl_kv_rows keys = bl_cache_rows(place->cache, m, layer, kv_head, BL_KEYS);
+        const bl_kv_rows values = bl_cache_rows(place->cache, m, layer, kv_head, BL_VALUES);
         bl_rotate(p, t, head, p->work->k + i * m->head_dim, m->layer[layer].k_norm);
-        bl_store_row(m, cache->kind, cache->keys + offset, head);
+        bl_store_row(m->tier, &keys, place->position, head);
         memcpy(head, p->work->v + i * m->head_dim, (size_t)m->head_dim * sizeof(float));
-        bl_store_row(m, cache->kind, cache->values + offset, head);
+        bl_store_row(m->tier, &values, place->position, head);
     }
 }
 
@@ -70,24 +71,23 @@ static void bl_rotate_queries(const bl_pass *p, int64_t layer, int64_t t, int64_
         bl_rotate(p, t, q + h * stride, p->work->q + (t * m->heads + head + h) * m->head_dim, m->layer[layer].q_norm);
 }
 
-/* Where the rows that a head reads begin in keys or values. */
-static int64_t bl_rows_of_head(const bl_pass *p, const bl_cache *cache, int64_t layer, int64_t head)
+/* The keys or values that a head of token t reads. */
+static bl_kv_rows bl_rows_of_head(const bl_pass *p, int64_t layer, int64_t t, int64_t head, bl_kv kv)
 {
     const bl_model *m = p->model;
-    return bl_cache_offset(cache, m, layer, head / (m->heads / m->kv_heads), 0);
+    return bl_cache_rows(p->work->places[t].cache, m, layer, head / (m->heads / m->kv_heads), kv);
 }
 
 /* Causal attention of `count` heads from `head` on, which share keys, for token t. */
 static void bl_attend_heads(const bl_pass *p, int64_t layer, int64_t t, int64_t head, int64_t count, float *scratch)
 {
     const bl_model *m = p->model;
-    const bl_place *place = &p->work->places[t];
-    const bl_cache *cache = place->cache;
-    const int64_t stride = bl_head_stride(m), rows = bl_rows_of_head(p, cache, layer, head);
+    const bl_kv_rows keys = bl_rows_of_head(p, layer, t, head, BL_KEYS);
+    const bl_kv_rows values = bl_rows_of_head(p, layer, t, head, BL_VALUES);
+    const int64_t stride = bl_head_stride(m);
     float *scores = scratch, *q = scratch + BL_MAX_HEADS * p->work->context, *out = q + BL_MAX_HEADS * stride;
     bl_rotate_queries(p, layer, t, head, count, q);
-    bl_attention(m->tier, out, q, cache->keys + rows, cache->values + rows, cache->kind, stride, place->position + 1,
-                 m->score_scale, scores, (int)count);
+    bl_attention(m->tier, out, q, &keys, &values, p->work->places[t].position + 1, m->score_scale, scores, (int)count);
     for (int64_t h = 0; h < count; h++)
         memcpy(p->work->mixed + (t * m->heads + head + h) * m->head_dim, out + h * stride,
                (size_t)m->head_dim * sizeof(float));
@@ -123,7 +123,6 @@ BL_INLINE int64_t bl_heads_of_part(const bl_model *m, int64_t part, int64_t *hea
 static void bl_score_by_positions(const bl_pass *p, int64_t layer, int64_t parts, int worker, int workers)
 {
     const bl_model *m = p->model;
-    const bl_cache *cache = p->work->places->cache;
     const int64_t length = p->work->places->position + 1, room = bl_round_up(length, BL_LANES);
     const int64_t context = p->work->context;
     float *q = bl_scratch(p, worker);
@@ -135,10 +134,10 @@ static void bl_score_by_positions(const bl_pass *p, int64_t layer, int64_t parts
         const int64_t last = first + end - at < length ? first + end - at : length;
         int64_t head;
         const int64_t count = bl_heads_of_part(m, part, &head);
+        const bl_kv_rows keys = bl_rows_of_head(p, layer, 0, head, BL_KEYS);
         bl_rotate_queries(p, layer, 0, head, count, q);
-        m->tier->score_keys(p->work->scores + head * context, context, q,
-                            cache->keys + bl_rows_of_head(p, cache, layer, head), cache->kind, bl_head_stride(m), first,
-                            last, m->score_scale, (int)count);
+        m->tier->score_keys(p->work->scores + head * context, context, q, &keys, first, last, m->score_scale,
+                            (int)count);
     }
 }
 
@@ -146,7 +145,6 @@ static void bl_score_by_positions(const bl_pass *p, int64_t layer, int64_t parts
 static void bl_mix_by_columns(const bl_pass *p, int64_t layer, int64_t parts, int worker, int workers)
 {
     const bl_model *m = p->model;
-    const bl_cache *cache = p->work->places->cache;
     const int64_t stride = bl_head_stride(m), context = p->work->context;
     float *out = bl_scratch(p, worker);
     int64_t lo, hi;
@@ -157,8 +155,8 @@ static void bl_mix_by_columns(const bl_pass *p, int64_t layer, int64_t parts, in
         const int64_t last = first + end - at, used = last < m->head_dim ? last : m->head_dim;
         int64_t head;
         const int64_t count = bl_heads_of_part(m, part, &head);
-        m->tier->mix_values(out, p->work->scores + head * context, context, p->work->totals + head,
-                            cache->values + bl_rows_of_head(p, cache, layer, head), cache->kind, stride,
+        const bl_kv_rows values = bl_rows_of_head(p, layer, 0, head, BL_VALUES);
+        m->tier->mix_values(out, p->work->scores + head * context, context, p->work->totals + head, &values,
                             p->work->places->position + 1, first, last, (int)count);
         for (int64_t h = 0; h < count && first < used; h++)
             memcpy(p->work->mixed + (head + h) * m->head_dim + first, out + h * stride + first,

@@ -4,12 +4,20 @@
 
 #include "workspace.h"
 
-/* Byte offset, in keys or values, of a head's row at a position. */
-BL_INLINE int64_t bl_cache_offset(const bl_cache *cache, const bl_model *m, int64_t layer, int64_t kv_head,
-                                  int64_t position)
+typedef enum { BL_KEYS, BL_VALUES } bl_kv;
+
+/* The keys or values of a head. */
+BL_INLINE bl_kv_rows bl_cache_rows(const bl_cache *cache, const bl_model *m, int64_t layer, int64_t kv_head, bl_kv kv)
 {
-    const int64_t row = (layer * m->kv_heads + kv_head) * cache->context + position;
-    return row * bl_kv_bytes(cache->kind, bl_head_stride(m));
+    const int64_t head_dim = bl_head_stride(m), part = (layer * m->kv_heads + kv_head) * 2 + kv;
+    return (bl_kv_rows){cache->pages, part * BL_PAGE * bl_kv_bytes(cache->kind, head_dim), cache->kind, head_dim};
+}
+
+/* Its row at a position. */
+BL_INLINE uint8_t *bl_row_at(const bl_kv_rows *rows, int64_t position)
+{
+    return rows->pages[position / BL_PAGE] + rows->offset +
+           position % BL_PAGE * bl_kv_bytes(rows->kind, rows->head_dim);
 }
 
 #endif

@@ -43,10 +43,24 @@ static void check_gemm(const bl_tier *tier, int kernel, bl_check_input *in, cons
     cell->gemm(dot, ROWS, in->packed, in->prepared, ROWS, COLS, 0, ROWS, n);
 }
 
+/* Two heads over keys and values (length, 48). */
+static void check_attention(const bl_tier *tier, float *out, const float *q, void *keys, void *values, bl_kv_kind kind,
+                            int length)
+{
+    enum { LENGTH = 16, PAGES = (LENGTH + BL_PAGE - 1) / BL_PAGE };
+    float scores[2 * LENGTH];
+    uint8_t *key_pages[PAGES], *value_pages[PAGES];
+    for (int i = 0; i < PAGES; i++) {
+        key_pages[i] = (uint8_t *)keys + i * bl_kv_bytes(kind, BL_PAGE * 48);
+        value_pages[i] = (uint8_t *)values + i * bl_kv_bytes(kind, BL_PAGE * 48);
+    }
+    const bl_kv_rows key_rows = {key_pages, 0, kind, 48}, value_rows = {value_pages, 0, kind, 48};
+    bl_attention(tier, out, q, &key_rows, &value_rows, length, 0.125f, scores, 2);
+}
+
 static void check_run(const bl_tier *tier, bl_check_input *in, bl_check_output *out)
 {
     enum { COLS = BL_CHECK_COLS, ODD = BL_CHECK_COLS - 5 };
-    float scores[COLS];
     for (int t = 0; t < BL_CHECK_TOKENS; t++) out->act_max[t] = tier->quantize(out->q[t], in->x[t], COLS);
     for (int kernel = 0; kernel < BL_KERNEL_COUNT; kernel++) {
         int32_t *dot = out->dot[kernel][0];
@@ -79,8 +93,8 @@ static void check_run(const bl_tier *tier, bl_check_input *in, bl_check_output *
     tier->rope(out->rope, in->x[1], in->x[2], 70, 0);
     tier->rope(out->rope + 70, in->x[1], in->x[2], 70, 1);
     tier->store_f16(out->half, in->x[3], COLS);
-    bl_attention(tier, out->attention[0], in->x[0], in->keys, in->values, BL_KV_F16, 48, 13, 0.125f, scores, 2);
-    bl_attention(tier, out->attention[1], in->x[0], in->x[1], in->x[2], BL_KV_F32, 48, 14, 0.125f, scores, 2);
+    check_attention(tier, out->attention[0], in->x[0], in->keys, in->values, BL_KV_F16, 13);
+    check_attention(tier, out->attention[1], in->x[0], in->x[1], in->x[2], BL_KV_F32, 14);
 }
 
 int bl_tier_agrees(const bl_tier *tier, bl_check_input *in, bl_check_output out[2])

@@ -316,20 +316,23 @@ static void check_mixture(const dump *d, way w, const float *expected)
     free_packed(&model);
 }
 
-/* A copy of a cache continues as the first one does. */
-static void check_copy(const dump *d, way w, const float *expected)
+/* Three caches go on from the same position: one that shares the full pages of the first and has a copy of the last
+ * one, a whole copy, and one filled with its rows. They do so as the first one does. */
+static void check_copies(const dump *d, way w, const float *expected)
 {
-    void *blocks[3];
+    enum { COPIES = 3 };
+    void *blocks[COPIES + 2];
     bl_model model = pack_model(d, w.tier, w.kernel);
-    bl_cache first, second;
+    bl_cache first, copies[COPIES];
     bl_workspace workspace;
-    const int64_t bytes = bl_cache_bytes(&model, w.kind, d->n), vocab = model.vocab, half = d->n / 2, rows[] = {0};
-    bl_cache_place(&first, &model, w.kind, d->n, aligned_room(bytes, &blocks[0]));
-    bl_cache_place(&second, &model, w.kind, d->n, aligned_room(bytes, &blocks[1]));
+    const int64_t bytes = bl_cache_bytes(&model, w.kind, d->n), vocab = model.vocab, rows[] = {0};
+    const int64_t start = d->n - 1, last = start / BL_PAGE;
+    bl_cache_place(&first, &model, w.kind, d->n, aligned_room(bytes, &blocks[COPIES]));
+    for (int i = 0; i < COPIES; i++) bl_cache_place(&copies[i], &model, w.kind, d->n, aligned_room(bytes, &blocks[i]));
     bl_workspace_place(&workspace, &model, d->n, w.batch, w.pool->workers,
-                       aligned_room(bl_workspace_bytes(&model, d->n, w.batch, w.pool->workers), &blocks[2]));
+                       aligned_room(bl_workspace_bytes(&model, d->n, w.batch, w.pool->workers), &blocks[COPIES + 1]));
     float *logits = room(vocab * 4);
-    bl_chunk chunk = {&first, d->tokens, half, 0};
+    bl_chunk chunk = {&first, d->tokens, start, 0};
     bl_step step = {.model = &model,
                     .workspace = &workspace,
                     .pool = w.pool,
@@ -338,15 +341,23 @@ static void check_copy(const dump *d, way w, const float *expected)
                     .rows = rows,
                     .logits = logits};
     bl_forward(&step);
-    first.position = half;
-    bl_cache_copy(&second, &first, &model);
-    memset(first.keys, 0x5a, (size_t)bl_cache_offset(&first, &model, model.layers, 0, 0));
-    chunk = (bl_chunk){&second, d->tokens + half, 1, 0};
+    first.position = copies[0].position = start;
+    for (int64_t i = 0; i < last; i++) copies[0].pages[i] = first.pages[i];
+    bl_page_copy(copies[0].pages[last], first.pages[last], &model, w.kind, start % BL_PAGE);
+    bl_cache_copy(&copies[1], &first, &model);
+    uint8_t *flat = room(bl_rows_bytes(&model, w.kind, start));
+    bl_cache_read(&first, &model, flat);
+    bl_cache_fill(&copies[2], &model, flat, start);
+    memset(first.pages[last], 0x5a, (size_t)bl_page_bytes(&model, w.kind));
     step.row_count = 1;
-    bl_forward(&step);
-    if (second.position != half || memcmp(logits, expected + half * vocab, (size_t)vocab * 4))
-        FAIL("%s cache: a copy continues in another way", bl_kv_formats[w.kind].name);
-    for (int i = 0; i < 3; i++) free(blocks[i]);
+    for (int i = 0; i < COPIES; i++) {
+        chunk = (bl_chunk){&copies[i], d->tokens + start, 1, 0};
+        bl_forward(&step);
+        if (copies[i].position != start || memcmp(logits, expected + start * vocab, (size_t)vocab * 4))
+            FAIL("%s cache: copy %d continues in another way", bl_kv_formats[w.kind].name, i);
+    }
+    for (int i = 0; i < COPIES + 2; i++) free(blocks[i]);
+    free(flat);
     free(logits);
     free_packed(&model);
 }
@@ -361,7 +372,7 @@ static void check_cell_of_model(const dump *d, const bl_tier *tier, int kernel, 
     check_way(d, (way){tier, kernel, pool, 4, 4, kind, d->n, 1}, expected);
     check_mixture(d, (way){tier, kernel, pool, 0, 3, kind, 0, 0}, expected);
     check_mixture(d, (way){tier, kernel, pool, 0, SEQUENCES * d->n, kind, 0, 0}, expected);
-    check_copy(d, (way){tier, kernel, pool, 0, d->n, kind, 0, 0}, expected);
+    check_copies(d, (way){tier, kernel, pool, 0, d->n, kind, 0, 0}, expected);
 }
 
 static void print_logits(bl_kv_kind kind, const float *logits, int64_t n, int64_t vocab)

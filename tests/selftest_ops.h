@@ -90,6 +90,28 @@ static void check_rope(const bl_tier *tier, int64_t n)
     free(sine);
 }
 
+/* Attention over rows (length, head_dim) whose pages are pieces of memory of their own, of just the bytes they use. */
+static void attend(const bl_tier *tier, float *out, const float *q, const void *keys, const void *values,
+                   bl_kv_kind kind, int64_t head_dim, int64_t length, float *scores, int heads)
+{
+    const int64_t row = bl_kv_bytes(kind, head_dim), count = (length + BL_PAGE - 1) / BL_PAGE;
+    const int64_t bytes = count * (int64_t)sizeof(uint8_t *);
+    uint8_t **key_pages = room(bytes), **value_pages = room(bytes);
+    for (int64_t i = count - 1; i >= 0; i--) {
+        const int64_t at = i * BL_PAGE, used = (length - at < BL_PAGE ? length - at : BL_PAGE) * row;
+        key_pages[i] = copy((const uint8_t *)keys + at * row, used);
+        value_pages[i] = copy((const uint8_t *)values + at * row, used);
+    }
+    const bl_kv_rows key_rows = {key_pages, 0, kind, head_dim}, value_rows = {value_pages, 0, kind, head_dim};
+    bl_attention(tier, out, q, &key_rows, &value_rows, length, 0.125f, scores, heads);
+    for (int64_t i = 0; i < count; i++) {
+        free(key_pages[i]);
+        free(value_pages[i]);
+    }
+    free(key_pages);
+    free(value_pages);
+}
+
 /* Scores within reach of exp, and some far below. */
 static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t length, bl_kv_kind kind, int heads)
 {
@@ -110,10 +132,10 @@ static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t lengt
     }
     float *found = room(heads * head_dim * 4), *expected = room(heads * head_dim * 4);
     float *scores = room(heads * length * 4);
-    bl_attention(tier, found, q, keys, values, kind, head_dim, length, 0.125f, scores, heads);
+    attend(tier, found, q, keys, values, kind, head_dim, length, scores, heads);
     for (int h = 0; h < heads; h++)
-        bl_attention(&bl_tier_scalar, expected + h * head_dim, q + h * head_dim, keys, values, kind, head_dim, length,
-                     0.125f, scores, 1);
+        attend(&bl_tier_scalar, expected + h * head_dim, q + h * head_dim, keys, values, kind, head_dim, length, scores,
+               1);
     same(tier->name, "attention", length, found, expected, heads * head_dim * 4);
     free(q);
     free(keys);

@@ -8,7 +8,7 @@ from compare import assert_same_bits
 from test_scheduler import Watched, queue, said
 
 from bitnet_lut import Model, Sampling
-from bitnet_lut._native import Cache
+from bitnet_lut._native import Cache, page_bytes
 from bitnet_lut.demo import MODEL
 from bitnet_lut.runtime import scheduler as scheduler_module
 from bitnet_lut.runtime.decoder import Decoder
@@ -103,18 +103,42 @@ def test_a_longer_text_replaces_its_beginning(demo: Model) -> None:
     for length in (20, 60, 40):
         prefixes.keep("", FIRST[:length], cache_of(demo, FIRST[:length], context=100))
     assert len(prefixes) == 1
-    assert prefixes.nbytes == demo._engine.cache_bytes(60)  # not of the 100 it had room for
+    assert prefixes.nbytes == page_bytes(demo._engine.weights)  # not of the 100 it had room for
 
 
 def test_the_text_used_longest_ago_goes_first(demo: Model) -> None:
     texts = [[i, *FIRST] for i in range(4)]
-    prefixes = Prefixes(3 * demo._engine.cache_bytes(61))
+    page = page_bytes(demo._engine.weights)
+    prefixes = Prefixes(3 * page)
     for ids in texts[:3]:
         prefixes.keep("", ids, cache_of(demo, ids))
     assert prefixes.find("", texts[0]) is not None
     prefixes.keep("", texts[3], cache_of(demo, texts[3]))
     assert [prefixes.find("", ids) is not None for ids in texts] == [True, False, True, True]
-    assert prefixes.nbytes == 3 * demo._engine.cache_bytes(61)
+    assert prefixes.nbytes == 3 * page
+
+
+def test_texts_that_begin_in_the_same_way_share_pages(demo: Model) -> None:
+    """Each page counts once, and goes when the last text that holds it goes."""
+    page = page_bytes(demo._engine.weights)
+    first = cache_of(demo, [*FIRST, *FIRST], context=300)  # two pages
+    prefixes = Prefixes(10**9)
+    prefixes.keep("", [*FIRST, *FIRST], first)
+    assert first.pages.used == 2
+    for end in (1, 2):
+        found = prefixes.find("", [*FIRST, *FIRST[:10], end, 5])
+        assert found is not None
+        assert found.length == 70
+        fork = found.cache.fork(context=300, position=70)
+        demo._engine.step([(fork, np.array([end] * 60, np.int32))])
+        prefixes.keep("", [*FIRST, *FIRST[:10], *[end] * 60], fork)
+        del fork, found
+    assert len(prefixes) == 3
+    assert first.pages.used == 2 + 2 * 2  # the second and the third page are their own
+    assert prefixes.nbytes == 6 * page
+    while prefixes.drop_oldest():
+        assert prefixes.nbytes >= len(prefixes) * page
+    assert (prefixes.nbytes, first.pages.used) == (0, 2)
 
 
 def test_prefixes_make_room_for_texts(demo: Model) -> None:

@@ -38,7 +38,7 @@ class Watched:
 
     def __init__(self, model: Model) -> None:
         self._engine, self.config = model._engine, model.config
-        self.weights = model._engine.weights
+        self.weights, self.cache_bytes = model._engine.weights, model._engine.cache_bytes
         self.steps: list[list[int]] = []
         self.caches: list[weakref.ref[Weak]] = []
         self.room = 10**9  # caches that fit at once

@@ -145,7 +145,7 @@ def test_what_things_look_like(demo: Model) -> None:
     )
     session = demo.session(context=100)
     session.step([5, 6])
-    size = f"{info.kv_bytes * 100 / 512 / 1e6:,.1f} MB"
+    size = f"{info.kv_bytes * 64 / 512 / 1e6:,.1f} MB"  # of one page
     assert repr(session) == (
         f"<Session of bitnet_lut demonstration model: position 2 of 100, f16 cache of {size}>"
     )

@@ -80,7 +80,7 @@ def build(name: str, to: Path) -> None:
 def build_selftest(name: str, to: Path) -> None:
     """Build the C self-test as a WASI program."""
     with tempfile.TemporaryDirectory() as folder:
-        flags = ["-target", "wasm32-wasi", *BUILDS[name], *FLAGS, "-DBL_FAR=3"]
+        flags = ["-target", "wasm32-wasi", *BUILDS[name], *FLAGS, "-DBL_FAR=3", "-DBL_PAGE=4"]
         flags += ["-DBL_SELFTEST_NO_FORK"]
         objects = compile_all([*library(), "tests/selftest.c"], flags, Path(folder))
         zig([*flags[:3], *objects, "-o", str(to)])

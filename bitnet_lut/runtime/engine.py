@@ -91,7 +91,7 @@ class Engine:
         return self._fingerprint
 
     def fork(self, cache: Cache, *, context: int, position: int, promised: int = 0) -> Cache:
-        """Copy *cache* up to *position*, with room for *context* positions.
+        """Go on from *cache* at *position*, with room for *context* positions.
 
         Raises what `refuse_cache` raises.
         """
@@ -101,7 +101,7 @@ class Engine:
     def refuse_cache(self, context: int, *, promised: int = 0) -> None:
         """MemoryError, with the numbers, if a cache of *context* positions would not fit.
 
-        promised: bytes that other caches have not filled yet, but will.
+        promised: bytes that other caches have not taken yet, but will.
         """
         needed = self.cache_bytes(context)
         if self._workspace is None:

@@ -1,6 +1,6 @@
 """Caches of texts that have ended, for texts that begin in the same way."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from bitnet_lut._native import Cache
 
 __all__ = ["Prefix", "Prefixes"]
 
-# Fewer tokens are computed as fast as their keys and values are copied.
+# Fewer tokens are computed as fast as the part of a page that holds them is copied.
 _LEAST = 16
 
 
@@ -25,6 +25,7 @@ class Prefix(NamedTuple):
 class Prefixes:
     """Keeps the keys and values of texts, those used last, within a limit of memory.
 
+    They stay in the pages in which they were computed, which texts share: nothing is copied.
     One thread at a time may use it. A text goes on from a prefix with the same bits as if it had
     run the prefix itself. Every entry has an owner, and only that owner's texts find it: the time
     to the first token tells whether a prefix was there, and so what others have asked.
@@ -34,7 +35,13 @@ class Prefixes:
         """Keep at most *most_bytes* of keys and values."""
         self._most = most_bytes
         self._kept: OrderedDict[tuple[str, bytes], Cache] = OrderedDict()
-        self.nbytes = 0
+        self._pages: Counter[int] = Counter()  # by how many of the texts each is held
+        self._page_bytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pages of all texts; those that several of them share count once."""
+        return len(self._pages) * self._page_bytes
 
     def __len__(self) -> int:
         """How many texts are kept."""
@@ -55,8 +62,7 @@ class Prefixes:
     def keep(self, owner: str, ids: Sequence[int], cache: Cache) -> None:
         """Keep what *cache* holds: the keys and values of *ids*.
 
-        It is copied without the room that was not used. Texts that *ids* begins with are replaced.
-        Nothing is kept if there is no memory for it.
+        Texts that *ids* begins with are replaced.
         """
         held = np.array(ids[: cache.position], np.int32)
         if len(held) < _LEAST:
@@ -68,12 +74,10 @@ class Prefixes:
                 return  # a longer text has it
             if 4 * common == len(key[1]):
                 self._drop(key)
-        try:
-            kept = cache.fork(context=len(held), position=len(held))
-        except MemoryError:
-            return
+        kept = cache.fork(context=len(held), position=len(held))
         self._kept[owner, held.tobytes()] = kept
-        self.nbytes += kept.nbytes
+        self._pages.update(kept.held_pages)
+        self._page_bytes = kept.pages.page_bytes
         while self.nbytes > self._most and self.drop_oldest():
             pass
 
@@ -85,7 +89,10 @@ class Prefixes:
         return True
 
     def _drop(self, key: tuple[str, bytes]) -> None:
-        self.nbytes -= self._kept.pop(key).nbytes
+        for page in self._kept.pop(key).held_pages:
+            self._pages[page] -= 1
+            if not self._pages[page]:
+                del self._pages[page]
 
 
 def _common(kept: bytes, ids: NDArray[np.int32]) -> int:

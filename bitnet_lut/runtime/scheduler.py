@@ -288,10 +288,10 @@ class Scheduler:
         return made
 
     def _promised(self) -> int:
-        """Bytes of caches that their texts have not filled yet."""
+        """Bytes that the caches of texts have not taken yet, but may."""
         caches = [run.cache for run in self._running if run.cache is not None]
         return sum(
-            cache.nbytes - cache.nbytes * cache.position // cache.context for cache in caches
+            max(0, self._engine.cache_bytes(cache.context) - cache.nbytes) for cache in caches
         )
 
     def _plan(self) -> list[_Planned]:

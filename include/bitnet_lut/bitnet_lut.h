@@ -84,6 +84,20 @@ BL_INLINE int64_t bl_kv_bytes(bl_kv_kind kind, int64_t elements)
     return elements / bl_kv_formats[kind].block * bl_kv_formats[kind].block_bytes;
 }
 
+/* Positions of a page. The C self-test, whose texts are short, has smaller pages. */
+#ifndef BL_PAGE
+#define BL_PAGE 64
+#endif
+
+/* The keys or the values of one head, in pages: BL_PAGE rows of head_dim elements, a multiple of 16, lie one after the
+ * other from pages[position / BL_PAGE] + offset on. */
+typedef struct {
+    uint8_t *const *pages;
+    int64_t offset;
+    bl_kv_kind kind;
+    int64_t head_dim;
+} bl_kv_rows;
+
 /* ---- kernels ----------------------------------------------------------------------------------------------------- */
 
 enum { BL_I2_S, BL_TL1, BL_TL2, BL_TL5, BL_KERNEL_COUNT };
@@ -124,13 +138,12 @@ typedef struct {
     void (*rope)(float *x, const float *cosine, const float *sine, int64_t rope_dim, int interleaved);
     void (*store_f16)(uint16_t *out, const float *x, int64_t n);
 
-    /* Attention of 1 to BL_MAX_HEADS heads that share keys and values, in three steps: see bl_attention. Keys and
-     * values are (., head_dim), as kind says; head_dim is a multiple of 16. */
-    void (*score_keys)(float *scores, int64_t stride, const float *q, const void *keys, bl_kv_kind kind,
-                       int64_t head_dim, int64_t lo, int64_t hi, float scale, int heads);
+    /* Attention of 1 to BL_MAX_HEADS heads that share keys and values, in three steps: see bl_attention. */
+    void (*score_keys)(float *scores, int64_t stride, const float *q, const bl_kv_rows *keys, int64_t lo, int64_t hi,
+                       float scale, int heads);
     float (*exp_scores)(float *scores, int64_t length);
-    void (*mix_values)(float *out, const float *weights, int64_t stride, const float *total, const void *values,
-                       bl_kv_kind kind, int64_t head_dim, int64_t length, int64_t lo, int64_t hi, int heads);
+    void (*mix_values)(float *out, const float *weights, int64_t stride, const float *total, const bl_kv_rows *values,
+                       int64_t length, int64_t lo, int64_t hi, int heads);
 
     /* The roofs of the machine, which no measurement may exceed. roof_read gives the XOR of the 64-bit words of data,
      * by the widest loads; bytes is a multiple of BL_ROOF_UNIT. roof_multiply does roof_macs multiply-adds a round by
@@ -150,8 +163,8 @@ const bl_cell *bl_cell_of(const bl_tier *tier, int kernel);
 
 /* out (heads, head_dim) = softmax(q (heads, head_dim) . keys * scale) . values for one token; scores is room for
  * heads * length floats. */
-void bl_attention(const bl_tier *tier, float *out, const float *q, const void *keys, const void *values,
-                  bl_kv_kind kind, int64_t head_dim, int64_t length, float scale, float *scores, int heads);
+void bl_attention(const bl_tier *tier, float *out, const float *q, const bl_kv_rows *keys, const bl_kv_rows *values,
+                  int64_t length, float scale, float *scores, int heads);
 
 /* ---- a model ---------------------------------------------------------------------------------------------------- */
 
@@ -234,21 +247,35 @@ typedef void (*bl_probe)(void *context, int64_t layer, bl_op op, const float *da
 
 /* ---- the cache of one sequence ---------------------------------------------------------------------------------- */
 
-/* Keys and values: (layers, kv_heads, context) rows of head_dim elements, padded with zeros to whole lanes. */
+/* Keys and values in pages of BL_PAGE positions, which several caches may share: (layers, kv_heads, keys and values,
+ * BL_PAGE) rows of head_dim elements, padded with zeros to whole lanes. A step reads the pages of all positions that
+ * the cache holds, and writes to those of the tokens it runs, which no other cache may then share. */
 typedef struct {
     bl_kv_kind kind;
     int64_t context;  /* positions it can hold */
     int64_t position; /* positions it holds: where the next token goes */
-    uint8_t *keys, *values;
+    uint8_t **pages; /* as many as the positions it holds, and the next tokens, need; each starts at a multiple of 64 */
 } bl_cache;
 
+int64_t bl_page_bytes(const bl_model *m, bl_kv_kind kind);
+
+/* Copy the first positions of a page. */
+void bl_page_copy(uint8_t *to, const uint8_t *from, const bl_model *m, bl_kv_kind kind, int64_t positions);
+
+/* Bytes of a cache with pages for its whole context in one piece of memory. */
 int64_t bl_cache_bytes(const bl_model *m, bl_kv_kind kind, int64_t context);
 
-/* An empty cache in memory (bl_cache_bytes), which starts at a multiple of 64 and may hold anything. */
+/* Such a cache, empty, in memory which starts at a multiple of 64 and may hold anything. */
 void bl_cache_place(bl_cache *cache, const bl_model *m, bl_kv_kind kind, int64_t context, void *memory);
 
-/* Copy the positions that `from` holds into a cache of the same kind, which has room for them. */
+/* Copy the positions that `from` holds into a cache of the same kind, which has pages for them. */
 void bl_cache_copy(bl_cache *to, const bl_cache *from, const bl_model *m);
+
+/* The rows of a cache without its pages, as files have them: keys (layers, kv_heads, positions), then values, each
+ * padded to a multiple of 64 bytes. */
+int64_t bl_rows_bytes(const bl_model *m, bl_kv_kind kind, int64_t positions);
+void bl_cache_read(const bl_cache *cache, const bl_model *m, uint8_t *rows);
+void bl_cache_fill(bl_cache *cache, const bl_model *m, const uint8_t *rows, int64_t positions);
 
 /* ---- the scratch of a step -------------------------------------------------------------------------------------- */
 

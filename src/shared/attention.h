@@ -12,16 +12,18 @@ BL_INLINE void prefetch_kv(const void *cache, int64_t from, int64_t bytes)
     for (int64_t line = 0; line < bytes; line += 64) prefetch_near((const uint8_t *)cache + from + line);
 }
 
-/* Each key is read once for all heads, two keys at once so that more chains of additions overlap. */
-BL_INLINE void score_block(float *scores, int64_t stride, const float *q, const void *keys, const bl_kv_kind kind,
-                           int64_t head_dim, int64_t lo, int64_t hi, float scale, const int heads)
+/* Rows lo <= p < hi of a page, after which comes the page `next`. Each key is read once for all heads, two keys at once
+ * so that more chains of additions overlap. */
+BL_INLINE void score_page(float *scores, int64_t stride, const float *q, const uint8_t *keys, const uint8_t *next,
+                          const bl_kv_kind kind, int64_t head_dim, int64_t lo, int64_t hi, float scale, const int heads)
 {
     const int64_t row_bytes = bl_kv_bytes(kind, head_dim);
     for (int64_t p = lo; p < hi; p += 2) {
         const int64_t second = p + 1 < hi ? head_dim : 0; /* of an odd last one, the same key again */
+        const int64_t ahead = p * row_bytes + BL_AHEAD, beyond = ahead - BL_PAGE * row_bytes;
         f32x16 sum[BL_MAX_HEADS][2];
         for (int h = 0; h < heads; h++) sum[h][0] = sum[h][1] = zero();
-        prefetch_kv(keys, p * row_bytes + BL_AHEAD, 2 * row_bytes);
+        prefetch_kv(beyond < 0 ? keys : next, beyond < 0 ? ahead : beyond, 2 * row_bytes);
         for (int64_t k = 0; k < head_dim; k += BL_LANES) {
             const f32x16 key0 = load_kv(keys, p * head_dim + k, kind);
             const f32x16 key1 = load_kv(keys, p * head_dim + second + k, kind);
@@ -35,6 +37,19 @@ BL_INLINE void score_block(float *scores, int64_t stride, const float *q, const 
             scores[h * stride + p] = reduce(sum[h][0]) * scale;
             if (second) scores[h * stride + p + 1] = reduce(sum[h][1]) * scale;
         }
+    }
+}
+
+/* Page by page. */
+BL_INLINE void score_pages(float *scores, int64_t stride, const float *q, const bl_kv_rows *rows, const bl_kv_kind kind,
+                           int64_t lo, int64_t hi, float scale, const int heads)
+{
+    for (int64_t p = lo, end; p < hi; p = end) {
+        const int64_t page = p / BL_PAGE, start = page * BL_PAGE;
+        end = start + BL_PAGE < hi ? start + BL_PAGE : hi;
+        const uint8_t *keys = rows->pages[page] + rows->offset;
+        const uint8_t *next = end < hi ? rows->pages[page + 1] + rows->offset : keys;
+        score_page(scores + start, stride, q, keys, next, kind, rows->head_dim, p - start, end - start, scale, heads);
     }
 }
 
@@ -55,18 +70,18 @@ static float exp_scores(float *scores, int64_t length)
     return reduce(sum);
 }
 
-/* Columns k .. k + 16 vectors of out (heads, head_dim) += sum over positions [lo, hi), in order, of weight times value.
- * As many bytes are prefetched from `ahead` on. */
-BL_INLINE void mix_block(float *out, const float *weights, int64_t stride, const void *values, const bl_kv_kind kind,
-                         int64_t head_dim, int64_t lo, int64_t hi, int64_t k, const uint8_t *ahead, const int vectors,
+/* Columns k .. k + 16 vectors of out (heads, head_dim) += sum over n positions, in order, of weight times value. As
+ * many bytes are prefetched from `ahead` on. */
+BL_INLINE void mix_block(float *out, const float *weights, int64_t stride, const uint8_t *values, const bl_kv_kind kind,
+                         int64_t head_dim, int64_t n, int64_t k, const uint8_t *ahead, const int vectors,
                          const int heads)
 {
     f32x16 sum[BL_MAX_HEADS][4];
     for (int h = 0; h < heads; h++)
         for (int v = 0; v < vectors; v++) sum[h][v] = load(out + h * head_dim + k + 16 * v);
-    for (int64_t p = lo; p < hi; p++) {
+    for (int64_t p = 0; p < n; p++) {
         const int64_t bytes = bl_kv_bytes(kind, vectors * BL_LANES);
-        prefetch_kv(ahead, (p - lo) * bytes, bytes);
+        prefetch_kv(ahead, p * bytes, bytes);
         for (int v = 0; v < vectors; v++) {
             const f32x16 value = load_kv(values, p * head_dim + k + 16 * v, kind);
             for (int h = 0; h < heads; h++) sum[h][v] = add(sum[h][v], mul(set1(weights[h * stride + p]), value));
@@ -78,19 +93,20 @@ BL_INLINE void mix_block(float *out, const float *weights, int64_t stride, const
 
 /* Blocks of positions stay in the nearest cache while their columns are taken in turn, and the next block is fetched in
  * the order of its addresses. */
-BL_INLINE void mix_blocks(float *out, const float *weights, int64_t stride, const float *total, const void *values,
-                          const bl_kv_kind kind, int64_t head_dim, int64_t length, int64_t lo, int64_t hi,
-                          const int heads)
+BL_INLINE void mix_blocks(float *out, const float *weights, int64_t stride, const float *total, const bl_kv_rows *rows,
+                          const bl_kv_kind kind, int64_t length, int64_t lo, int64_t hi, const int heads)
 {
-    enum { BLOCK = 32 };
-    const int64_t row_bytes = bl_kv_bytes(kind, head_dim);
+    enum { BLOCK = BL_PAGE < 32 ? BL_PAGE : 32 };
+    const int64_t head_dim = rows->head_dim, block_bytes = bl_kv_bytes(kind, BLOCK * head_dim);
     for (int h = 0; h < heads; h++) memset(out + h * head_dim + lo, 0, (size_t)(hi - lo) * sizeof *out);
     for (int64_t p = 0; p < length; p += BLOCK) {
-        const int64_t end = length - p < BLOCK ? length : p + BLOCK;
-        const uint8_t *ahead = (const uint8_t *)values + (p + BLOCK) * row_bytes;
+        const int64_t page = p / BL_PAGE, n = length - p < BLOCK ? length - p : BLOCK;
+        const uint8_t *values = rows->pages[page] + rows->offset + p % BL_PAGE / BLOCK * block_bytes;
+        const uint8_t *ahead = values + block_bytes;
+        if ((p + BLOCK) % BL_PAGE == 0 && p + BLOCK < length) ahead = rows->pages[page + 1] + rows->offset;
         int64_t k = lo;
 #define BL_MIX(vectors)                                                                                                \
-    mix_block(out, weights, stride, values, kind, head_dim, p, end, k, ahead + bl_kv_bytes(kind, BLOCK * k), vectors,  \
+    mix_block(out, weights + p, stride, values, kind, head_dim, n, k, ahead + bl_kv_bytes(kind, BLOCK * k), vectors,   \
               heads)
         for (; k + 64 <= hi; k += 64) BL_MIX(4); /* whole lines */
         for (; k + 32 <= hi; k += 32) BL_MIX(2);
@@ -103,7 +119,7 @@ BL_INLINE void mix_blocks(float *out, const float *weights, int64_t stride, cons
 
 /* Call one of the above for a number of heads known to the compiler; caches of floats head by head. */
 #define BL_EACH_HEADS(call)                                                                                            \
-    if (kind == BL_KV_F16) switch (heads) {                                                                            \
+    if (rows->kind == BL_KV_F16) switch (heads) {                                                                      \
         case 1: call(0, BL_KV_F16, 1); return;                                                                         \
         case 2: call(0, BL_KV_F16, 2); return;                                                                         \
         case 3: call(0, BL_KV_F16, 3); return;                                                                         \
@@ -112,23 +128,23 @@ BL_INLINE void mix_blocks(float *out, const float *weights, int64_t stride, cons
     for (int h = 0; h < heads; h++) call(h, BL_KV_F32, 1)
 
 /* scores (heads, stride), at positions lo <= p < hi, = q (heads, head_dim) . keys (., head_dim) * scale. */
-static void score_keys(float *scores, int64_t stride, const float *q, const void *keys, bl_kv_kind kind,
-                       int64_t head_dim, int64_t lo, int64_t hi, float scale, int heads)
+static void score_keys(float *scores, int64_t stride, const float *q, const bl_kv_rows *rows, int64_t lo, int64_t hi,
+                       float scale, int heads)
 {
 #define BL_SCORE(first, kind, count)                                                                                   \
-    score_block(scores + first * stride, stride, q + first * head_dim, keys, kind, head_dim, lo, hi, scale, count)
+    score_pages(scores + first * stride, stride, q + first * rows->head_dim, rows, kind, lo, hi, scale, count)
     BL_EACH_HEADS(BL_SCORE);
 #undef BL_SCORE
 }
 
 /* Columns lo <= k < hi, multiples of 16, of out (heads, head_dim) = weights (heads, stride) . values (length, head_dim)
  * / total (heads). */
-static void mix_values(float *out, const float *weights, int64_t stride, const float *total, const void *values,
-                       bl_kv_kind kind, int64_t head_dim, int64_t length, int64_t lo, int64_t hi, int heads)
+static void mix_values(float *out, const float *weights, int64_t stride, const float *total, const bl_kv_rows *rows,
+                       int64_t length, int64_t lo, int64_t hi, int heads)
 {
 #define BL_MIX(first, kind, count)                                                                                     \
-    mix_blocks(out + first * head_dim, weights + first * stride, stride, total + first, values, kind, head_dim,        \
-               length, lo, hi, count)
+    mix_blocks(out + first * rows->head_dim, weights + first * stride, stride, total + first, rows, kind, length, lo,  \
+               hi, count)
     BL_EACH_HEADS(BL_MIX);
 #undef BL_MIX
 }
