@@ -18,9 +18,9 @@
 #include <windows.h>
 #endif
 
-const char *const bl_cpu_names[BL_CPU_COUNT] = {"avx2",     "f16c",       "avx512f",    "avx512bw", "avx512dq",
-                                                "avx512vl", "avx512vnni", "avx512vbmi", "gfni",     "neon",
-                                                "dotprod",  "i8mm",       "avxvnni",    "amx"};
+const char *const bl_cpu_names[BL_CPU_COUNT] = {
+    "avx2", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512vbmi",
+    "gfni", "neon", "dotprod", "i8mm",     "avxvnni",  "amx",      "wasm128",    "wasmrelaxed"};
 
 #if BL_X86
 static void bl_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
@@ -111,6 +111,10 @@ uint32_t bl_cpu(void)
     if ((edx & TILE) && (edx & INT8) && (saved & SAVED) == SAVED && bl_may_use_tiles()) found |= BL_CPU_AMX;
 #elif BL_ARM64
     found = BL_CPU_NEON | bl_cpu_arm64();
+#elif BL_WASM_RELAXED
+    found = BL_CPU_WASM128 | BL_CPU_WASMRELAXED;
+#elif BL_WASM
+    found = BL_CPU_WASM128;
 #endif
     return found;
 }

@@ -24,7 +24,12 @@ void bl_pool_barrier(bl_pool *pool) { (void)pool; }
 
 #else
 
+/* Pauses that take about 50 us. WebAssembly has no instruction to pause. */
+#if defined(__wasm__)
+enum { BL_SPINS = 20000 };
+#else
 enum { BL_SPINS = 2000 };
+#endif
 
 static void bl_pause(void)
 {
@@ -35,7 +40,7 @@ static void bl_pause(void)
 #endif
 }
 
-/* Return once *word differs from old: at most BL_SPINS pauses (about 50 us), then asleep. */
+/* Return once *word differs from old: at most BL_SPINS pauses, then asleep. */
 static void bl_pool_await(bl_pool *pool, atomic_uint *word, unsigned old)
 {
     for (int i = 0; i < BL_SPINS; i++) {
@@ -79,6 +84,10 @@ static BL_THREAD_RESULT bl_pool_worker(void *argument)
         bl_pool_barrier(pool);
     }
 }
+
+#if defined(__wasm__)
+void bl_pool_join(bl_pool *pool, int worker) { bl_pool_worker(&pool->seats[worker]); }
+#endif
 
 /* Start the team; where the system grants fewer threads, the pool works with those. */
 static void bl_pool_start(bl_pool *pool)

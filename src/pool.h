@@ -45,6 +45,11 @@ struct bl_pool {
     bl_seat seats[BL_MAX_WORKERS];
 };
 
+#if defined(__wasm__)
+/* The work of one of the threads; returns when the pool is freed. */
+void bl_pool_join(bl_pool *pool, int worker);
+#endif
+
 #endif
 
 /* A team of at most BL_MAX_WORKERS; where the system grants fewer threads, it is smaller. */

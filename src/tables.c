@@ -18,6 +18,10 @@ const bl_kernel *const bl_kernels[BL_KERNEL_COUNT] = {
 #define BL_TIERS(ROW) ROW(neoni8mm) ROW(neondot) ROW(neon) ROW(scalar)
 #elif BL_ARM64
 #define BL_TIERS(ROW) ROW(neon) ROW(scalar)
+#elif BL_WASM_RELAXED
+#define BL_TIERS(ROW) ROW(wasmrelaxed) ROW(wasm128) ROW(scalar)
+#elif BL_WASM
+#define BL_TIERS(ROW) ROW(wasm128) ROW(scalar)
 #else
 #define BL_TIERS(ROW) ROW(scalar)
 #endif

@@ -19,6 +19,18 @@
 #define BL_ARM64 0
 #endif
 
+/* WebAssembly has no tiers in one build that it refuses to run as a whole: what it may use is a flag of the compiler. */
+#if defined(__wasm_simd128__)
+#define BL_WASM 1
+#else
+#define BL_WASM 0
+#endif
+#if defined(__wasm_relaxed_simd__)
+#define BL_WASM_RELAXED 1
+#else
+#define BL_WASM_RELAXED 0
+#endif
+
 /* Whether the compiler knows AVX-VNNI. */
 #if !BL_X86
 #define BL_AVXVNNI 0

@@ -52,7 +52,7 @@ def selftest(tmp_path_factory) -> Path:
 
 
 WASMTIME = (sys.executable, str(Path(__file__).parent / "wasi.py"))
-TIERS = {"relaxed": ["scalar"], "simd": ["scalar"]}
+TIERS = {"relaxed": ["wasmrelaxed", "wasm128", "scalar"], "simd": ["wasm128", "scalar"]}
 
 
 @pytest.mark.parametrize("build", TIERS)

@@ -24,11 +24,11 @@ ZIG_VERSION = "0.16.0"  # another version gives other bytes
 # turn copies of small structs into them, which browsers execute as calls.
 FEATURES = "generic+simd128+atomics"
 BUILDS = {
-    "relaxed": [f"-mcpu={FEATURES}+relaxed_simd", "-DBL_WASM_RELAXED"],
+    "relaxed": [f"-mcpu={FEATURES}+relaxed_simd"],
     "simd": [f"-mcpu={FEATURES}"],
 }
 FLAGS = ["-O3", "-g0", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-FLAGS += ["-Wall", "-Wextra", "-Wshadow", "-Werror", "-DBL_NO_THREADS", "-Iinclude", "-Isrc"]
+FLAGS += ["-Wall", "-Wextra", "-Wshadow", "-Werror", "-Iinclude", "-Isrc"]
 BARE = ["-target", "wasm32-freestanding", "-nostdlib", "-Iwasm/include"]
 
 # 65,535 pages, the most that zig's linker takes. Each thread sets a stack of its own.
@@ -81,7 +81,7 @@ def build_selftest(name: str, to: Path) -> None:
     """Build the C self-test as a WASI program."""
     with tempfile.TemporaryDirectory() as folder:
         flags = ["-target", "wasm32-wasi", *BUILDS[name], *FLAGS, "-DBL_FAR=3", "-DBL_PAGE=4"]
-        flags += ["-DBL_SELFTEST_NO_FORK"]
+        flags += ["-DBL_SELFTEST_NO_FORK", "-DBL_NO_THREADS"]
         objects = compile_all([*library(), "tests/selftest.c"], flags, Path(folder))
         zig([*flags[:3], *objects, "-o", str(to)])
 

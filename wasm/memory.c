@@ -3,6 +3,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#undef memcpy
+#undef memset
+#undef memcmp
+
 enum { SHORT = 128 };
 
 typedef uint64_t word __attribute__((may_alias, aligned(1)));

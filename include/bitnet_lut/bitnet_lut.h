@@ -23,7 +23,9 @@ enum {
     BL_CPU_I8MM = 1 << 11,
     BL_CPU_AVXVNNI = 1 << 12,
     BL_CPU_AMX = 1 << 13, /* tiles and their int8 products, with the permission to use them */
-    BL_CPU_COUNT = 14
+    BL_CPU_WASM128 = 1 << 14,
+    BL_CPU_WASMRELAXED = 1 << 15,
+    BL_CPU_COUNT = 16
 };
 
 /* Names of these bits, in order. */

@@ -1,6 +1,11 @@
 /* Dense block types on NEON, 4 rows at once. Included by the tiers neon and up, inside their target region, after they
  * have defined dot_fours. */
 
+/* Where dot_fours takes codes alone, another one takes signed bytes. */
+#ifndef DOT_SIGNED
+#define DOT_SIGNED dot_fours
+#endif
+
 /* Codes of 4 rows and 16 columns; for Q8_0 the values themselves. */
 BL_INLINE void unit_codes(int8x16_t q[4], const bl_type type, const uint8_t *codes)
 {
@@ -30,7 +35,8 @@ BL_INLINE float32x4_t add_group(float32x4_t sum, const int8x16_t q[4], float32x4
         for (int i = 0; i < 4; i++) {
             int32_t four;
             memcpy(&four, x->digit[d] + 4 * i, sizeof four);
-            dot[d] = dot_fours(dot[d], q[i], vreinterpretq_s8_s32(vdupq_n_s32(four)));
+            const int8x16_t digits = vreinterpretq_s8_s32(vdupq_n_s32(four));
+            dot[d] = type == BL_Q8_0 ? DOT_SIGNED(dot[d], q[i], digits) : dot_fours(dot[d], q[i], digits);
         }
     const int32x4_t high = vaddq_s32(vshlq_n_s32(dot[0], 7), dot[1]);
     const int32x4_t all = vaddq_s32(vshlq_n_s32(high, 7), dot[2]);

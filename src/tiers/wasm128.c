@@ -1,0 +1,62 @@
+/* WebAssembly with 128-bit SIMD, which every browser has. scalar.c states what each function does. */
+#include "tiers/tier.h"
+
+#if BL_WASM
+
+#include "shared/neon_by_wasm.h"
+
+BL_NEON(int8x16_t, vqtbl1q_s8, (int8x16_t table, uint8x16_t index), wasm_i8x16_swizzle(table, index))
+
+#include "shared/lanes_neon.h"
+
+/* sum + four products each. */
+BL_INLINE int32x4_t dot_fours(int32x4_t sum, int8x16_t a, int8x16_t b)
+{
+    const int32x4_t low = wasm_i32x4_dot_i16x8(vmovl_s8(a), vmovl_s8(b));
+    return vaddq_s32(sum, vpaddq_s32(low, wasm_i32x4_dot_i16x8(vmovl_high_s8(a), vmovl_high_s8(b))));
+}
+
+/* The sums of decoded panels in 16 bits, widened after so many steps, as bl_sums has them. */
+#define DOT_NARROW(steps) {16, BL_CODE_MOST, steps}
+
+#include "shared/blocks_neon.h"
+#include "shared/lut_neon.h"
+#include "shared/ops.h"
+#include "shared/panel_neon.h"
+#include "shared/roof_neon.h"
+
+#include "kernels/i2_s_neon_codes.h"
+#include "kernels/i2_s_neon.h"
+#include "kernels/tl1_neon.h"
+
+/* As on avx2, each product depends on the sum before it. */
+static uint64_t roof_multiply(int64_t rounds)
+{
+    const int8x8_t values = vdup_n_s8(-3);
+#define BL_START(x) int16x8_t x = vdupq_n_s8(#x[0]);
+#define BL_STEP(x) x = vmlal_s8(x, x, values);
+#define BL_END(x) all = veorq_s16(all, x);
+    BL_ROOF_CHAINS(BL_START)
+    for (int64_t r = 0; r < rounds; r++) {
+        BL_ROOF_CHAINS(BL_STEP)
+    }
+    int16x8_t all = vdupq_n_s16(0);
+    BL_ROOF_CHAINS(BL_END)
+#undef BL_START
+#undef BL_STEP
+#undef BL_END
+    return vgetq_lane_u64(all, 0);
+}
+
+const bl_tier bl_tier_wasm128 = {
+    .name = "wasm128",
+    .needs = BL_CPU_WASM128,
+    .dot = "i16x8.extmul",
+    .cells = {[BL_I2_S] = &i2_s_cell, [BL_TL1] = &tl1_cell},
+    TIER_OPS,
+    .roof_read = roof_read,
+    .roof_multiply = roof_multiply,
+    .roof_macs = BL_ROOF_CHAIN_COUNT * 8,
+};
+
+#endif
