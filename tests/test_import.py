@@ -27,6 +27,7 @@ _NOT_AT_IMPORT = {
     "bitnet_lut.text.grammar",
     "bitnet_lut.text.sandbox",
     "bitnet_lut.torch",
+    "bitnet_lut.web",
     "asyncio",
     "gguf",
     "huggingface_hub",

@@ -26,6 +26,7 @@ from bitnet_lut.cli import (
     synth,
     tokenize,
     tune,
+    web,
 )
 
 __all__ = ["COMMANDS", "run_command"]
@@ -50,6 +51,7 @@ COMMANDS: dict[str, _Command] = {
     "run": run,
     "chat": chat,
     "serve": serve,
+    "web": web,
     "doctor": doctor,
     "diverge": diverge,
     "compare": compare,
