@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 from serving import served, validator
 
 from bitnet_lut import Model, Sampling
+from bitnet_lut._native import PAGE
 from bitnet_lut.demo import MODEL
 
 httpx = pytest.importorskip("httpx", reason="NO HTTPX: the server is not tested")
@@ -257,8 +259,77 @@ def test_every_mixture_gives_each_request_its_own_answer(model: Model) -> None:
         for _ in range(2):  # the second time from prefixes
             together = list(pool.map(lambda request: ask(http, request), requests))
             assert together == alone
-        (reused,) = re.findall(r"^\S*reused_tokens_total (\S+)", http.get("/metrics").text, re.M)
-        assert float(reused) > 500
+        assert metric(http, "reused_tokens_total") > 500
+    few = model._engine.cache_bytes(10 * PAGE)
+    with (
+        served(model, cache_bytes=few) as (address, app),
+        httpx.Client(base_url=address, timeout=120) as http,
+        ThreadPoolExecutor(40) as pool,
+    ):
+        together = list(pool.map(lambda request: ask(http, request), requests))
+        assert together == alone
+        assert metric(http, "preempted_total") > 20
+        used, free = (metric(http, f"cache_pages_{what}") for what in ("used", "free"))
+        assert used == app.texts.pages.used  # of the texts that are kept
+        assert used + free == 10
+
+
+def metric(http: Any, name: str) -> float:
+    (found,) = re.findall(rf"^bitnet_lut_{name} (\S+)", http.get("/metrics").text, re.M)
+    return float(found)
+
+
+def test_a_text_that_could_never_fit_is_refused(model: Model) -> None:
+    few = model._engine.cache_bytes(3 * PAGE)
+    with (
+        served(model, cache_bytes=few) as (address, app),
+        httpx.Client(base_url=address, timeout=60) as http,
+    ):
+        body = {"prompt": [5] * 100, "max_tokens": 93, "ignore_eos": True}
+        refused = http.post("/v1/completions", json=body)
+        assert refused.status_code == 400
+        assert (
+            "up to 193 tokens, prompt and answer, needs more" in refused.json()["error"]["message"]
+        )
+        second = http.post("/v1/completions", json=body | {"prompt": [[5], [5] * 100]})
+        assert second.status_code == 400
+        assert until(lambda: app.texts.count == 0)
+        assert http.post("/v1/completions", json=body | {"max_tokens": 92}).status_code == 200
+
+
+@pytest.mark.parametrize("when", ["in the prompt", "at token 5"])
+def test_pages_are_free_one_step_after_a_client_has_gone(
+    model: Model, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Of a text, its siblings, and one that waits for room."""
+    steps: list[int] = []
+    engine = model._engine
+    step = engine.step
+
+    def slow(*given: Any, **more: Any) -> Any:
+        steps.append(0)
+        time.sleep(0.05)
+        return step(*given, **more)
+
+    monkeypatch.setattr(engine, "step", slow)
+    few = engine.cache_bytes(8 * PAGE)
+    with served(model, cache_bytes=few, prefix_bytes=0) as (address, app):
+        body = {"prompt": [5] * 400, "max_tokens": 100, "ignore_eos": True, "stream": True, "n": 2}
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as client:
+            sent = json.dumps(body).encode()
+            client.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n" % len(sent) + sent
+            )
+            if when == "at token 5":
+                got = b""
+                while got.count(b"data: ") < 5:
+                    got += client.recv(4096)
+            assert until(lambda: app.texts.pages.used > 0)
+        assert until(lambda: app.texts.count == 0)
+        after = len(steps)
+        assert until(lambda: app.texts.pages.used == 0)
+        assert len(steps) <= after + 1
 
 
 def test_a_client_that_goes_frees_its_place(server: tuple[str, Any], http: Any) -> None:

@@ -214,6 +214,9 @@ class Fake:
     def fault(self, cache: "Fake", ids: np.ndarray, rows: int) -> NumericsError:
         return NumericsError(f"not finite after {self.poison}")
 
+    def reserve(self, n: int) -> None:
+        pass
+
     def rewind(self, position: int) -> None:
         assert 0 <= position <= self.position
         self.position = position

@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prefix-cache", type=natural, default=1024, metavar="MB", help="earlier texts; 0: none"
     )
     parser.add_argument(
+        "--cache-memory",
+        type=positive,
+        metavar="MB",
+        help="for all texts that run or are kept; default: half of what is free",
+    )
+    parser.add_argument(
         "--grace", type=natural, default=30, metavar="SECONDS", help="for texts, after SIGTERM"
     )
 
@@ -62,6 +68,7 @@ def execute(options: argparse.Namespace) -> int:
         most_requests=options.max_requests,
         most_prompt_tokens=options.max_prompt_tokens,
         prefix_bytes=options.prefix_cache * 10**6,
+        cache_bytes=options.cache_memory and options.cache_memory * 10**6,
     )
     where = Listening(options.host, options.port, options.grace, options.tls_cert, options.tls_key)
     Server(App(model, settings), where, _tell).run()

@@ -138,6 +138,11 @@ class Decoder:
         return self._history[: self.position]
 
     @property
+    def length(self) -> int:
+        """How many ids prompt and text have, those that were not run or not taken yet too."""
+        return len(self._history)
+
+    @property
     def may_reuse(self) -> bool:
         """Whether a cache may hold the beginning of the prompt: the prompt is not to be scored."""
         return self.position == 0 and self._prompt_top is None

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut import _native
-from bitnet_lut._native import Cache, Pool, Weights, Workspace
+from bitnet_lut._native import PAGE, Cache, Pages, Pool, Weights, Workspace
 from bitnet_lut.errors import NumericsError
-from bitnet_lut.runtime.memory import refuse_beyond
+from bitnet_lut.runtime.memory import in_megabytes, refuse_beyond
 
 __all__ = ["BATCH", "Engine", "Probe"]
 
@@ -75,6 +75,16 @@ class Engine:
         self.refuse_cache(context, promised=promised)
         return Cache(self.weights, context, kind=self.kind)
 
+    def pages(self, most_bytes: int) -> Pages:
+        """Memory for caches, of at most *most_bytes*; ValueError if that is less than one page."""
+        page = _native.page_bytes(self.weights, kind=self.kind)
+        if most_bytes < page:
+            raise ValueError(
+                f"{in_megabytes(most_bytes)} for caches is less than one page of {PAGE} positions "
+                f"takes, {in_megabytes(page)}"
+            )
+        return Pages(self.weights, kind=self.kind, most=most_bytes // page)
+
     def fingerprint(self) -> str:
         """Hash of what the model computes, which all of its weights enter.
 
@@ -90,12 +100,12 @@ class Engine:
             self._fingerprint = hashlib.blake2b(logits.tobytes(), digest_size=32).hexdigest()
         return self._fingerprint
 
-    def fork(self, cache: Cache, *, context: int, position: int, promised: int = 0) -> Cache:
+    def fork(self, cache: Cache, *, context: int, position: int) -> Cache:
         """Go on from *cache* at *position*, with room for *context* positions.
 
         Raises what `refuse_cache` raises.
         """
-        self.refuse_cache(context, promised=promised)
+        self.refuse_cache(context)
         return cache.fork(context=context, position=position)
 
     def refuse_cache(self, context: int, *, promised: int = 0) -> None:

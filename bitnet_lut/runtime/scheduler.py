@@ -2,19 +2,19 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut._native import Cache
+from bitnet_lut._native import PAGE, Cache, Pages
 from bitnet_lut.runtime.arguments import named
 from bitnet_lut.runtime.decoder import Chunk, Decoder
 from bitnet_lut.runtime.engine import BATCH, Engine
 from bitnet_lut.runtime.generation import Generation, Timings
-from bitnet_lut.runtime.prefixes import Prefixes
+from bitnet_lut.runtime.prefixes import Prefix, Prefixes
 
 __all__ = ["Run", "Scheduler"]
 
@@ -27,7 +27,8 @@ class Run:
     """A decoder on its way through a scheduler.
 
     context: positions that its cache needs. cache: its keys and values, only while it runs.
-    ended: whether the text has ended, failed or was canceled.
+    ended: whether the text has ended, failed or was canceled. A text without a cache that has not
+    ended waits: for its start, or to go on after it had to give its cache back.
     siblings: texts that begin where the prompt of this one ends. origin: where a sibling begins.
     owner: whose prefixes it may go on from.
     """
@@ -47,6 +48,7 @@ class Run:
         self._name, self.owner, self._prefixes = name, owner, prefixes
         self.decoder, self.context, self.cache = decoder, context, cache
         self.siblings = siblings
+        self._continues = cache is not None
         self.ended = False
         self.origin: _Origin | None = None
         self._first_position = 0
@@ -95,7 +97,7 @@ class Run:
 
     def cancel(self) -> None:
         """Free the cache; nothing more will come."""
-        self.ended, self.cache = True, None
+        self.ended, self.cache, self.origin = True, None, None
 
     def _finish(self) -> None:
         if self._prefixes is not None and self.cache is not None:
@@ -104,14 +106,30 @@ class Run:
 
     def start(self, cache: Cache) -> None:
         """Run on *cache* from now on; a sibling chooses its first token at once."""
-        self.cache, self._started = cache, time.perf_counter()
+        self.cache, self._started = cache, self._started or time.perf_counter()
         origin, self.origin = self.origin, None
-        if origin is None:
-            self._first_position = cache.position - self.decoder.position
-        else:
+        if origin is not None:
             self._first_position = cache.position - len(self.decoder.prompt)
             self.decoder.skip_prompt()
             self.feed(origin.logits, None)
+        elif self._continues:
+            self._first_position = cache.position - self.decoder.position
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether it has ids to run before its next token: of its prompt, or once more."""
+        assert self.cache is not None
+        done = self.cache.position - self._first_position
+        return self.decoder.in_prompt or done < self.decoder.position
+
+    def plan(self, most: int) -> "_Planned":
+        """Run at most *most* of the ids before its next token."""
+        assert self.cache is not None
+        done = self.cache.position - self._first_position
+        if done < self.decoder.position:
+            lost = Chunk(self.decoder.ran[done : done + most], 0)
+            return _Planned(self, self.cache, lost, again=True)
+        return _Planned(self, self.cache, self.decoder.next(most))
 
     def feed(self, logits: NDArray[np.float32], seconds: float | None) -> None:
         """Hand the decoder the *logits* of its chunk, and forget the guesses that were wrong."""
@@ -126,12 +144,16 @@ class Run:
             self._last = time.perf_counter()
             self._first = self._first or self._last
         if in_prompt and not self.decoder.in_prompt:
-            origin = _Origin(self.cache, self.cache.position, logits[-1:].copy())
-            for sibling in self.siblings:
-                sibling.origin = origin
+            self._begin_siblings(self.cache, logits[-1:].copy())
         position = self._first_position + self.decoder.position
         if position < self.cache.position:
             self.cache.rewind(position)
+
+    def _begin_siblings(self, cache: Cache, logits: NDArray[np.float32]) -> None:
+        if self.siblings:
+            origin = _Origin(cache.fork(), cache.position, logits)
+            for sibling in self.siblings:
+                sibling.origin = origin
 
     def fail(self, error: Exception) -> None:
         """End with *error*, which `take` will raise."""
@@ -154,6 +176,7 @@ class _Planned(NamedTuple):
     run: Run
     cache: Cache
     chunk: Chunk
+    again: bool = False  # whether the decoder has seen what comes of it
 
 
 class Scheduler:
@@ -162,6 +185,10 @@ class Scheduler:
     Every text is, bit for bit and seed for seed, what it is alone. Texts start in the order in
     which they were added, as soon as there is a place and memory for them. A step runs the next
     token of every text that generates, and beside them pieces of the prompts of new ones.
+
+    Where there is no page left for the next token of a text, the youngest text gives its cache back
+    and waits. It computes its keys and values again when there is room, and goes on as if nothing
+    had happened. The oldest one always goes on.
     """
 
     def __init__(
@@ -171,15 +198,20 @@ class Scheduler:
         most: int = BATCH,
         prefixes: Prefixes | None = None,
         budget: float | None = None,
+        pages: Pages | None = None,
+        on_preempt: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin with no texts.
 
         most: how many texts may run at once. prefixes: keeps texts that end, for others to go on
         from. budget: seconds that a step with texts that generate should take at most, whatever
-        prompts wait beside them; None: no limit.
+        prompts wait beside them; None: no limit. pages: what caches are made of; None: as many as
+        there is memory for, and texts wait until all that they may need is free. on_preempt: called
+        when a text gives its cache back.
         """
         self._engine, self._most = engine, most
         self._prefixes, self._budget = prefixes, budget
+        self._pages, self._on_preempt = pages, on_preempt
         self._seconds = 0.0  # that one token of a prompt takes
         self._waiting: deque[Run] = deque()
         self._running: list[Run] = []
@@ -200,7 +232,9 @@ class Scheduler:
         cache: goes on from its position in place of a new one.
         siblings: more texts of the same prompt, which runs only once.
         name: what their errors begin with. owner: whose prefixes they share.
+        Raises ValueError if all pages are too few for a single one.
         """
+        self._refuse_beyond_pages(context)
         prefixes = self._prefixes
         others = [
             Run(one, context, None, name=name, owner=owner, prefixes=prefixes) for one in siblings
@@ -238,7 +272,9 @@ class Scheduler:
         self._time(took, sum(map(len, ids)))
         seconds = took if len(self._running) == 1 else None
         at = 0
-        for (run, cache, chunk), some, is_finite in zip(planned, ids, finite, strict=True):
+        for (run, cache, chunk, again), some, is_finite in zip(planned, ids, finite, strict=True):
+            if again and is_finite:
+                continue
             if is_finite:
                 in_prompt = run.decoder.in_prompt
                 run.feed(logits[at : at + chunk.rows], seconds)
@@ -268,24 +304,67 @@ class Scheduler:
             try:
                 return run.cache or self._new_cache(run)
             except MemoryError:
-                if self._prefixes is None or not self._prefixes.drop_oldest():
+                if not self._drop(origins=not self._running):
                     raise
 
+    def _drop(self, *, origins: bool) -> bool:
+        """Give up something that no text runs on; False if there is nothing.
+
+        That is the prefix used the longest ago, or then, with *origins*, the end of a prompt from
+        which a text waits to go on; it will run its prompt itself.
+        """
+        if self._prefixes is not None and self._prefixes.drop_oldest():
+            return True
+        for run in self._waiting if origins else ():
+            if run.origin is not None:
+                run.origin = None
+                return True
+        return False
+
     def _new_cache(self, run: Run) -> Cache:
-        promised, context = self._promised(), run.context
+        decoder, found = run.decoder, None
         if run.origin is not None:
-            cache, position = run.origin.cache, run.origin.position
-            return self._engine.fork(cache, context=context, position=position, promised=promised)
-        found = None
-        if self._prefixes is not None and run.decoder.may_reuse:
-            found = self._prefixes.find(run.owner, run.decoder.prompt)
-        if found is None:
-            return self._engine.cache(context, promised=promised)
-        made = self._engine.fork(
-            found.cache, context=context, position=found.length, promised=promised
-        )
-        run.decoder.reuse(found.length)
+            found = Prefix(run.origin.cache, run.origin.position)
+        elif self._prefixes is not None and (decoder.may_reuse or decoder.position):
+            found = self._prefixes.find(run.owner, decoder.ran or decoder.prompt)
+        made = self._empty_cache(run) if found is None else self._fork(run, found)
+        if self._pages is not None:
+            self._check_pages(run, made)
+        if found is not None and run.origin is None and decoder.position == 0:
+            decoder.reuse(found.length)
         return made
+
+    def _empty_cache(self, run: Run) -> Cache:
+        if self._pages is None:
+            return self._engine.cache(run.context, promised=self._promised())
+        weights, kind = self._engine.weights, self._engine.kind
+        return Cache(weights, run.context, kind=kind, pages=self._pages)
+
+    def _fork(self, run: Run, found: Prefix) -> Cache:
+        if self._pages is None:
+            self._engine.refuse_cache(run.context, promised=self._promised())
+        return found.cache.fork(context=run.context, position=found.length)
+
+    def _refuse_beyond_pages(self, context: int) -> None:
+        """ValueError if a text of *context* positions needs more pages than there are."""
+        most = None if self._pages is None else self._pages.most
+        if most is not None and _pages_of(context) > most:
+            raise ValueError(
+                f"a text of up to {context} tokens, prompt and answer, needs more memory than all "
+                f"texts may take, which is enough for {most * PAGE}: ask for fewer tokens"
+            )
+
+    def _check_pages(self, run: Run, cache: Cache) -> None:
+        """MemoryError if there are too few pages for a text to come to its next token on *cache*.
+
+        Those count that other texts will take before they come to theirs.
+        """
+        pages = cache.pages
+        wanted = _missing(run, cache) + sum(
+            _missing(one, one.cache) for one in self._running if one.cache is not None
+        )
+        if pages.most is not None and wanted > pages.most - pages.used:
+            raise MemoryError(f"{wanted} pages are needed, {pages.most - pages.used} are free")
 
     def _promised(self) -> int:
         """Bytes that the caches of texts have not taken yet, but may."""
@@ -300,21 +379,49 @@ class Scheduler:
         planned: list[_Planned] = []
         tokens = 0
         prompts: list[Run] = []
-        for run in self._running:
-            if run.decoder.in_prompt:
+        for run in tuple(self._running):
+            if run.cache is None:
+                continue  # it has just given it back
+            if run.in_prompt:
                 prompts.append(run)
                 continue
-            chunk = run.decoder.next(guess=alone)
-            if chunk.ids and run.cache is not None:
-                planned.append(_Planned(run, run.cache, chunk))
-                tokens += len(chunk.ids)
+            one = _Planned(run, run.cache, run.decoder.next(guess=alone))
+            if one.chunk.ids and self._reserve(one):
+                planned.append(one)
+                tokens += len(one.chunk.ids)
         room = self._room_for_prompts(tokens)
         for run in prompts:
             if room > 0 and run.cache is not None:
-                chunk = run.decoder.next(room)
-                planned.append(_Planned(run, run.cache, chunk))
-                room -= len(chunk.ids)
-        return planned
+                one = run.plan(room)
+                if self._reserve(one):
+                    planned.append(one)
+                    room -= len(one.chunk.ids)
+        return [one for one in planned if one.run.cache is not None]
+
+    def _reserve(self, one: _Planned) -> bool:
+        """Take the pages for what is planned; False if its text had to give its cache back."""
+        while True:
+            try:
+                one.cache.reserve(len(one.chunk.ids))
+            except MemoryError as error:
+                if self._drop(origins=True):
+                    continue
+                alive = [run for run in self._running if run.cache is not None]
+                if alive == [one.run]:
+                    one.run.fail(error)
+                else:
+                    self._preempt(alive[-1])
+                if one.run.cache is None:
+                    return False
+            else:
+                return True
+
+    def _preempt(self, run: Run) -> None:
+        """Have a text give its cache back, and go on before all those that wait."""
+        run.cache = None
+        self._running.remove(run)
+        self._waiting.appendleft(run)
+        self._on_preempt()
 
     def _room_for_prompts(self, tokens: int) -> int:
         """How many tokens of prompts may run beside *tokens* of texts that generate."""
@@ -335,6 +442,16 @@ class Scheduler:
         if len(self._logits) < rows:
             self._logits = np.empty((rows, self._logits.shape[1]), np.float32)
         return self._logits[:rows]
+
+
+def _pages_of(positions: int) -> int:
+    return -(-positions // PAGE)
+
+
+def _missing(run: Run, cache: Cache) -> int:
+    """Pages that a text has to take before it comes to its next token."""
+    wanted = _pages_of(min(run.decoder.length + 1, run.context))
+    return max(0, wanted - len(cache.held_pages))
 
 
 def _rows(planned: list[_Planned]) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from bitnet_lut._native import Pages
 from bitnet_lut.runtime.decoder import Decoder
 from bitnet_lut.runtime.engine import Engine
 from bitnet_lut.runtime.prefixes import Prefixes
@@ -23,10 +24,23 @@ class Worker:
     """
 
     def __init__(
-        self, engine: Engine, *, prefixes: Prefixes | None = None, budget: float | None = None
+        self,
+        engine: Engine,
+        *,
+        prefixes: Prefixes | None = None,
+        budget: float | None = None,
+        pages: Pages | None = None,
+        on_preempt: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start nothing yet; *prefixes* and *budget* are those of `Scheduler`."""
-        self._new_scheduler = partial(Scheduler, engine, prefixes=prefixes, budget=budget)
+        """Start nothing yet; the arguments are those of `Scheduler`."""
+        self._new_scheduler = partial(
+            Scheduler,
+            engine,
+            prefixes=prefixes,
+            budget=budget,
+            pages=pages,
+            on_preempt=on_preempt,
+        )
         self._begin()
 
     def _begin(self) -> None:
@@ -56,6 +70,7 @@ class Worker:
         listener: called by the worker's thread; it must return soon. What it raises cancels the
             text.
         siblings: more texts of the same prompt, each with its listener. owner: see `Prefixes`.
+        Raises what `Scheduler.add` raises.
         """
         self._begin_after_fork()
         with self._lock:

@@ -66,11 +66,21 @@ class App:
         self._model, self._settings = model, settings
         self._metrics = Metrics()
         self.texts = Texts(model, settings, self._metrics)
-        self._metrics.watch(lambda: self.texts.count)
+        self._watch()
         self.is_draining = False
         self._started = int(time.time())
         self._fingerprint = f"bl-{model._engine.fingerprint()[:16]}"
         self._page = files("bitnet_lut.server").joinpath("page.html").read_bytes()
+
+    def _watch(self) -> None:
+        texts, watch = self.texts, self._metrics.watch
+        watch("requests_now", "Requests that run or wait.", lambda: texts.count)
+        watch("cache_pages_used", "Pages of keys and values in use.", lambda: texts.pages.used)
+        watch(
+            "cache_pages_free",
+            "Pages that are free; texts that ended hold some of the others until they are needed.",
+            lambda: (texts.pages.most or 0) - texts.pages.used,
+        )
 
     def asgi(self) -> Gate:
         """The whole app."""

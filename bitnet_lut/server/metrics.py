@@ -29,15 +29,13 @@ class Metrics:
         self.prompt_tokens = counter("prompt_tokens", "Tokens of prompts.")
         self.reused_tokens = counter("reused_tokens", "Of those, how many were computed before.")
         self.generated_tokens = counter("generated_tokens", "Tokens of texts.")
+        self.preempted = counter("preempted", "Times a text gave its memory to an older one.")
         self._first = histogram("first_token_seconds", "From a request to its first token.")
         self._gap = histogram("token_gap_seconds", "Between two tokens of a text.")
 
-    def watch(self, count: Callable[[], int]) -> None:
-        """Show *count*, how many requests run or wait."""
-        gauge = Gauge(
-            "bitnet_lut_requests_now", "Requests that run or wait.", registry=self._registry
-        )
-        gauge.set_function(count)
+    def watch(self, name: str, text: str, count: Callable[[], int]) -> None:
+        """Show what *count* gives whenever somebody looks."""
+        Gauge(f"bitnet_lut_{name}", text, registry=self._registry).set_function(count)
 
     def clock(self, started: float) -> Callable[[], None]:
         """A function to be called at every token of a text that was asked for at *started*."""

@@ -17,6 +17,8 @@ class Settings:
     most_prompt_tokens: tokens of all prompts that run or wait.
     most_body: bytes of a request. most_choices: texts of one request, ``n`` for every prompt.
     prefix_bytes: keys and values of earlier texts that are kept for new ones; 0: none.
+    cache_bytes: keys and values of all texts that run and of those that are kept; None: half of
+        the memory that is free at the start, and at least what one text can take.
     step_seconds: how long texts that generate wait for a piece of another's prompt.
     """
 
@@ -28,4 +30,5 @@ class Settings:
     most_body: int = 4 * 2**20
     most_choices: int = 128
     prefix_bytes: int = 2**30
+    cache_bytes: int | None = None
     step_seconds: float = 0.1

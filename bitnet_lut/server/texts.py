@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
+from bitnet_lut._native import PAGE
 from bitnet_lut.model import Model
 from bitnet_lut.runtime.decoder import Decoder
 from bitnet_lut.runtime.generation import Generation
 from bitnet_lut.runtime.logprobs import TokenLogprob
+from bitnet_lut.runtime.memory import available_memory
 from bitnet_lut.runtime.options import Options
 from bitnet_lut.runtime.prefixes import Prefixes
 from bitnet_lut.runtime.scheduler import Run
@@ -34,13 +36,23 @@ class Piece(NamedTuple):
 
 
 class Texts:
-    """Runs the texts of all requests together, as many as the limits allow."""
+    """Runs the texts of all requests together, as many as the limits allow.
+
+    pages: what their caches are made of.
+    """
 
     def __init__(self, model: Model, settings: Settings, metrics: Metrics) -> None:
-        """Run on *model*."""
+        """Run on *model*; ValueError if the settings leave no memory for caches."""
         self.model, self._settings, self._metrics = model, settings, metrics
         prefixes = Prefixes(settings.prefix_bytes) if settings.prefix_bytes else None
-        self._worker = Worker(model._engine, prefixes=prefixes, budget=settings.step_seconds)
+        self.pages = model._engine.pages(_cache_bytes(model, settings))
+        self._worker = Worker(
+            model._engine,
+            prefixes=prefixes,
+            budget=settings.step_seconds,
+            pages=self.pages,
+            on_preempt=metrics.preempted.inc,
+        )
         self._jobs: set[Job] = set()
         self._ends: deque[float] = deque(maxlen=_RECENT)
 
@@ -84,6 +96,15 @@ class Texts:
             return 1
         each = (time.monotonic() - self._ends[0]) / len(self._ends)
         return min(max(math.ceil(each), 1), 60)
+
+
+def _cache_bytes(model: Model, settings: Settings) -> int:
+    """Bytes of the caches of all texts: of whole pages, one text of the whole context at least."""
+    if settings.cache_bytes is not None:
+        return settings.cache_bytes
+    engine = model._engine
+    least = engine.cache_bytes(-(-model.context // PAGE) * PAGE)
+    return max(least, (available_memory() or 0) // 2)
 
 
 class Job:
