@@ -19,7 +19,8 @@
 #define BL_ARM64 0
 #endif
 
-/* WebAssembly has no tiers in one build that it refuses to run as a whole: what it may use is a flag of the compiler. */
+/* A browser refuses a build as a whole if it does not know one instruction, so a flag of the compiler says which are
+ * used. */
 #if defined(__wasm_simd128__)
 #define BL_WASM 1
 #else

@@ -1,5 +1,5 @@
 /* What JavaScript calls. It lays out memory and has checked every size and id; nothing here allocates or checks.
- * Addresses and counts are 32-bit numbers, because JavaScript has no others that it can count with. */
+ * JavaScript counts with 32-bit numbers and doubles: sizes that may be beyond the memory are doubles. */
 #include <string.h>
 
 #include "bitnet_lut/bitnet_lut.h"
@@ -33,11 +33,11 @@ int WEB(tier_agrees)(int tier, bl_check_input *memory)
 
 /* Bytes of rows as files have them, and of a matrix as the engine reads it. A type is one of bl_type; a kernel counts
  * for ternary matrices alone. */
-uint32_t WEB(rows_bytes)(bl_type type, int rows, int cols) { return (uint32_t)(rows * bl_row_bytes(type, cols)); }
-uint32_t WEB(matrix_bytes)(bl_type type, int kernel, int rows, int cols)
+double WEB(rows_bytes)(bl_type type, int rows, int cols) { return (double)(rows * bl_row_bytes(type, cols)); }
+double WEB(matrix_bytes)(bl_type type, int kernel, int rows, int cols)
 {
-    if (type == BL_TERNARY) return (uint32_t)bl_kernels[kernel]->packed_bytes(rows, cols);
-    return (uint32_t)bl_dense_packed_bytes(type, rows, cols);
+    if (type == BL_TERNARY) return (double)bl_kernels[kernel]->packed_bytes(rows, cols);
+    return (double)bl_dense_packed_bytes(type, rows, cols);
 }
 
 /* Pack rows lo <= row < hi of a matrix from `from`, which holds these rows alone. */
@@ -49,11 +49,17 @@ void WEB(pack)(uint8_t *to, const uint8_t *from, bl_type type, int kernel, int r
     else memcpy(to + lo * bl_row_bytes(type, cols), from, (size_t)((hi - lo) * bl_row_bytes(type, cols)));
 }
 
+/* Canonical rows from a kernel's layout. */
+void WEB(unpack)(uint8_t *to, const uint8_t *from, int kernel, int rows, int cols)
+{
+    bl_kernels[kernel]->unpack(to, from, rows, cols, 0, rows);
+}
+
 int WEB(has_code_3)(const uint8_t *codes, uint32_t bytes) { return bl_has_code_3(codes, bytes); }
 
 /* ---- a model ----------------------------------------------------------------------------------------------------- */
 
-uint32_t WEB(model_bytes)(int layers) { return (uint32_t)(sizeof(bl_model) + (size_t)layers * sizeof(bl_layer)); }
+double WEB(model_bytes)(int layers) { return (double)(sizeof(bl_model) + (size_t)layers * sizeof(bl_layer)); }
 
 /* The order of the numbers that describe a model. */
 enum {
@@ -79,7 +85,7 @@ static void *address(double number) { return (void *)(uintptr_t)number; }
 /* A model without matrices and norms, in memory of model_bytes(). */
 void WEB(model_place)(bl_model *m, const double *numbers)
 {
-    memset(m, 0, model_bytes((int)numbers[LAYERS]));
+    memset(m, 0, (size_t)model_bytes((int)numbers[LAYERS]));
     m->tier = bl_tiers[(int)numbers[TIER]];
     m->layers = (int64_t)numbers[LAYERS];
     m->embedding = (int64_t)numbers[EMBEDDING];
@@ -122,13 +128,7 @@ void WEB(matrix_place)(bl_model *m, int layer, int part, bl_type type, int kerne
                                              .scales = scales};
 }
 
-/* What stands around a matrix: a norm of its input, and a bias; NULL for none. */
-void WEB(matrix_surround)(bl_model *m, int layer, int part, const float *norm, const float *bias)
-{
-    bl_matrix *to = matrix_at(m, layer, part);
-    to->norm = norm;
-    to->bias = bias;
-}
+void WEB(bias_place)(bl_model *m, int layer, int part, const float *bias) { matrix_at(m, layer, part)->bias = bias; }
 
 /* Norms of a layer in the order of bl_layer; with layer -1, the one in front of the head. */
 void WEB(norm_place)(bl_model *m, int layer, int part, const float *norm)
@@ -166,12 +166,12 @@ typedef struct {
     bl_workspace workspace;
 } web_text;
 
-static uint32_t aligned(int64_t bytes) { return (uint32_t)bl_round_up(bytes, 64); }
+static int64_t aligned(int64_t bytes) { return bl_round_up(bytes, 64); }
 
-uint32_t WEB(text_bytes)(const bl_model *m, int context, int workers)
+double WEB(text_bytes)(const bl_model *m, int context, int workers)
 {
-    return aligned(sizeof(web_text)) + aligned(bl_cache_bytes(m, BL_KV_F16, context)) +
-           aligned(bl_workspace_bytes(m, context, WEB_BATCH, workers));
+    return (double)(aligned(sizeof(web_text)) + aligned(bl_cache_bytes(m, BL_KV_F16, context)) +
+                    aligned(bl_workspace_bytes(m, context, WEB_BATCH, workers)));
 }
 
 /* A text without tokens, in memory of text_bytes() at a multiple of 64. */

@@ -59,9 +59,8 @@ export class Engine {
   choose(module, { tier = "auto", kernel = "auto" }) {
     const measuring = new Measuring(module);
     this.tier = measuring.bestTier(tier);
-    this.kernel = measuring.bestKernel(this.tier, kernel, this.graph.embedding);
     this.tierName = measuring.tiers[this.tier];
-    this.kernelName = measuring.kernels[this.kernel];
+    this.kernelName = measuring.kernels[measuring.bestKernel(this.tier, kernel, this.graph.embedding)];
     this.refused = measuring.refused;
     return measuring;
   }
@@ -70,10 +69,10 @@ export class Engine {
   async place(measuring, source, options) {
     const { exports, module } = measuring.instance;
     const { vocab } = this.graph;
-    const plan = new Plan(exports, this.description, this.kernel);
+    const plan = new Plan(exports, this.description, measuring.kernels, this.kernelName);
     // The size of a text follows from a model; this one has no weights.
     const hollow = connect(measuring.instance, plan, this.tier, new Map());
-    const text = exports.text_bytes(hollow, this.context, this.threads) >>> 0;
+    const text = exports.text_bytes(hollow, this.context, this.threads);
     const lists = 4 * (2 * this.context + vocab * ROWS) + 3 * 64;
     this.bytes = plan.bytes + text + lists + Instance.bytesOfThreads(exports, this.threads);
     measuring.instance.stop();

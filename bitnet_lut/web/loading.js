@@ -1,6 +1,8 @@
 /** A file becomes a model in WebAssembly's memory: sizes first, then every tensor in the order of the file. */
 
+import { decodeFloats } from "./codecs.js";
 import { BitNetError } from "./errors.js";
+import { quote } from "./gguf.js";
 import { align, Instance } from "./wasm.js";
 
 const TYPES = ["ternary", "f32", "f16", "bf16", "q8_0", "q4_0", "q6_k"]; // as bl_type has them
@@ -35,12 +37,12 @@ export class Plan {
   /**
    * @param {Record<string, Function>} exports of any instance of the build
    * @param {import("./description.js").Description} description
-   * @param {number} kernel
+   * @param {string[]} kernels names of all
+   * @param {string} kernelName of ternary matrices
    */
-  constructor(exports, description, kernel) {
-    this.exports = exports;
-    this.description = description;
-    this.kernel = kernel;
+  constructor(exports, description, kernels, kernelName) {
+    Object.assign(this, { exports, description, kernels, kernelName });
+    this.kernel = kernels.indexOf(kernelName);
     /** @type {Map<string, Placed>} by the name of the tensor: a tied head shares the embedding's */
     this.placed = new Map();
     for (const part of description.matrices) {
@@ -48,24 +50,25 @@ export class Plan {
     }
     /** @type {Map<string, import("./gguf.js").TensorInfo>} */
     this.floats = new Map();
-    for (const { tensor } of description.vectors) this.floats.set(tensor.name, tensor);
-    for (const { norm, bias } of description.matrices) {
-      for (const tensor of [norm, bias]) if (tensor) this.floats.set(tensor.name, tensor);
-    }
+    const vectors = description.vectors.map(({ tensor }) => tensor).concat(description.ones);
+    const around = description.matrices.flatMap(({ bias, factor }) => [bias, factor].filter(Boolean));
+    for (const tensor of [...vectors, ...around]) this.floats.set(tensor.name, tensor);
   }
 
   /** @returns {Placed} */
   measure(part) {
     const type = TYPES.indexOf(part.type);
-    const bytes = this.exports.matrix_bytes(type, this.kernel, part.rows, part.cols) >>> 0;
+    const bytes = this.exports.matrix_bytes(type, this.kernel, part.rows, part.cols);
     return { part, type, bytes, address: 0, scale: 0, scales: part.type === "ternary" ? part.rows : 0 };
   }
 
-  /** Bytes of rows of a matrix that wait to be packed. */
+  /** Bytes of rows of a matrix that wait to be packed, and as many for one that must be unpacked before. */
   get scratch() {
     const ternary = [...this.placed.values()].filter(({ part }) => part.type === "ternary");
-    const rows = ternary.map(({ part }) => this.exports.rows_bytes(0, part.rows, part.cols) >>> 0);
-    return Math.max(SCRATCH + 65536, ...rows);
+    const rows = ternary.map(({ part }) => this.exports.rows_bytes(0, part.rows, part.cols));
+    const packed = ternary.map(({ part }) => part.tensor.bytes);
+    const dense = [...this.placed.values()].map(({ part }) => STRIP * Math.ceil(part.tensor.bytes / part.rows));
+    return Math.max(SCRATCH, ...dense, align(Math.max(0, ...rows)) + Math.max(0, ...packed));
   }
 
   /** All bytes of the model: weights, norms, tables and the scratch of packing. */
@@ -73,7 +76,7 @@ export class Plan {
     const { layers, ropeDim } = this.description.graph;
     let sum = align(this.exports.model_bytes(layers)) + align(2 * ropeDim) + 64 * 16 + align(this.scratch);
     for (const { bytes, scales } of this.placed.values()) sum += align(bytes) + align(4 * scales);
-    for (const { bytes } of this.floats.values()) sum += align(bytes);
+    for (const { shape } of this.floats.values()) sum += align(4 * shape[0]);
     return sum;
   }
 }
@@ -103,25 +106,42 @@ export async function build(instance, plan, tier, source, begin, { signal, onByt
     else await readDense(instance, reader, placed, scratch);
   }
   await reader.finish();
+  for (const tensor of plan.description.ones) checkOnes(instance, tensor, floats.get(tensor.name));
   return connect(instance, plan, tier, floats);
 }
 
 async function readFloats(instance, reader, tensor) {
-  const address = instance.take(tensor.bytes);
-  await reader.read(tensor.bytes, (piece, at) => instance.bytes(address + at, piece.length).set(piece));
+  const numbers = decodeFloats(await reader.whole(tensor.bytes), tensor.floats);
+  const address = instance.take(4 * numbers.length);
+  instance.floats(address, numbers.length).set(numbers);
   return address;
+}
+
+function checkOnes(instance, tensor, address) {
+  const factors = instance.floats(address, tensor.shape[0]);
+  if (factors.some((factor) => factor !== 1)) {
+    const most = factors.reduce((a, b) => Math.max(a, b));
+    throw new BitNetError("unsupported", `tensor ${quote(tensor.name)}: scaled RoPE (factors up to ${most}) is not supported`);
+  }
 }
 
 async function readTernary(instance, plan, reader, placed, scratch) {
   const { part, bytes, type } = placed;
   const { exports } = instance;
-  const { codes, scales } = part.decode(await reader.whole(part.tensor.bytes));
-  instance.bytes(scratch, codes.length).set(codes);
-  if (exports.has_code_3(scratch, codes.length)) {
-    throw new BitNetError("format", `tensor '${part.tensor.name}' holds code 3, which is not a ternary weight`);
-  }
+  const { codes, scales, packed } = part.decode(await reader.whole(part.tensor.bytes));
   placed.address = instance.take(bytes);
-  exports.pack(placed.address, scratch, type, plan.kernel, part.rows, part.cols, 0, part.rows);
+  if (packed === plan.kernelName) {
+    instance.bytes(placed.address, codes.length).set(codes);
+  } else {
+    const canonical = exports.rows_bytes(type, part.rows, part.cols);
+    const from = packed ? scratch + align(canonical) : scratch;
+    instance.bytes(from, codes.length).set(codes);
+    if (packed) exports.unpack(scratch, from, plan.kernels.indexOf(packed), part.rows, part.cols);
+    if (exports.has_code_3(scratch, canonical)) {
+      throw new BitNetError("format", `tensor ${quote(part.tensor.name)}: a weight has code 3: the data is damaged`);
+    }
+    exports.pack(placed.address, scratch, type, plan.kernel, part.rows, part.cols, 0, part.rows);
+  }
   placed.scales = scales.length;
   placed.scale = instance.take(4 * scales.length);
   instance.floats(placed.scale, scales.length).set(scales);
@@ -166,16 +186,23 @@ export function connect(instance, plan, tier, floats) {
   const table = instance.take(8 * numbers.length);
   new Float64Array(instance.memory.buffer, table, numbers.length).set(numbers);
   exports.model_place(model, table);
-  for (const { layer, part, rows, cols, tensor, norm, bias } of matrices) {
+  for (const { layer, part, rows, cols, tensor, bias, factor } of matrices) {
     const { type, address, scale, scales } = plan.placed.get(tensor.name);
+    if (floats.has(factor?.name)) multiply(instance, scale, scales, floats.get(factor.name));
     const index = (layer < 0 ? OUTSIDE : MATRICES).indexOf(part);
     exports.matrix_place(model, layer, index, type, plan.kernel, rows, cols, address, scale, scales);
-    exports.matrix_surround(model, layer, index, floats.get(norm?.name) ?? 0, floats.get(bias?.name) ?? 0);
+    if (bias) exports.bias_place(model, layer, index, floats.get(bias.name) ?? 0);
   }
   for (const { layer, part, tensor } of vectors) {
     exports.norm_place(model, layer, layer < 0 ? 0 : NORMS.indexOf(part), floats.get(tensor.name));
   }
   return model;
+}
+
+/** Scales times the number of a separate tensor. */
+function multiply(instance, scale, count, factor) {
+  const [by] = instance.floats(factor, 1);
+  instance.floats(scale, count).forEach((one, i, scales) => (scales[i] = one * by));
 }
 
 /** The bytes of a file in order, cut as they are wanted. */

@@ -1,0 +1,126 @@
+/** Files that were fetched, kept in the browser's private file system: the second load is faster, and works offline. */
+
+const FOLDER = "bitnet_lut";
+
+/** A place for one url. */
+export class Store {
+  /**
+   * The place, or null where this browser has none.
+   * @param {URL} url
+   * @returns {Promise<Store | null>}
+   */
+  static async open(url) {
+    try {
+      const root = await globalThis.navigator.storage.getDirectory();
+      const folder = await root.getDirectoryHandle(FOLDER, { create: true });
+      return new Store(folder, await nameOf(url));
+    } catch {
+      return null; // node, a private window, or a browser without it
+    }
+  }
+
+  constructor(folder, name) {
+    this.folder = folder;
+    this.data = `${name}.gguf`;
+    this.facts = `${name}.json`; // written when the data is whole, and only then
+  }
+
+  /**
+   * The file, if it is whole and what the server has now.
+   * @param {() => Promise<{size: number, version: string} | null>} ask null: the server cannot be asked
+   * @returns {Promise<File | null>}
+   */
+  async find(ask) {
+    const facts = await this.readFacts();
+    if (!facts) return null;
+    const now = await ask();
+    if (now && (now.size !== facts.size || now.version !== facts.version)) return null;
+    const file = await this.file(this.data);
+    return file?.size === facts.size ? file : null;
+  }
+
+  async readFacts() {
+    try {
+      return JSON.parse(await (await this.file(this.facts)).text());
+    } catch {
+      return null;
+    }
+  }
+
+  async file(name) {
+    try {
+      return await (await this.folder.getFileHandle(name)).getFile();
+    } catch {
+      return null;
+    }
+  }
+
+  /**
+   * Pass pieces on, and keep them if there is room.
+   * @param {AsyncIterator<Uint8Array>} pieces
+   * @param {number} size
+   * @param {string} version
+   */
+  async *keep(pieces, size, version) {
+    let access = await this.begin();
+    let bytes = 0;
+    try {
+      for await (const piece of pieces) {
+        if (access && !write(access, piece, bytes)) access = this.drop(access);
+        bytes += piece.length;
+        yield piece;
+      }
+      if (access) {
+        access.flush();
+        access.close();
+        access = null;
+        await this.finish({ size: bytes, version });
+      }
+    } finally {
+      if (access) this.drop(access);
+    }
+  }
+
+  /** Somewhere to write to, or null: another tab may write the same file. */
+  async begin() {
+    try {
+      await this.folder.removeEntry(this.facts).catch(() => {});
+      const handle = await this.folder.getFileHandle(this.data, { create: true });
+      const access = await handle.createSyncAccessHandle();
+      access.truncate(0);
+      return access;
+    } catch {
+      return null;
+    }
+  }
+
+  async finish(facts) {
+    const handle = await this.folder.getFileHandle(this.facts, { create: true });
+    const access = await handle.createSyncAccessHandle();
+    access.truncate(0);
+    access.write(new TextEncoder().encode(JSON.stringify(facts)));
+    access.close();
+  }
+
+  /** Give up what was written. */
+  drop(access) {
+    access.close();
+    this.folder.removeEntry(this.data).catch(() => {});
+    return null;
+  }
+}
+
+/** Whether a piece was written: the quota may be used up. */
+function write(access, piece, at) {
+  try {
+    return access.write(piece, { at }) === piece.length;
+  } catch {
+    return false;
+  }
+}
+
+/** A name for the files of a url. */
+async function nameOf(url) {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(String(url)));
+  return [...new Uint8Array(digest.slice(0, 12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}

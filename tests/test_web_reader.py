@@ -1,0 +1,92 @@
+"""The reader of the browser, run by node: it refuses damaged files in the words of Python."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from golden_data import GOLDEN
+from test_malformed import ACCEPTED, FAULTS
+
+import bitnet_lut
+from bitnet_lut.demo import MODEL
+
+WEB = Path(bitnet_lut.__file__).parent / "web"
+RUNNER = Path(__file__).with_name("web_reader.mjs")
+NODE = shutil.which("node")
+# What only the tokenizer sees: see test_web_tokenizer.py.
+OF_TOKENIZER = {"bos_out_of_range", "merge_unknown_token", "token_type_short"}
+
+pytestmark = pytest.mark.skipif(NODE is None, reason="NO NODE: nothing is run by it")
+
+Read = Callable[[Path], dict[str, Any] | None]
+
+
+@pytest.fixture(scope="module")
+def read() -> Iterator[Read]:
+    """Function that reads a file and all its ternary tensors, and gives the error or None."""
+    command = [NODE, str(RUNNER), f"{WEB}/"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def answer(path: Path) -> dict[str, Any] | None:
+            process.stdin.write(f"{path}\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield answer
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS.keys() - OF_TOKENIZER))
+def test_damaged_files_are_refused(read, name):
+    path = GOLDEN / "malformed" / f"{name}.gguf"
+    error = read(path)
+    assert (error["name"], error["code"]) == ("BitNetError", "format"), error
+    assert error["message"].startswith(f"{path}: ")
+    assert re.search(FAULTS[name], error["message"], re.IGNORECASE), error["message"]
+
+
+@pytest.mark.parametrize("name", sorted(ACCEPTED))
+def test_others_are_read(read, name):
+    assert read(GOLDEN / "malformed" / f"{name}.gguf") is None
+
+
+def test_any_damage_ends_in_an_error_that_says_so(read, tmp_path):
+    """Bytes of the header are changed at random: files are read, or refused in words."""
+    data = MODEL.read_bytes()
+    random = np.random.default_rng(7)
+    path = tmp_path / "damaged.gguf"
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(data[: random.integers(4, len(data) + 1)])
+        for at in random.integers(0, min(len(damaged), 3000), random.integers(1, 4)):
+            damaged[at] = random.integers(256)
+        path.write_bytes(damaged)
+        error = read(path)
+        if error is not None:
+            assert error["name"] == "BitNetError", error
+            refused += 1
+    assert refused > 300
+
+
+def test_types_that_only_python_reads_name_the_command(read, tmp_path):
+    data = MODEL.read_bytes()
+    at = data.index(b"token_embd.weight") + len(b"token_embd.weight") + 4 + 16
+    path = tmp_path / "model.gguf"
+    path.write_bytes(data[:at] + b"\x0c" + data[at + 1 :])  # q4_k
+    error = read(path)
+    assert error["code"] == "unsupported"
+    assert f"bitnet-lut convert {path} -o converted.gguf --head q6_k" in error["message"]
+
+
+def test_what_is_not_there_is_named(read, tmp_path):
+    error = read(tmp_path / "missing.gguf")
+    assert error["code"] == "network"
+    assert "missing.gguf" in error["message"]
