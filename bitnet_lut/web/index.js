@@ -132,17 +132,16 @@ export class BitNet {
 export class TextStream {
   #start;
   #signal;
-  #text = "";
-  #result = null;
+  #result;
 
   constructor(start, signal) {
     this.#start = start;
     this.#signal = signal;
   }
 
-  /** What came so far; whole when the loop has ended. */
+  /** What came of the text; undefined until the loop has ended by itself. */
   get result() {
-    return this.#result ?? { text: this.#text, finishReason: null };
+    return this.#result;
   }
 
   async *[Symbol.asyncIterator]() {
@@ -162,9 +161,7 @@ export class TextStream {
       while (!ended || pieces.length) {
         if (!pieces.length) await new Promise((resolve) => (wake = resolve));
         while (pieces.length) {
-          const piece = pieces.shift();
-          this.#text += piece;
-          yield piece;
+          yield pieces.shift();
         }
       }
       if (failure) throw failure;
