@@ -1,26 +1,17 @@
 """The server's chat page in a browser: by keyboard and mouse, wide and narrow, light and dark."""
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import chromium, errors, find, idle, needs_chromium, one, said, screen, shoot, until
 from serving import served
 
 from bitnet_lut import Model
 from bitnet_lut.demo import MODEL
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="NO SELENIUM: no page is tried")
-CHROMIUM = shutil.which("chromium")
-DRIVER = shutil.which("chromedriver")
-# Where screenshots are kept, to be looked at.
-SHOTS = os.environ.get("BITNET_LUT_SCREENSHOTS")
-
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="NO CHROMIUM: the page is not tried in a browser"
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -31,54 +22,8 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    try:
+    with chromium(tmp_path / "profile") as driver:
         yield driver
-    finally:
-        driver.quit()
-
-
-def find(browser: Any, selector: str) -> list[Any]:
-    return list(browser.find_elements("css selector", selector))
-
-
-def one(browser: Any, selector: str) -> Any:
-    return browser.find_element("css selector", selector)
-
-
-def until(browser: Any, condition: Callable[[], Any], seconds: float = 20) -> Any:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, seconds, 0.02).until(lambda _: condition())
-
-
-def said(browser: Any) -> list[str]:
-    script = "return [...document.querySelectorAll('.said')].map((one) => one.textContent)"
-    return list(browser.execute_script(script))
-
-
-def idle(browser: Any) -> bool:
-    return one(browser, "#send").text == "Send"
-
-
-def shoot(browser: Any, name: str) -> None:
-    if SHOTS:
-        browser.save_screenshot(str(Path(SHOTS) / f"{name}.png"))
 
 
 def test_a_chat_by_keyboard(browser: Any, address: str) -> None:
@@ -114,7 +59,7 @@ def test_a_chat_by_keyboard(browser: Any, address: str) -> None:
     one(browser, "#clear").click()
     assert said(browser) == []
     assert first
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert errors(browser) == []
 
 
 def test_stopping_and_errors(browser: Any, address: str) -> None:
@@ -149,14 +94,7 @@ def test_a_narrow_screen(browser: Any, address: str, scheme: str) -> None:
     """Nothing is wider than a phone, and the colors are those the reader has chosen."""
     from selenium.webdriver import Keys
 
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": 360, "height": 700, "deviceScaleFactor": 2, "mobile": True},
-    )
-    browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia",
-        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
-    )
+    screen(browser, 360, 700, scheme, phone=True)
     browser.get(address)
     one(browser, "summary").click()
     one(browser, "#input").send_keys("word" * 40, Keys.ENTER)

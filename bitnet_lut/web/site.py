@@ -25,6 +25,7 @@ _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
+    ".mjs": "text/javascript; charset=utf-8",
     ".md": "text/markdown; charset=utf-8",
     ".svg": "image/svg+xml",
     ".ts": "text/plain; charset=utf-8",
@@ -48,7 +49,7 @@ def site(model: Path) -> dict[str, Path]:
     files = {
         path.relative_to(_FOLDER).as_posix(): path
         for path in sorted(_FOLDER.rglob("*"))
-        if path.suffix in _TYPES or path.name.startswith("LICENSE")
+        if path.suffix in _TYPES or "LICENSE" in path.name
     }
     return {**files, MODEL_PATH: model}
 

@@ -29,6 +29,11 @@ export function size(bytes) {
   return bytes < 1e9 ? `${figure(bytes / 1e6)} MB` : `${figure(bytes / 1e9)} GB`;
 }
 
+/** A time in the unit that suits it. */
+export function duration(seconds) {
+  return seconds < 0.1 ? `${figure(1000 * seconds)} ms` : `${figure(seconds)} s`;
+}
+
 export function plural(count, word) {
   return `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 }

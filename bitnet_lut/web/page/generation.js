@@ -1,5 +1,5 @@
 /** The model of the page, and the one text that it may be writing. */
-import { $, figure, plural } from "./dom.js";
+import { $, duration, figure, plural } from "./dom.js";
 
 /** @type {{model: import("../index.js").BitNet | null, running: AbortController | null}} */
 export const app = { model: null, running: null };
@@ -56,7 +56,7 @@ function speeds({ ids, tokensPerSecond, promptTokens, promptSeconds, finishReaso
   return [
     ...(ids.length > 1 ? [`${figure(tokensPerSecond)} tokens/s`] : []),
     plural(ids.length, "token"),
-    `prompt of ${promptTokens} in ${promptSeconds.toFixed(2)} s`,
+    `prompt of ${promptTokens} in ${duration(promptSeconds)}`,
     ...(ENDS[finishReason] ? [ENDS[finishReason]] : []),
   ].join(" · ");
 }

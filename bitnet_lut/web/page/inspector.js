@@ -24,14 +24,23 @@ function weights({ shape }) {
   return shape.reduce((product, side) => product * Number(side), 1);
 }
 
+/** Bytes of a tensor; of one whose type is not known, up to the next. */
+function bytesOf({ bytes, span }) {
+  return bytes ?? span;
+}
+
+function allBytes(tensors) {
+  return tensors.reduce((sum, tensor) => sum + bytesOf(tensor), 0);
+}
+
 function bits(tensors) {
   const count = tensors.reduce((sum, tensor) => sum + weights(tensor), 0);
-  return ((8 * tensors.reduce((sum, { bytes }) => sum + bytes, 0)) / count).toFixed(2);
+  return ((8 * allBytes(tensors)) / count).toFixed(2);
 }
 
 function listed(tensors) {
   const rows = tensors.map(([name, tensor]) => [
-    name, Array.from(tensor.shape).reverse().join(" x "), typeOf(tensor), tensor.bytes.toLocaleString("en"),
+    name, Array.from(tensor.shape).reverse().join(" x "), typeOf(tensor), bytesOf(tensor).toLocaleString("en"),
     bits([tensor]), tensor.offset.toLocaleString("en"),
   ]);
   return table("Tensors",
@@ -43,7 +52,7 @@ function sizes(tensors) {
   for (const tensor of tensors) groups.set(typeOf(tensor), [...(groups.get(typeOf(tensor)) ?? []), tensor]);
   if (groups.size > 1) groups.set("all", tensors);
   const rows = [...groups].map(([type, group]) => [
-    type, String(group.length), group.reduce((sum, { bytes }) => sum + bytes, 0).toLocaleString("en"), bits(group),
+    type, String(group.length), allBytes(group).toLocaleString("en"), bits(group),
   ]);
   return table("Sizes", { type: "", tensors: "figure", bytes: "figure", "bits/weight": "figure" }, rows);
 }
@@ -70,11 +79,12 @@ function running(info) {
 export function inspect(header, info) {
   const tensors = [...header.tensors];
   const values = tensors.map(([, tensor]) => tensor);
-  const odd = oddities(header, info);
+  const odd = oddities(header);
   const heading = (text) => make("h2", { textContent: text });
   $("inspector").replaceChildren(
     heading("File"),
     facts([
+      ["name", header.name],
       ["container", `GGUF version ${header.version}, ${header.size.toLocaleString("en")} bytes`],
       ["alignment", `${header.alignment} bytes; tensors begin at byte ${header.dataOffset.toLocaleString("en")}`],
       ...(info ? running(info) : []),

@@ -1,11 +1,13 @@
 /** The page: tabs, opening models, and what is said about them. */
+import { readHeader } from "../gguf.js";
 import { BitNet } from "../index.js";
+import { openSource } from "../source.js";
 import "./chat.js";
 import "./complete.js";
 import "./benchmark.js";
-import { $, figure, plural, size } from "./dom.js";
+import { $, duration, figure, plural, size } from "./dom.js";
 import { app, stop } from "./generation.js";
-import { inspectNothing } from "./inspector.js";
+import { inspect, inspectNothing } from "./inspector.js";
 import { showTab } from "./tabs.js";
 
 const FIRST = new URL("../model.gguf", import.meta.url);
@@ -36,7 +38,7 @@ function describe(info) {
     : plural(info.threads, "thread");
   const parameters = `${figure(info.parameters / 1e6)} million parameters`;
   return [parameters, info.tier, info.kernel, threads, `${size(info.bytes)} of memory`,
-    `loaded in ${figure(info.loadSeconds)} s`].map((part) => part.replace(/ (?=\S{1,12}$)/, "\u00a0")).join(" · ");
+    `loaded in ${duration(info.loadSeconds)}`].map((part) => part.replace(/ (?=\S{1,12}$)/, "\u00a0")).join(" · ");
 }
 
 function show() {
@@ -91,6 +93,7 @@ async function open(source) {
   const mine = opening = new AbortController();
   $("failure").hidden = true;
   $("loading").hidden = false;
+  $("about").textContent = `Opening ${nameOf(source)}.`;
   $("progress").removeAttribute("value");
   try {
     const model = await load(source, mine.signal);
@@ -102,12 +105,25 @@ async function open(source) {
     if (mine !== opening || mine.signal.aborted) return;
     $("failure").textContent = explain(source, error);
     $("failure").hidden = false;
-    if (!app.model) inspectNothing("No model is open.");
+    await inspectFailed(source);
   } finally {
     if (mine === opening) {
       opening = null;
       show();
     }
+  }
+}
+
+/** Show what can be read of a file that cannot be run. */
+async function inspectFailed(source) {
+  const reading = new AbortController();
+  try {
+    const file = await openSource(source instanceof URL ? source.href : source, { cache: false, signal: reading.signal });
+    inspect(await readHeader(file, reading.signal));
+  } catch {
+    if (!app.model) inspectNothing("No model is open.");
+  } finally {
+    reading.abort();
   }
 }
 

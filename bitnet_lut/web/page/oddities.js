@@ -1,19 +1,15 @@
 /** What is unusual in the header of a file, in the sentences of bitnet_lut/diagnose/inspection.py. */
+import { DENSE, OTHERS, STRIPS, TERNARY } from "../codecs.js";
+import { describe } from "../description.js";
 
 const MOST_QUOTED = 4;
 const CONTROL = /^<\|[^|<>]+\|>$/;
 const OLD_NAMES = new Map([["bitnet-25", "bitnet-b1.58"]]);
-const TYPES = new Map(Object.entries({
-  0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 9: "q8_1", 10: "q2_k", 11: "q3_k",
-  12: "q4_k", 13: "q5_k", 14: "q6_k", 15: "q8_k", 16: "iq2_xxs", 17: "iq2_xs", 18: "iq3_xxs", 19: "iq1_s",
-  20: "iq4_nl", 21: "iq3_s", 22: "iq2_s", 23: "iq4_xs", 24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f64",
-  29: "iq1_m", 30: "bf16", 34: "tq1_0", 35: "tq2_0", 36: "i2_s", 38: "tl1", 39: "tl2", 40: "nvfp4", 41: "q1_0",
-  42: "tl2", 134: "iq1_bn", 135: "iq2_bn", 1505: "tl5", 1506: "q6_k_r32", 1507: "q8_0_r32", 1508: "q4_0_r32",
-}));
 
 /** The name of a tensor's type. */
 export function typeOf({ type }) {
-  return TYPES.get(String(type)) ?? `type ${type}`;
+  if (type in STRIPS) return `${DENSE[STRIPS[type]].name}_r32`;
+  return (TERNARY[type] ?? DENSE[type])?.name ?? OTHERS[type] ?? `type ${type}`;
 }
 
 function some(names) {
@@ -54,22 +50,32 @@ function* ofVocabulary({ metadata }) {
   if (plain.length) yield `control tokens that are typed as normal ones: ${some(plain)}`;
 }
 
-function* ofNumbers({ metadata, tensors, alignment }, info) {
-  const architecture = metadata.get("general.architecture");
-  const stated = metadata.get(`${architecture}.vocab_size`);
-  if (info && stated !== undefined && Number(stated) !== info.vocab) {
-    yield `vocab_size is ${stated}, but there are ${info.vocab} tokens`;
+/** The graph, or null with why it cannot be run. */
+function graphOf(header) {
+  try {
+    return [describe(header).graph, []];
+  } catch (error) {
+    return [null, [`it cannot be run: ${error.message.replace(`${header.name}: `, "")}`]];
+  }
+}
+
+function* ofNumbers({ metadata, tensors, alignment }, graph) {
+  const stated = metadata.get(`${graph?.architecture}.vocab_size`);
+  if (stated !== undefined && Number(stated) !== graph.vocab) {
+    yield `vocab_size is ${stated}, but there are ${graph.vocab} tokens`;
   }
   const askew = [...tensors].filter(([, { offset }]) => offset % alignment).map(([name]) => name);
   if (askew.length) yield `tensors that are not aligned to ${alignment} bytes: ${some(askew)}`;
 }
 
-/** Sentences about a header; info: of the model, if it runs. @returns {string[]} */
-export function oddities(header, info) {
+/** Sentences about a header. @returns {string[]} */
+export function oddities(header) {
   const architecture = header.metadata.get("general.architecture");
   const old = OLD_NAMES.get(architecture);
+  const [graph, failures] = graphOf(header);
   return [
+    ...failures,
     ...(old ? [`its architecture has the old name ${architecture}, now ${old}`] : []),
-    ...ofTensors(header), ...ofNumbers(header, info), ...ofVocabulary(header),
+    ...ofTensors(header), ...ofNumbers(header, graph), ...ofVocabulary(header),
   ];
 }
