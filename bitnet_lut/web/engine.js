@@ -10,8 +10,9 @@ import { compile, Instance, isIsolated } from "./wasm.js";
 
 const CONTEXT = 4096; // positions that a model gets unless more are asked for
 const ROWS = 16; // tokens whose logits are computed together
-const BUSY = 0.25; // seconds that a step of a prompt may take, so that it can be stopped
-const LEAST = 16; // tokens of such a step
+const BUSY = 0.4; // seconds that a step of a prompt may take, so that it can be stopped
+const FIRST = 24; // tokens of the first such step
+const LEAST = 6;
 
 /** How many threads an engine gets unless told. */
 export const defaultThreads = () => Math.min(globalThis.navigator?.hardwareConcurrency || 1, 16);
@@ -52,7 +53,7 @@ export class Engine {
     this.onFailure = onFailure;
     /** @type {number[]} ids whose keys and values are in the cache */
     this.held = [];
-    this.step = LEAST; // tokens of a step of a prompt
+    this.step = FIRST; // tokens of a step of a prompt
   }
 
   /** Prove tiers and time kernels, in a small memory that is then dropped. */
@@ -150,7 +151,7 @@ export class Engine {
   pace(count, seconds) {
     if (count < this.step) return;
     if (seconds < BUSY / 2) this.step = Math.min(2 * this.step, 128);
-    else if (seconds > BUSY) this.step = Math.max(this.step / 2, LEAST);
+    else if (seconds > BUSY) this.step = Math.max(Math.floor(this.step / 2), LEAST);
   }
 
   /**

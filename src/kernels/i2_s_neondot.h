@@ -1,10 +1,11 @@
-/* Kernel i2_s by sdot. Included by the tier neondot inside its target region. */
+/* Kernel i2_s by sdot. Included by the tiers neondot and wasmrelaxed inside their target regions, which say how many
+ * tokens a tile has at most: I2_S_TOKENS, 4 or more. */
 
 /* A tile of rows x tokens: codes are decoded once and multiplied with every token. */
 BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *values,
                          int64_t row_bytes, int64_t token_bytes, const int rows, const int tokens)
 {
-    int32x4_t sum[4][4];
+    int32x4_t sum[4][I2_S_TOKENS];
     for (int r = 0; r < rows; r++)
         for (int t = 0; t < tokens; t++) sum[r][t] = vdupq_n_s32(0);
     for (int64_t b = 0; b < row_bytes; b += 16) {
@@ -41,6 +42,7 @@ static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, c
     i2_s_rows(dot + t * dot_stride + row, packed + row * row_bytes, values + t * token_bytes, row_bytes, rows)
     for (; row + 4 <= hi; row += 4) {
         int64_t t = 0;
+        for (; t + I2_S_TOKENS <= n; t += I2_S_TOKENS) BL_TILE(4, I2_S_TOKENS);
         for (; t + 4 <= n; t += 4) BL_TILE(4, 4);
         if (n - t == 3) BL_TILE(4, 3);
         if (n - t == 2) BL_TILE(4, 2);

@@ -18,6 +18,8 @@ BL_INLINE int32x4_t dot_fours(int32x4_t sum, int8x16_t a, int8x16_t b) { return 
 #include "shared/panel_neondot.h"
 #include "shared/roof_neon.h"
 
+enum { I2_S_TOKENS = 4 };
+
 #include "kernels/i2_s_neon_codes.h"
 #include "kernels/i2_s_sdot.h"
 #include "kernels/i2_s_neondot.h"
