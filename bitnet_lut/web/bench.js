@@ -1,6 +1,6 @@
 /** How fast a model runs here, beside what this browser could do at most. */
 
-import { KernelBench } from "./measuring.js";
+import { KernelBench, leastSeconds } from "./measuring.js";
 import { Instance } from "./wasm.js";
 
 const SECONDS = 0.3; // of each roof
@@ -38,27 +38,14 @@ export async function bench(engine, { prompt = 128, generate = 32 } = {}, pause,
 /** Bytes per second that all threads read from the largest matrix. */
 function read({ exports, instance, plan, tier }) {
   const { address, bytes } = [...plan.placed.values()].reduce((a, b) => (a.bytes > b.bytes ? a : b));
-  return bytes * rate((passes) => exports.roof_run(instance.pool, tier, address, bytes, passes));
+  return bytes / leastSeconds(() => exports.roof_run(instance.pool, tier, address, bytes, 1), SECONDS);
 }
 
 /** Multiply-adds per second of all threads. */
 function multiply({ exports, instance, tier, threads }) {
   const rounds = 1 << 14;
-  const run = (passes) => exports.roof_run(instance.pool, tier, 0, 0, passes * rounds);
-  return threads * rounds * exports.roof_macs(tier) * rate(run);
-}
-
-/** Passes per second, the most of several. */
-function rate(run) {
-  const end = performance.now() + 1000 * SECONDS;
-  let most = 0;
-  run(1);
-  do {
-    const start = performance.now();
-    run(4);
-    most = Math.max(most, 4000 / (performance.now() - start));
-  } while (performance.now() < end);
-  return most;
+  const run = () => exports.roof_run(instance.pool, tier, 0, 0, rounds);
+  return (threads * rounds * exports.roof_macs(tier)) / leastSeconds(run, SECONDS);
 }
 
 async function measureKernels({ instance, tier, graph, exports }, pause) {
