@@ -49,14 +49,15 @@ export function stop() {
   app.running?.abort();
 }
 
-const ENDS = { length: "ended at the most tokens", context: "the context is full", abort: "stopped" };
+const ENDS = { length: "ended at the most tokens", context: "the context is full" };
 
 /** How fast a text was written, in words. */
-function speeds({ ids, tokensPerSecond, promptTokens, promptSeconds, finishReason }) {
+function speeds({ ids, tokensPerSecond, promptTokens, reusedTokens, promptSeconds, finishReason }) {
+  const prompt = `prompt of ${promptTokens} in ${duration(promptSeconds)}`;
   return [
     ...(ids.length > 1 ? [`${figure(tokensPerSecond)} tokens/s`] : []),
     plural(ids.length, "token"),
-    `prompt of ${promptTokens} in ${duration(promptSeconds)}`,
+    reusedTokens ? `${prompt}, ${reusedTokens} of it kept from before` : prompt,
     ...(ENDS[finishReason] ? [ENDS[finishReason]] : []),
   ].join(" · ");
 }

@@ -23,10 +23,11 @@ function nameOf(source) {
 }
 
 function showProgress(source, { phase, loaded, total, seconds, origin }) {
-  $("progress").max = total || 1;
-  if (total) $("progress").value = loaded;
+  const known = Number.isFinite(total); // some servers do not say it
+  if (known) $("progress").max = total || 1;
+  if (known) $("progress").value = loaded;
   const from = { network: "", cache: " from this browser's storage", file: "" }[origin] ?? "";
-  const bytes = total ? `${size(loaded)} of ${size(total)}` : size(loaded);
+  const bytes = known ? `${size(loaded)} of ${size(total)}` : size(loaded);
   $("about").textContent = phase === "reading"
     ? `${nameOf(source)}: ${bytes}${from}, ${seconds.toFixed(1)} s`
     : `${nameOf(source)}: choosing the fastest kernel, ${seconds.toFixed(1)} s`;
