@@ -143,6 +143,26 @@ def test_the_console_has_the_model(browser: Any) -> None:
     assert (length, finite) == (3 * 1536, True)
 
 
+def test_the_example_of_the_documentation(shared: Any, tmp_path: Path) -> None:
+    page = Path(__file__).parents[1] / "docs" / "browser.md"
+    found = re.search(r"```js\n(.*?)```", page.read_text(), re.DOTALL)
+    assert found
+    example = tmp_path / "example.js"
+    example.write_text(found[1].replace("./bitnet_lut/index.js", "./index.js"))
+    script = """
+    const done = arguments[0];
+    const said = [];
+    console.log = (...values) => said.push(values.join(" "));
+    import("/example.js").then(() => done(said), (error) => done([String(error)]));
+    """
+    with hosted(more={"example.js": example}) as host:
+        shared.get(f"{host.address}package.json")  # beside the model
+        said = shared.execute_async_script(script)
+    assert said[0].startswith("0")
+    assert any(line.startswith("wasm") for line in said), said
+    assert " Paris." in "".join(said)
+
+
 def test_a_chat_by_keyboard(browser: Any) -> None:
     from selenium.webdriver import Keys
 
