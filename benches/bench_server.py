@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from bitnet_lut import Model
+from bitnet_lut.runtime.scheduler import Scheduler
+from bitnet_lut.server.settings import Settings
 
 PROMPT = TOKENS = 32
 CLIENTS = Path(__file__).with_name("clients.py")
@@ -63,25 +65,43 @@ def ask(address: str, clients: int, requests: int, *sizes: int) -> dict:
     return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
+def step(model, prompts, budget: float | None) -> float:
+    """Tokens per second of the same texts, stepped in Python without HTTP.
+
+    budget: how long a step with prompts may take while texts are generated; None: no limit.
+    """
+    scheduler = Scheduler(model._engine, budget=budget)
+    start = time.perf_counter()
+    for prompt in prompts:
+        scheduler.add(*model._decoder(prompt, 0, max_tokens=TOKENS, ignore_eos=True))
+    scheduler.finish()
+    return len(prompts) * TOKENS / (time.perf_counter() - start)
+
+
 @pytest.mark.parametrize("clients", [1, 2, 4, 8, 16])
 def bench_clients(benchmark, model, address, clients):
-    """Tokens per second of all answers, and the share that HTTP costs."""
+    """Tokens per second of all answers; without HTTP; and also without the server's budget."""
     prompts = [[(97 * n + at) % 200 + 3 for at in range(PROMPT)] for n in range(clients)]
-    http, python = [], []
+    http, python, unbounded = [], [], []
 
     def turn():
         found = ask(address, clients, 1)
         http.append(found["tokens"] / found["seconds"])
-        start = time.perf_counter()
-        model.generate(prompts, max_tokens=TOKENS, ignore_eos=True)
-        python.append(clients * TOKENS / (time.perf_counter() - start))
+        python.append(step(model, prompts, Settings.step_seconds))
+        unbounded.append(step(model, prompts, None))
 
     ask(address, clients, 1)
     benchmark.pedantic(turn, rounds=5, iterations=1)
+
+    def ratio(others: list[float]) -> float:
+        return round(statistics.median(h / p for h, p in zip(http, others, strict=True)), 3)
+
     benchmark.extra_info |= {
         "tokens_per_second": round(statistics.median(http), 1),
         "in_python": round(statistics.median(python), 1),
-        "ratio": round(statistics.median(h / p for h, p in zip(http, python, strict=True)), 3),
+        "ratio": ratio(python),
+        "without_budget": round(statistics.median(unbounded), 1),
+        "ratio_without_budget": ratio(unbounded),
     }
 
 
