@@ -25,7 +25,10 @@ export async function speed(prompt, tokens) {
 export async function abort() {
   const ids = numbers(256, model.info.vocab);
   const found = [];
-  for (const [prompt, after] of [[ids.slice(0, 4), 3], [[...ids].reverse(), 0]]) {
+  for (const [prompt, after] of [
+    [ids.slice(0, 4), 3],
+    [[...ids].reverse(), 0],
+  ]) {
     const stopping = new AbortController();
     const stream = model.stream(prompt, { maxTokens: 200, ignoreEos: true, signal: stopping.signal });
     let start;
@@ -56,7 +59,8 @@ export async function wllama(threads, prompt, tokens) {
   const file = await (await fetch(new URL("peer.gguf", import.meta.url))).blob();
   await engine.loadModel([file], { n_threads: threads, n_ctx: 1024, n_gpu_layers: 0 });
   const text = (count) => Array.from({ length: count }, (_, i) => String.fromCharCode(97 + ((7 * i) % 26))).join(" ");
-  const ask = (count, max) => engine.createCompletion({ prompt: text(count), max_tokens: max, temperature: 0, ignore_eos: true });
+  const ask = (count, max) =>
+    engine.createCompletion({ prompt: text(count), max_tokens: max, temperature: 0, ignore_eos: true });
   await ask(4, 2);
   const { timings } = await ask(prompt, tokens);
   await engine.exit();

@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from browsing import chromium, needs_chromium
 from golden_data import GOLDEN
 from web_host import hosted
 
+import bitnet_lut.web
 from bitnet_lut import Model
 from bitnet_lut.demo import MODEL
 from bitnet_lut.web.host import Host
@@ -23,6 +24,7 @@ from bitnet_lut.web.host import Host
 HERE = Path(__file__).parent
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
 TOKENS = 40
+needs_firefox = pytest.mark.skipif(FIREFOX is None, reason="NO FIREFOX: nothing is tried in it")
 # Every golden model of a type that the browser reads; of TL2, files do not say the tiles.
 MODELS = (
     "bitnet-b1.58/model-i2_s.gguf",
@@ -83,33 +85,63 @@ def test_chromium(browser: Any, name: str) -> None:
     check(browser.execute_async_script(script, name, ids), digest)
 
 
-@pytest.mark.skipif(FIREFOX is None, reason="NO FIREFOX: its bits are not compared")
+def firefox(folder: Path, page: str, script: str, more: Mapping[str, Path]) -> Any:
+    """What *script* posts, the module check.js of a page of our own: so no driver is needed."""
+    html, module, profile = folder / "check.html", folder / "check.js", folder / "profile"
+    html.write_text(f'{page}<script type="module" src="check.js"></script>')
+    profile.mkdir()
+    with Reports() as reports:
+        module.write_text(
+            f"{script}\n"
+            f'const post = (found) => fetch("{reports.address}", '
+            '{ method: "POST", body: JSON.stringify(found) });\n'
+            "check().then(post, (error) => post(String(error)));\n"
+        )
+        files = {"check.html": html, "check.js": module, **more}
+        with hosted(more=files) as host:
+            line = [str(FIREFOX), "--headless", "--profile", profile, f"{host.address}check.html"]
+            with subprocess.Popen(
+                line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ) as process:
+                try:
+                    return json.loads(reports.wait(90))
+                finally:
+                    process.terminate()
+
+
+@needs_firefox
 def test_firefox(tmp_path: Path) -> None:
-    """The page runs the check by itself and reports to a server, so no driver is needed."""
     ids, digest = native(MODEL)
-    with Reports() as reports, hosted(more=firefox_page(tmp_path, ids, reports.address)) as host:
-        profile = tmp_path / "profile"
-        profile.mkdir()
-        line = [str(FIREFOX), "--headless", "--profile", str(profile), f"{host.address}check.html"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen(line, **quiet) as process:  # type: ignore[call-overload]
-            try:
-                found = reports.wait(90)
-            finally:
-                process.terminate()
-    check(json.loads(found), digest)
-
-
-def firefox_page(folder: Path, ids: list[int], address: str) -> dict[str, Path]:
-    html, script = folder / "check.html", folder / "check.js"
-    html.write_text('<!doctype html><script type="module" src="check.js"></script>')
-    script.write_text(
+    script = (
         'import { digests } from "./web_bits.js";\n'
-        f'const report = (found) => fetch("{address}", '
-        '{ method: "POST", body: JSON.stringify(found) });\n'
-        f'digests("model.gguf", {ids}).then(report, (error) => report(String(error)));\n'
+        f'const check = () => digests("model.gguf", {ids});'
     )
-    return {"check.html": html, "check.js": script, "web_bits.js": HERE / "web_bits.js"}
+    page = "<!doctype html>"
+    check(firefox(tmp_path, page, script, {"web_bits.js": HERE / "web_bits.js"}), digest)
+
+
+@needs_firefox
+def test_the_page_in_firefox(tmp_path: Path) -> None:
+    script = """
+    const $ = (id) => document.getElementById(id);
+    const until = async (condition) => {
+      while (!condition()) await new Promise((resolve) => setTimeout(resolve, 20));
+    };
+    async function check() {
+      const failures = [];
+      addEventListener("error", (event) => failures.push(event.message));
+      addEventListener("unhandledrejection", (event) => failures.push(String(event.reason)));
+      await until(() => !$("continue").disabled);
+      $("continue").click();
+      await until(() => $("output").textContent.includes(" Paris."));
+      const { threads, tier } = model.info;
+      return { failures, threads, tier, wide: document.documentElement.scrollWidth > innerWidth };
+    }
+    """
+    page = Path(bitnet_lut.web.__file__).with_name("index.html").read_text()
+    found = firefox(tmp_path, page, script, {})
+    assert found.pop("threads") >= 1
+    assert found == {"failures": [], "tier": "wasmrelaxed", "wide": False}
 
 
 class Reports:

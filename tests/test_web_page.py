@@ -318,9 +318,42 @@ def test_a_file_of_ones_own(browser: Any, tmp_path: Path) -> None:
     assert complete(browser, "The capital of France is").startswith(" Paris.")
 
 
+def test_a_file_that_is_dropped(browser: Any) -> None:
+    script = """
+    const done = arguments[0];
+    fetch("model.gguf").then((answer) => answer.blob()).then((blob) => {
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File([blob], "dropped.gguf"));
+      const options = { dataTransfer, bubbles: true, cancelable: true };
+      for (const kind of ["dragover", "drop"]) {
+        document.body.dispatchEvent(new DragEvent(kind, options));
+      }
+      done();
+    });
+    """
+    browser.execute_async_script(script)
+    until(
+        browser, lambda: browser.execute_script("return model.info.header.name") == "dropped.gguf"
+    )
+    assert "dropping" not in one(browser, "body").get_attribute("class")
+    assert complete(browser, "The capital of France is").startswith(" Paris.")
+
+
+def test_the_second_load_comes_from_the_browser(browser: Any, host: Host) -> None:
+    """All but the first model, which the host of the page has at hand."""
+    origin = "return model.info.origin"
+    address = f"{host.address}model.gguf?kept"
+    for expected in ("network", "cache"):
+        browser.execute_script("window.before = window.model")
+        load_address(browser, address)
+        until(browser, lambda: browser.execute_script("return model !== before"))
+        assert browser.execute_script(origin) == expected
+        assert complete(browser, "The capital of France is").startswith(" Paris.")
+
+
 @contextmanager
 def slow_host() -> Iterator[str]:
-    """A host elsewhere that sends most of a model, and then nothing."""
+    """A host elsewhere that sends most of a model, and then nothing; the second time, all."""
     ended = threading.Event()
     head = (
         f"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: {len(DATA)}\r\n\r\n"
@@ -332,9 +365,9 @@ def slow_host() -> Iterator[str]:
                 connection, _ = server.accept()
             except OSError:
                 return
-            held.append(connection)
             connection.recv(1 << 16)
-            connection.sendall(head.encode() + DATA[:1_500_000])
+            connection.sendall(head.encode() + (DATA if held else DATA[:1_500_000]))
+            held.append(connection)
 
     held: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -361,6 +394,11 @@ def test_a_load_that_is_canceled(browser: Any) -> None:
         assert not one(browser, "#loading").is_displayed()
         assert "million parameters" in one(browser, "#about").text
         assert complete(browser, "The capital of France is").startswith(" Paris.")
+        # What came of it is not taken for the file.
+        browser.execute_script("window.before = window.model")
+        load_address(browser, address)
+        until(browser, lambda: browser.execute_script("return model !== before"))
+        assert browser.execute_script("return model.info.origin") == "network"
 
 
 def test_everything_has_a_name(browser: Any) -> None:

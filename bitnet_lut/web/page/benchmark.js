@@ -14,9 +14,14 @@ function roof(title, speed, most, why) {
   const track = make("div", { className: "track" }, bar);
   track.setAttribute("role", "img");
   track.setAttribute("aria-label", `${percent} of the most possible`);
-  return make("div", { className: "roof" }, make("h2", { textContent: title }),
-    make("p", {}, make("strong", { textContent: figure(speed) }), " tokens/s"), track,
-    make("p", { className: "hint", textContent: `${percent} of ${figure(most)} tokens/s: ${why}` }));
+  return make(
+    "div",
+    { className: "roof" },
+    make("h2", { textContent: title }),
+    make("p", {}, make("strong", { textContent: figure(speed) }), " tokens/s"),
+    track,
+    make("p", { className: "hint", textContent: `${percent} of ${figure(most)} tokens/s: ${why}` }),
+  );
 }
 
 /** Multiply-adds of a prompt's token: the head is needed for the last one alone. */
@@ -31,31 +36,53 @@ function show(found, info) {
   const from = found.tokenBytes < CACHE ? "the caches" : "memory";
   const multiplied = multiplies(info.header);
   const parts = [
-    roof("Generation", found.generate, found.roof,
-      `a token reads ${size(found.tokenBytes)}, and ${from} gave ${figure(found.readGigabytes)} GB/s here.`),
-    roof(`Prompt of ${found.promptTokens} tokens`, found.prompt, (found.multiplyGiga * 1e9) / multiplied,
-      `a token takes ${figure(multiplied / 1e6)} million multiply-adds, and ${threads} ${figure(found.multiplyGiga)} billion a second here.`),
+    roof(
+      "Generation",
+      found.generate,
+      found.roof,
+      `a token reads ${size(found.tokenBytes)}, and ${from} gave ${figure(found.readGigabytes)} GB/s here.`,
+    ),
+    roof(
+      `Prompt of ${found.promptTokens} tokens`,
+      found.prompt,
+      (found.multiplyGiga * 1e9) / multiplied,
+      `a token takes ${figure(multiplied / 1e6)} million multiply-adds, and ${threads} ${figure(found.multiplyGiga)} billion a second here.`,
+    ),
   ];
   if (found.kernels.length) {
     const rows = found.kernels.map(({ kernel, tokens, giga }) => [kernel, String(tokens), figure(giga)]);
-    parts.push(make("h2", { textContent: "Kernels" }),
-      table("Kernels", { kernel: "", tokens: "figure", "G multiply-adds/s": "figure" }, rows));
+    parts.push(
+      make("h2", { textContent: "Kernels" }),
+      table("Kernels", { kernel: "", tokens: "figure", "G multiply-adds/s": "figure" }, rows),
+    );
   }
   $("figures").replaceChildren(...parts);
 }
 
-$("measure").addEventListener("click", () => alone(async (signal) => {
+$("measure").addEventListener("click", () =>
+  alone(async (signal) => {
+    $("figures").replaceChildren();
+    $("measuring").className = "";
+    $("measuring").textContent = "Measuring.";
+    try {
+      const { model } = app;
+      const found = await model.bench({
+        prompt: 128,
+        generate: 64,
+        signal,
+        onProgress: (text) => {
+          $("measuring").textContent = text;
+        },
+      });
+      show(found, model.info);
+      $("measuring").textContent = "Measured. Other programs and a warm processor change what comes out.";
+    } catch (error) {
+      $("measuring").className = error.name === "AbortError" ? "" : "error";
+      $("measuring").textContent = error.name === "AbortError" ? "Stopped." : error.message;
+    }
+  }),
+);
+document.addEventListener("model", () => {
   $("figures").replaceChildren();
-  $("measuring").className = "";
-  $("measuring").textContent = "Measuring.";
-  try {
-    const { model } = app;
-    const found = await model.bench({ prompt: 128, generate: 64, signal, onProgress: (text) => { $("measuring").textContent = text; } });
-    show(found, model.info);
-    $("measuring").textContent = "Measured. Other programs and a warm processor change what comes out.";
-  } catch (error) {
-    $("measuring").className = error.name === "AbortError" ? "" : "error";
-    $("measuring").textContent = error.name === "AbortError" ? "Stopped." : error.message;
-  }
-}));
-document.addEventListener("model", () => { $("figures").replaceChildren(); $("measuring").textContent = ""; });
+  $("measuring").textContent = "";
+});

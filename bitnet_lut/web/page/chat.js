@@ -11,12 +11,18 @@ function view(message, index) {
   if (message.error) note.append(make("span", { className: "error", textContent: message.error }));
   if (message.note) note.append(make("span", { textContent: message.note }));
   if (!app.running) {
-    if (message.role === "user") note.append(button("Edit", "Say it differently; what follows is forgotten", () => edit(index)));
-    else if (index === messages.length - 1) note.append(button("Regenerate", "Another answer, with the next seed", () => regenerate(index)));
+    if (message.role === "user")
+      note.append(button("Edit", "Say it differently; what follows is forgotten", () => edit(index)));
+    else if (index === messages.length - 1)
+      note.append(button("Regenerate", "Another answer, with the next seed", () => regenerate(index)));
   }
-  return make("article", { className: message.role },
+  return make(
+    "article",
+    { className: message.role },
     make("h3", { textContent: message.role === "user" ? "You" : "Model" }),
-    make("div", { className: "said", textContent: message.content }), note);
+    make("div", { className: "said", textContent: message.content }),
+    note,
+  );
 }
 
 /** Change the log; its end stays in view for a reader who follows it. */
@@ -55,9 +61,13 @@ async function answer(seed) {
   system = $("system").value.trim();
   const said = messages.filter(({ error }) => !error).map(({ role, content }) => ({ role, content }));
   messages.push(message);
-  const writing = message.error ? undefined : write(
-    [...(system ? [{ role: "system", content: system }] : []), ...said], options,
-    (text, note) => { message.content = text; message.note = note; showLast(); });
+  const writing = message.error
+    ? undefined
+    : write([...(system ? [{ role: "system", content: system }] : []), ...said], options, (text, note) => {
+        message.content = text;
+        message.note = note;
+        showLast();
+      });
   show();
   message.error ??= await writing;
   show();

@@ -50,10 +50,18 @@ export function table(label, columns, rows) {
     return made;
   };
   const titles = Object.keys(columns).map((title, index) =>
-    make("th", { textContent: title, scope: "col", className: kinds[index] === "figure" ? "figure" : "" }));
-  const box = make("div", { className: "scroll", tabIndex: 0 }, make("table", {},
-    make("thead", {}, make("tr", {}, ...titles)),
-    make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map(cell))))));
+    make("th", { textContent: title, scope: "col", className: kinds[index] === "figure" ? "figure" : "" }),
+  );
+  const box = make(
+    "div",
+    { className: "scroll", tabIndex: 0 },
+    make(
+      "table",
+      {},
+      make("thead", {}, make("tr", {}, ...titles)),
+      make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map(cell)))),
+    ),
+  );
   box.setAttribute("role", "region");
   box.setAttribute("aria-label", label);
   return box;

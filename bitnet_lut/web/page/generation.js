@@ -24,7 +24,10 @@ export function settings() {
 
 /** Show whether a text is being written; the buttons that begin one then stop it. */
 function mark() {
-  for (const [id, text] of [["send", "Send"], ["continue", "Continue"]]) {
+  for (const [id, text] of [
+    ["send", "Send"],
+    ["continue", "Continue"],
+  ]) {
     $(id).textContent = app.running ? "Stop" : text;
     $(id).disabled = !app.model;
   }

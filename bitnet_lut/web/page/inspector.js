@@ -40,11 +40,18 @@ function bits(tensors) {
 
 function listed(tensors) {
   const rows = tensors.map(([name, tensor]) => [
-    name, Array.from(tensor.shape).reverse().join(" x "), typeOf(tensor), bytesOf(tensor).toLocaleString("en"),
-    bits([tensor]), tensor.offset.toLocaleString("en"),
+    name,
+    Array.from(tensor.shape).reverse().join(" x "),
+    typeOf(tensor),
+    bytesOf(tensor).toLocaleString("en"),
+    bits([tensor]),
+    tensor.offset.toLocaleString("en"),
   ]);
-  return table("Tensors",
-    { tensor: "mono", shape: "", type: "", bytes: "figure", "bits/weight": "figure", offset: "figure" }, rows);
+  return table(
+    "Tensors",
+    { tensor: "mono", shape: "", type: "", bytes: "figure", "bits/weight": "figure", offset: "figure" },
+    rows,
+  );
 }
 
 function sizes(tensors) {
@@ -52,14 +59,20 @@ function sizes(tensors) {
   for (const tensor of tensors) groups.set(typeOf(tensor), [...(groups.get(typeOf(tensor)) ?? []), tensor]);
   if (groups.size > 1) groups.set("all", tensors);
   const rows = [...groups].map(([type, group]) => [
-    type, String(group.length), allBytes(group).toLocaleString("en"), bits(group),
+    type,
+    String(group.length),
+    allBytes(group).toLocaleString("en"),
+    bits(group),
   ]);
   return table("Sizes", { type: "", tensors: "figure", bytes: "figure", "bits/weight": "figure" }, rows);
 }
 
 function facts(pairs) {
-  return make("dl", { className: "facts" }, ...pairs.flatMap(([name, value]) => [
-    make("dt", { textContent: name }), make("dd", { textContent: value })]));
+  return make(
+    "dl",
+    { className: "facts" },
+    ...pairs.flatMap(([name, value]) => [make("dt", { textContent: name }), make("dd", { textContent: value })]),
+  );
 }
 
 function running(info) {
@@ -90,13 +103,31 @@ export function inspect(header, info) {
       ...(info ? running(info) : []),
     ]),
     heading("Odd about this file"),
-    make("ul", { className: "odd" }, ...(odd.length ? odd : ["nothing"]).map((text) => make("li", { textContent: text }))),
-    make("p", { className: "hint" }, "Read from the header. ", make("code", { textContent: "bitnet-lut inspect" }),
-      " also reads every weight, and ", make("code", { textContent: "bitnet-lut doctor" }), " runs the model."),
-    heading("Sizes"), sizes(values),
+    make(
+      "ul",
+      { className: "odd" },
+      ...(odd.length ? odd : ["nothing"]).map((text) => make("li", { textContent: text })),
+    ),
+    make(
+      "p",
+      { className: "hint" },
+      "Read from the header. ",
+      make("code", { textContent: "bitnet-lut inspect" }),
+      " also reads every weight, and ",
+      make("code", { textContent: "bitnet-lut doctor" }),
+      " runs the model.",
+    ),
+    heading("Sizes"),
+    sizes(values),
     heading("Metadata"),
-    table("Metadata", { key: "mono", value: "value" }, [...header.metadata].map(([key, value]) => [key, brief(value)])),
-    heading(plural(tensors.length, "tensor")), listed(tensors));
+    table(
+      "Metadata",
+      { key: "mono", value: "value" },
+      [...header.metadata].map(([key, value]) => [key, brief(value)]),
+    ),
+    heading(plural(tensors.length, "tensor")),
+    listed(tensors),
+  );
 }
 
 /** Say why there is nothing to inspect. */

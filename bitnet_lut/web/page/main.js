@@ -12,6 +12,7 @@ import { showTab } from "./tabs.js";
 
 const FIRST = new URL("../model.gguf", import.meta.url);
 const LOCAL = ["127.0.0.1", "localhost"].includes(location.hostname);
+const READABLE = ["format", "unsupported", "memory"]; // codes of errors after which a header may be shown
 let opening = null; // AbortController of the model that is being loaded
 
 function isFirst(source) {
@@ -28,18 +29,28 @@ function showProgress(source, { phase, loaded, total, seconds, origin }) {
   if (known) $("progress").value = loaded;
   const from = { network: "", cache: " from this browser's storage", file: "" }[origin] ?? "";
   const bytes = known ? `${size(loaded)} of ${size(total)}` : size(loaded);
-  $("about").textContent = phase === "reading"
-    ? `${nameOf(source)}: ${bytes}${from}, ${seconds.toFixed(1)} s`
-    : `${nameOf(source)}: choosing the fastest kernel, ${seconds.toFixed(1)} s`;
+  $("about").textContent =
+    phase === "reading"
+      ? `${nameOf(source)}: ${bytes}${from}, ${seconds.toFixed(1)} s`
+      : `${nameOf(source)}: choosing the fastest kernel, ${seconds.toFixed(1)} s`;
 }
 
 function describe(info) {
-  const threads = info.threads === 1 && !info.isolated
-    ? "1 thread: this host does not send the headers COOP and COEP, which more would need"
-    : plural(info.threads, "thread");
+  const threads =
+    info.threads === 1 && !info.isolated
+      ? "1 thread: this host does not send the headers COOP and COEP, which more would need"
+      : plural(info.threads, "thread");
   const parameters = `${figure(info.parameters / 1e6)} million parameters`;
-  return [parameters, info.tier, info.kernel, threads, `${size(info.bytes)} of memory`,
-    `loaded in ${duration(info.loadSeconds)}`].map((part) => part.replace(/ (?=\S{1,12}$)/, "\u00a0")).join(" · ");
+  return [
+    parameters,
+    info.tier,
+    info.kernel,
+    threads,
+    `${size(info.bytes)} of memory`,
+    `loaded in ${duration(info.loadSeconds)}`,
+  ]
+    .map((part) => part.replace(/ (?=\S{1,12}$)/, "\u00a0"))
+    .join(" · ");
 }
 
 function show() {
@@ -59,9 +70,13 @@ function explain(source, error) {
 function options(source, signal) {
   const given = (id) => Number($(id).value) || undefined;
   return {
-    signal, threads: given("threads"), context: given("context"),
+    signal,
+    threads: given("threads"),
+    context: given("context"),
     cache: !(LOCAL && isFirst(source)), // what this machine serves need not be stored on it twice
-    onProgress: (progress) => { if (!signal.aborted) showProgress(source, progress); },
+    onProgress: (progress) => {
+      if (!signal.aborted) showProgress(source, progress);
+    },
   };
 }
 
@@ -91,7 +106,7 @@ function take(model) {
 /** Open the model at a URL or in a File; the one that is open stays until then. */
 async function open(source) {
   opening?.abort();
-  const mine = opening = new AbortController();
+  const mine = (opening = new AbortController());
   $("failure").hidden = true;
   $("loading").hidden = false;
   $("about").textContent = `Opening ${nameOf(source)}.`;
@@ -106,7 +121,8 @@ async function open(source) {
     if (mine !== opening || mine.signal.aborted) return;
     $("failure").textContent = explain(source, error);
     $("failure").hidden = false;
-    await inspectFailed(source);
+    if (READABLE.includes(error.code)) inspectFailed(source);
+    else if (!app.model) inspectNothing("No model is open.");
   } finally {
     if (mine === opening) {
       opening = null;
@@ -119,7 +135,10 @@ async function open(source) {
 async function inspectFailed(source) {
   const reading = new AbortController();
   try {
-    const file = await openSource(source instanceof URL ? source.href : source, { cache: false, signal: reading.signal });
+    const file = await openSource(source instanceof URL ? source.href : source, {
+      cache: false,
+      signal: reading.signal,
+    });
     inspect(await readHeader(file, reading.signal));
   } catch {
     if (!app.model) inspectNothing("No model is open.");
@@ -142,8 +161,14 @@ $("cancel").addEventListener("click", () => {
 $("open").addEventListener("click", () => $("opener").showModal());
 $("close").addEventListener("click", () => $("opener").close());
 $("choose").addEventListener("click", () => $("file").click());
-$("file").addEventListener("change", () => { openFile($("file").files[0]); $("file").value = ""; });
-$("demo").addEventListener("click", () => { $("opener").close(); open(FIRST); });
+$("file").addEventListener("change", () => {
+  openFile($("file").files[0]);
+  $("file").value = "";
+});
+$("demo").addEventListener("click", () => {
+  $("opener").close();
+  open(FIRST);
+});
 $("opener-form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (!$("address").value) return $("address").focus();
@@ -168,14 +193,19 @@ document.addEventListener("drop", (event) => {
   openFile(event.dataTransfer.files[0]);
 });
 
-for (const [box, form] of [["message", "chat-form"], ["prompt", "complete-form"]]) {
+for (const [box, form] of [
+  ["message", "chat-form"],
+  ["prompt", "complete-form"],
+]) {
   $(box).addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     if (!app.running) $(form).requestSubmit();
   });
 }
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") stop(); });
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") stop();
+});
 
 $("threads").value = crossOriginIsolated ? navigator.hardwareConcurrency : 1;
 $("threads").disabled = !crossOriginIsolated;

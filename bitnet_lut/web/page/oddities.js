@@ -76,6 +76,8 @@ export function oddities(header) {
   return [
     ...failures,
     ...(old ? [`its architecture has the old name ${architecture}, now ${old}`] : []),
-    ...ofTensors(header), ...ofNumbers(header, graph), ...ofVocabulary(header),
+    ...ofTensors(header),
+    ...ofNumbers(header, graph),
+    ...ofVocabulary(header),
   ];
 }

@@ -27,7 +27,10 @@ function go(tab) {
 }
 
 for (const [index, tab] of tabs.entries()) {
-  tab.addEventListener("click", () => { tab.focus(); go(tab); });
+  tab.addEventListener("click", () => {
+    tab.focus();
+    go(tab);
+  });
   tab.addEventListener("keydown", (event) => {
     const moves = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: -1 };
     if (!(event.key in moves)) return;
