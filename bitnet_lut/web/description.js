@@ -61,7 +61,7 @@ const LINEARS = {
 export function describe(header) {
   const keys = new Keys(header);
   const stated = keys.text("general.architecture");
-  if (!(stated in FAMILIES)) keys.refuse("general.architecture", `only ${Object.keys(FAMILIES).join(", ")} are supported`);
+  if (!Object.hasOwn(FAMILIES, stated)) keys.refuse("general.architecture", `only ${Object.keys(FAMILIES).join(", ")} are supported`);
   const family = FAMILIES[stated];
   const graph = readGraph(keys, stated, family);
   const tensors = new Tensors(header, family);
@@ -145,12 +145,12 @@ function readGraph(keys, stated, family) {
     ropeInterleaved: Boolean(family.interleaved),
     embeddingScale: 1,
     scoreScale: Math.fround(1 / Math.fround(Math.sqrt(headDim))),
-    inverseFrequency: Float32Array.from({ length: ropeDim / 2 }, (_, i) => 1 / theta ** ((2 * i) / ropeDim)),
     parameters: 0,
     ...{ vocab, embedding, heads, headDim, ropeDim },
   };
   checkGraph(keys, graph);
-  return graph;
+  const inverseFrequency = Float32Array.from({ length: ropeDim / 2 }, (_, i) => 1 / theta ** ((2 * i) / ropeDim));
+  return { ...graph, inverseFrequency };
 }
 
 function readHeadDim(keys, of, embedding, heads) {
@@ -180,8 +180,10 @@ function refuseScaledRope(keys, of) {
   }
 }
 
-function checkGraph(keys, { layers, heads, kvHeads, headDim, ropeDim }) {
+function checkGraph(keys, { layers, heads, kvHeads, headDim, ropeDim, embedding, ffn }) {
   const head = `the head dimension ${headDim}`;
+  const widest = Math.max(embedding, ffn, heads * headDim);
+  if (widest > MOST_COLS) keys.fail(`a row of ${widest} weights is too long: at most ${MOST_COLS}`);
   if (layers > MOST_LAYERS) keys.fail(`block_count is ${layers}, more than ${MOST_LAYERS}`);
   if (heads % kvHeads) keys.fail(`head_count ${heads} is not a multiple of head_count_kv ${kvHeads}`);
   if (headDim % 2) keys.fail(`${head} is odd`);
@@ -246,7 +248,6 @@ class Tensors {
   /** @returns {Omit<MatrixPart, "layer" | "part">} */
   matrix(name, rows, cols, isLinear) {
     const tensor = this.take(name, [cols, rows]);
-    if (cols > MOST_COLS) this.fail(name, `rows of ${cols} weights are too long: at most ${MOST_COLS}`);
     const common = { rows, cols, tensor, inStrips: tensor.type in STRIPS };
     if (tensor.type in TERNARY) return { ...common, ...this.ternary(tensor, rows, cols, isLinear) };
     const type = DENSE[STRIPS[tensor.type] ?? tensor.type];
