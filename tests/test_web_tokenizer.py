@@ -17,6 +17,7 @@ import bitnet_lut
 from bitnet_lut.demo import MODEL
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.text.chat import ChatTemplates
+from bitnet_lut.text.default_templates import DEFAULTS
 from bitnet_lut.text.tokenizer import Tokenizer
 
 WEB = Path(bitnet_lut.__file__).parent / "web"
@@ -143,6 +144,34 @@ def test_messages_cannot_spell_control_tokens(ask):
         for chat in chats
     ]
     assert ask(file=str(path), chats=chats)["chats"] == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*no chat template")
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_models_without_a_template(ask, name):
+    """The same template stands in as in Python."""
+    path = GOLDEN / "tokenizers" / f"{name}.gguf"
+    metadata = GGUFFile(path).metadata
+    architecture = metadata["general.architecture"]
+    templates = ChatTemplates.from_gguf(python(path), metadata, architecture, name="")
+    assert templates.names == ()
+    roles = ("system", "user", "assistant", "user")
+    messages = [{"role": role, "content": f" Text {i}\n"} for i, role in enumerate(roles)]
+    found = ask(file=str(path), chats=[{"messages": messages, "add_generation_prompt": True}])
+    assert found["chats"] == [templates.encode(messages)]
+    assert found["stop"] == list(templates.stop)
+
+
+def test_stand_ins_are_those_of_python():
+    script = (WEB / "default_templates.js").read_text(encoding="utf-8")
+    # Both write their sources as strings on several lines, cut differently.
+    joined = re.sub(r'" \+\s+"', "", script)
+    for default in DEFAULTS:
+        assert json.dumps(default.source, ensure_ascii=False) in joined
+        for key in ("needs", "architectures", "stop"):
+            values = getattr(default, key)
+            shown = f"{key}: {json.dumps(values, ensure_ascii=False)}"
+            assert not values or shown in script
 
 
 def test_a_lone_surrogate_is_refused(ask):

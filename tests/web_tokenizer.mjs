@@ -15,6 +15,7 @@ async function run({ file, texts = [], chats = [], options = {} }) {
   const ids = texts.map((text) => tokenizer.encode(text, options));
   return {
     ids,
+    stop: templates.stop,
     decoded: ids.map((some) => tokenizer.decode(some)),
     chats: chats.map(({ messages, add_generation_prompt }) =>
       templates.encode(messages, { addGenerationPrompt: add_generation_prompt }),

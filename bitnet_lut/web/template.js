@@ -3,6 +3,7 @@
  * like a control token: it is hidden from the template behind characters that no message uses, and encoded as text.
  */
 
+import { defaultTemplate } from "./default_templates.js";
 import { BitNetError } from "./errors.js";
 import { Template } from "./vendor/jinja.js";
 
@@ -29,6 +30,7 @@ export class Templates {
       this.sources.set(key.slice(KEY.length + 1) || "default", value);
     }
     const texts = [...tokenizer.special].map((id) => tokenizer.texts[id]).filter(Boolean);
+    this.standin = this.sources.size ? null : defaultTemplate(metadata.get("general.architecture"), texts);
     const longestFirst = [...new Set(texts)].sort((a, b) => b.length - a.length);
     const escaped = longestFirst.map((text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
     this.controls = new RegExp(`(${escaped.join("|") || "(?!)"})`, "u");
@@ -37,6 +39,11 @@ export class Templates {
   /** Names of the templates; none for a model that brings none. */
   get names() {
     return [...this.sources.keys()];
+  }
+
+  /** Strings that end an answer, for a model that has no token to end it with. */
+  get stop() {
+    return this.standin?.stop ?? [];
   }
 
   /**
@@ -56,10 +63,10 @@ export class Templates {
 
   /** The text of a chat; it does not tell which control tokens a message spells. */
   render(messages, { addGenerationPrompt = true, template = "default" } = {}) {
-    const source = this.sources.get(template) ?? (this.sources.size === 1 ? [...this.sources.values()][0] : undefined);
+    const only = this.sources.size === 1 ? [...this.sources.values()][0] : this.standin?.source;
+    const source = this.sources.get(template) ?? only;
     if (source === undefined) {
-      const known = this.names.join(", ") || "none: give the prompt as a text";
-      throw new BitNetError("argument", `no chat template '${template}': this model has ${known}`);
+      throw new BitNetError("argument", `no chat template '${template}': this model has ${this.names.join(", ")}`);
     }
     const text = (id) => (id === null ? "" : this.tokenizer.texts[id]);
     try {

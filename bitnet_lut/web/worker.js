@@ -71,7 +71,8 @@ const METHODS = {
   },
 
   async generate({ prompt, options }, pause, post) {
-    const checked = checkOptions(options);
+    const stop = isChat(prompt) ? [...templates.stop, ...[options.stop ?? []].flat()] : options.stop;
+    const checked = checkOptions({ ...options, stop });
     return generate(engine, tokenizer, promptIds(prompt), checked, pause, (piece) => post({ piece }));
   },
 
@@ -82,9 +83,11 @@ const METHODS = {
   free: async () => engine.free(),
 };
 
+const isChat = (prompt) => Array.isArray(prompt) && typeof prompt[0] === "object";
+
 /** A prompt as ids: a text, ids, or messages of a chat. */
 function promptIds(prompt) {
   if (typeof prompt === "string") return tokenizer.encode(prompt);
   if (!Array.isArray(prompt)) throw new BitNetError("argument", "a prompt is a text, a list of ids, or a list of messages");
-  return typeof prompt[0] === "object" ? templates.encode(prompt) : prompt;
+  return isChat(prompt) ? templates.encode(prompt) : prompt;
 }

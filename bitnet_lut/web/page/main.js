@@ -24,6 +24,7 @@ function nameOf(source) {
 }
 
 function showProgress(source, { phase, loaded, total, seconds, origin }) {
+  if (phase === "ready") return;
   const known = Number.isFinite(total); // some servers do not say it
   if (known) $("progress").max = total || 1;
   if (known) $("progress").value = loaded;
@@ -56,8 +57,9 @@ function describe(info) {
 function show() {
   const { model } = app;
   $("loading").hidden = true;
-  $("name").textContent = model?.info.name || "bitnet_lut";
-  document.title = model?.info.name ? `${model.info.name} - bitnet_lut` : "bitnet_lut";
+  const name = model && (model.info.name || model.info.header.name);
+  $("name").textContent = name ?? "bitnet_lut";
+  document.title = name ? `${name} - bitnet_lut` : "bitnet_lut";
   $("about").textContent = model ? describe(model.info) : "No model is open.";
 }
 
