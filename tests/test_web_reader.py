@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_data import GOLDEN
+from model_files import rewritten
+from safetensors.numpy import save_file
 from test_malformed import ACCEPTED, FAULTS
 
 import bitnet_lut
 from bitnet_lut.demo import MODEL
+from bitnet_lut.formats.gguf import U16
 
 WEB = Path(bitnet_lut.__file__).parent / "web"
 RUNNER = Path(__file__).with_name("web_reader.mjs")
@@ -84,6 +88,47 @@ def test_types_that_only_python_reads_name_the_command(read, tmp_path):
     error = read(path)
     assert error["code"] == "unsupported"
     assert f"bitnet-lut convert {path} -o converted.gguf --head q6_k" in error["message"]
+
+
+ARCH = "bitnet-b1.58"
+LIES = {
+    "rope": ({f"{ARCH}.rope.dimension_count": 2**31 - 2}, "the rope dimension 2147483646 is odd"),
+    "head": (
+        {f"{ARCH}.attention.key_length": 2**31 - 2, f"{ARCH}.rope.dimension_count": 2**31 - 2},
+        "a row of 8589934584 weights is too long",
+    ),
+    "ffn": ({f"{ARCH}.feed_forward_length": 2**31 - 1}, "a row of 2147483647 weights is too long"),
+}
+
+
+@pytest.mark.parametrize("case", LIES)
+def test_sizes_that_lie_are_refused_before_anything_is_allocated(read, tmp_path, case):
+    keys, expected = LIES[case]
+    path = rewritten(MODEL, tmp_path / "model.gguf", keys=keys)
+    started = time.monotonic()
+    error = read(path)
+    assert (error["name"], error["code"]) == ("BitNetError", "format"), error
+    assert re.search(expected, error["message"]), error["message"]
+    assert time.monotonic() - started < 2  # a table of that size takes longer
+
+
+@pytest.mark.parametrize("name", ["constructor", "__proto__", "toString"])
+def test_names_of_javascript_are_no_architectures(read, tmp_path, name):
+    path = rewritten(MODEL, tmp_path / "model.gguf", keys={"general.architecture": name})
+    assert f"general.architecture is '{name}': only bitnet-b1.58, " in read(path)["message"]
+
+
+def test_parts_and_other_containers_are_told_apart(read, tmp_path):
+    keys = {"split.count": (U16, 3), "split.no": (U16, 1)}
+    error = read(rewritten(MODEL, tmp_path / "model.gguf", keys=keys))
+    assert error["code"] == "unsupported"
+    assert "part 2 of a model that is split into 3 files" in error["message"]
+    assert "llama-gguf-split --merge" in error["message"]
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": np.zeros((2, 2), np.float32)}, path)
+    error = read(path)
+    assert error["code"] == "unsupported"
+    assert "safetensors: bitnet-lut convert FOLDER -o converted.gguf" in error["message"]
 
 
 def test_what_is_not_there_is_named(read, tmp_path):

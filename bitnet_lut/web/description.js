@@ -60,6 +60,7 @@ const LINEARS = {
  */
 export function describe(header) {
   const keys = new Keys(header);
+  refuseSplit(header);
   const stated = keys.text("general.architecture");
   if (!Object.hasOwn(FAMILIES, stated)) keys.refuse("general.architecture", `only ${Object.keys(FAMILIES).join(", ")} are supported`);
   const family = FAMILIES[stated];
@@ -117,6 +118,17 @@ class Keys {
     if (type !== undefined && type !== 6 && type !== 12) this.refuse(key, "it must be a floating-point number");
     return value >= 1e-30 && value <= 1e30 ? value : this.refuse(key, "it must be in 1e-30..1e+30");
   }
+}
+
+/** A part of a model has only some of its tensors. */
+function refuseSplit({ name, metadata }) {
+  const parts = Number(metadata.get("split.count") ?? 1);
+  if (!(parts > 1)) return;
+  const part = Number(metadata.get("split.no") ?? 0) + 1;
+  throw new BitNetError(
+    "unsupported",
+    `${name}: part ${part} of a model that is split into ${parts} files: join them with llama.cpp's llama-gguf-split --merge`,
+  );
 }
 
 /** Sizes and choices of a graph. */

@@ -28,8 +28,10 @@ export class Engine {
   static async load(given, options = {}) {
     const { signal, onProgress = () => {} } = options;
     const started = performance.now();
-    const source = await openSource(given, { cache: options.cache, signal });
     const seconds = () => (performance.now() - started) / 1000;
+    const onBytes = (loaded) =>
+      onProgress({ phase: "reading", loaded, total: Infinity, seconds: seconds(), origin: "network" });
+    const source = await openSource(given, { cache: options.cache, signal, onBytes });
     const report = (phase, loaded) =>
       onProgress({ phase, loaded, total: source.size, seconds: seconds(), origin: source.origin });
     const header = await readHeader(source, signal);

@@ -193,13 +193,22 @@ function readStart(cursor) {
   if (cursor.size === 0) cursor.fail("the file is empty");
   const start = cursor.take(4, "the magic bytes");
   const magic = String.fromCharCode(...cursor.bytes.subarray(start, start + 4));
-  if (magic !== "GGUF") cursor.fail(`not a GGUF file: it begins with ${JSON.stringify(magic)}`);
+  if (magic !== "GGUF") refuseMagic(cursor, magic);
   const version = cursor.u32("the version");
   if (version !== 2 && version !== 3) {
     if (version && version % 65536 === 0) cursor.fail("big-endian GGUF files are not supported");
     cursor.fail(`GGUF version ${version} is not supported, only 2 and 3`);
   }
   return [version, cursor.count(LEAST_TENSOR, "tensors"), cursor.count(LEAST_KEY, "metadata keys")];
+}
+
+function refuseMagic(cursor, magic) {
+  // A safetensors file is the length of its header, and then JSON.
+  if (cursor.bytes[8] !== "{".charCodeAt(0)) cursor.fail(`not a GGUF file: it begins with ${JSON.stringify(magic)}`);
+  throw new BitNetError(
+    "unsupported",
+    `${cursor.name}: not a GGUF file but safetensors: bitnet-lut convert FOLDER -o converted.gguf, with the folder that it is in, makes a file that the browser reads`,
+  );
 }
 
 function readMetadata(cursor, count) {

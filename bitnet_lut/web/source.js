@@ -8,7 +8,7 @@ import { node } from "./threads.js";
 export class Source {
   /**
    * @param {string} name
-   * @param {number} size bytes; Infinity where nobody says
+   * @param {number} size bytes
    * @param {"network" | "cache" | "file"} origin
    * @param {AsyncIterator<Uint8Array>} stream all bytes
    */
@@ -72,18 +72,40 @@ function join(pieces, bytes) {
 /**
  * Open what a user gave.
  * @param {string | URL | File | Blob | ArrayBuffer | Uint8Array} given
- * @param {{cache?: boolean, signal?: AbortSignal}} options
+ * @param {object} options
+ * @param {boolean} [options.cache] whether what comes from a url is kept
+ * @param {AbortSignal} [options.signal]
+ * @param {(read: number) => void} [options.onBytes] called while a file comes whose size the server does not say
  * @returns {Promise<Source>}
  */
-export async function openSource(given, { cache = true, signal } = {}) {
+export async function openSource(given, { cache = true, signal, onBytes = () => {} } = {}) {
   if (given instanceof ArrayBuffer || ArrayBuffer.isView(given)) {
     const bytes = given instanceof ArrayBuffer ? new Uint8Array(given) : given;
     return new Source("<bytes>", bytes.length, "file", [bytes].values());
   }
   if (given instanceof Blob) return fromBlob(given, given.name ?? "<blob>");
-  const url = new URL(given);
+  const url = parseUrl(given);
   if (url.protocol === "file:" && node) return fromPath(url);
-  return fromUrl(url, cache, signal);
+  return fromUrl(url, cache, signal, onBytes);
+}
+
+function parseUrl(given) {
+  try {
+    return new URL(given);
+  } catch {
+    const text = String(given).slice(0, 80);
+    throw new BitNetError("argument", `'${text}' is not a url, and no File, Blob or bytes either`);
+  }
+}
+
+/** The last part of a url, for people. */
+function nameOf(url) {
+  const last = url.pathname.split("/").pop() || url.host;
+  try {
+    return decodeURIComponent(last);
+  } catch {
+    return last; // its % do not spell UTF-8
+  }
 }
 
 function fromBlob(blob, name, origin = "file") {
@@ -99,16 +121,28 @@ async function fromPath(url) {
   }
 }
 
-async function fromUrl(url, cache, signal) {
-  const name = decodeURIComponent(url.pathname.split("/").pop() || url.host);
+async function fromUrl(url, cache, signal, onBytes) {
+  const name = nameOf(url);
   const store = cache ? await Store.open(url) : null;
   const kept = await store?.find(() => askHead(url, signal));
   if (kept) return fromBlob(kept, name, "cache");
   const response = await ask(url, { signal });
   const size = contentLength(response);
   const pieces = streamed(response.body, name, size);
-  const stream = store ? store.keep(pieces, size, version(response)) : pieces;
+  const stream = store ? store.keep(pieces, version(response)) : pieces;
+  if (size === null) return fromBlob(await collect(stream, onBytes), name, "network");
   return new Source(name, size, "network", stream);
+}
+
+/** Everything at once: no table of tensors can be checked against a size that nobody says. */
+async function collect(stream, onBytes) {
+  const pieces = [];
+  let read = 0;
+  for await (const piece of stream) {
+    pieces.push(piece);
+    onBytes((read += piece.length));
+  }
+  return new Blob(pieces);
 }
 
 async function ask(url, options) {
@@ -142,14 +176,14 @@ async function askHead(url, signal) {
 
 const version = ({ headers }) => headers.get("etag") ?? headers.get("last-modified") ?? "";
 
-/** Bytes that will come; a body that is compressed on its way has another length. */
+/** Bytes that will come, or null: a body that is compressed on its way has another length. */
 function contentLength({ headers }) {
   const length = headers.get("content-encoding") ? null : headers.get("content-length");
-  return length === null ? Infinity : Number(length);
+  return length === null ? null : Number(length);
 }
 
 /** The pieces of a stream; BitNetError if it ends before its size. */
-async function* streamed(stream, name, size = 0) {
+async function* streamed(stream, name, size = null) {
   const reader = stream.getReader();
   let bytes = 0;
   try {
@@ -165,7 +199,7 @@ async function* streamed(stream, name, size = 0) {
   } finally {
     reader.cancel().catch(() => {});
   }
-  if (Number.isFinite(size) && bytes < size) {
+  if (size !== null && bytes < size) {
     throw new BitNetError("network", `${name}: the connection ended after ${bytes} of ${size} bytes: try again`);
   }
 }

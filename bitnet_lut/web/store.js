@@ -27,14 +27,14 @@ export class Store {
 
   /**
    * The file, if it is whole and what the server has now.
-   * @param {() => Promise<{size: number, version: string} | null>} ask null: the server cannot be asked
+   * @param {() => Promise<{size: number | null, version: string} | null>} ask null: the server cannot be asked
    * @returns {Promise<File | null>}
    */
   async find(ask) {
     const facts = await this.readFacts();
     if (!facts) return null;
     const now = await ask();
-    if (now && (now.size !== facts.size || now.version !== facts.version)) return null;
+    if (now && !isStill(facts, now)) return null;
     const file = await this.file(this.data);
     return file?.size === facts.size ? file : null;
   }
@@ -57,11 +57,10 @@ export class Store {
 
   /**
    * Pass pieces on, and keep them if there is room.
-   * @param {AsyncIterator<Uint8Array>} pieces
-   * @param {number} size
+   * @param {AsyncIterable<Uint8Array>} pieces
    * @param {string} version
    */
-  async *keep(pieces, size, version) {
+  async *keep(pieces, version) {
     let access = await this.begin();
     let bytes = 0;
     try {
@@ -108,6 +107,12 @@ export class Store {
     this.folder.removeEntry(this.data).catch(() => {});
     return null;
   }
+}
+
+/** Whether a server has what was kept: a size that it does not say is left out, if there is a version. */
+function isStill(kept, now) {
+  if (now.version !== kept.version) return false;
+  return now.size === null ? now.version !== "" : now.size === kept.size;
 }
 
 /** Whether a piece was written: the quota may be used up. */
