@@ -257,20 +257,9 @@ def test_the_inspector(browser: Any) -> None:
     shoot(browser, "web-inspector")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "bad_type_id",
-        "kv_heads_not_divisor",
-        "missing_arch",
-        "missing_tensor",
-        "wrong_shape_norm",
-        "wrong_type_eps",
-        "zero_heads",
-    ],
-)
+@pytest.mark.parametrize("name", ["bad_type_id", "wrong_shape_norm"])
 def test_files_that_cannot_be_run_are_inspected(browser: Any, name: str) -> None:
-    """In the words of Python's inspection."""
+    """In the words of Python's inspection; test_web_inspector.py has more of them."""
     file = GOLDEN / "malformed" / f"{name}.gguf"
     load_file(browser, file)
     assert failure(browser)

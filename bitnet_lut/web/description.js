@@ -9,14 +9,19 @@ const MOST_LAYERS = 1024;
 const VOCABULARY_OF_1BITLLM = 32002; // whose models newer converters file under Microsoft's architecture
 const TERNARY_HASH = "bitnet_lut.ternary_sha256";
 
+const B158 = {
+  ternary: true,
+  subNorms: true,
+  activation: (vocab) => (vocab === VOCABULARY_OF_1BITLLM ? "silu" : "relu2"),
+};
 /** Families by general.architecture. */
 const FAMILIES = {
-  "bitnet-b1.58": { ternary: true, subNorms: true, activation: (vocab) => (vocab === VOCABULARY_OF_1BITLLM ? "silu" : "relu2") },
+  "bitnet-b1.58": B158,
+  "bitnet-25": B158, // the old name
   bitnet: { ternary: true, subNorms: true },
   llama: { interleaved: true },
   qwen2: { biases: true },
 };
-FAMILIES["bitnet-25"] = FAMILIES["bitnet-b1.58"];
 
 /** Matrices of a layer: name in files, rows and columns. */
 const LINEARS = {
@@ -281,7 +286,7 @@ class Tensors {
     if (clashes && !(tensor.span - size >= 0 && tensor.span - size < this.header.alignment)) {
       this.fail(
         tensor.name,
-        `type ${tensor.type} takes ${size} bytes as ${name}, but at offset ${tensor.offset} there are ${tensor.span}: damaged, or another program's type`,
+        `type ${tensor.type} of shape (${rows}, ${cols}) takes ${size} bytes as ${name}, but at offset ${tensor.offset} there are ${tensor.span}: damaged, or another program's type`,
       );
     }
     tensor.bytes = this.fit(tensor, size, name);

@@ -58,6 +58,7 @@ export class Tokenizer {
     this.addBos = fields.adds("bos", this.bosId, rules.addBos);
     this.addEos = fields.adds("eos", this.eosId, false);
     this.addsSpace = rules.addsSpace;
+    this.pre = rules.pre; // how words are cut, empty for SentencePiece
     this.vocab = tokens.length;
     this.json = { ...rules.json, added_tokens: [], decoder: null, post_processor: null };
     this.added = types.flatMap((type, id) => ([UNKNOWN, CONTROL, USER_DEFINED].includes(type) ? [addedToken(id, tokens[id], type)] : []));
@@ -154,7 +155,8 @@ function byteLevelPiece(text, type) {
 }
 
 function byteLevel(fields, ids, bosId) {
-  const rule = PRE_TOKENIZERS[choosePre(fields, bosId)];
+  const pre = choosePre(fields, bosId);
+  const rule = PRE_TOKENIZERS[pre];
   const texts = fields.get("merges", "strings");
   const merges = texts.map((text, i) => {
     const cut = text.indexOf(" ");
@@ -173,6 +175,7 @@ function byteLevel(fields, ids, bosId) {
       model: { type: "BPE", vocab: Object.fromEntries(ids), merges, ignore_merges: Boolean(rule.ignoreMerges) },
     },
     piece: byteLevelPiece,
+    pre,
     addBos: Boolean(rule.addBos),
     addsSpace: false,
   };
@@ -212,6 +215,7 @@ function sentencePiece(fields, ids, types) {
       },
     },
     piece: sentencePiecePiece,
+    pre: "",
     addBos: true,
     addsSpace,
   };

@@ -88,8 +88,11 @@ function running(info) {
   ];
 }
 
+let shown = null; // the model that was open when the inspector was filled
+
 /** Show a header, and what the model takes where it runs. */
 export function inspect(header, info) {
+  shown = app.model;
   const tensors = [...header.tensors];
   const values = tensors.map(([, tensor]) => tensor);
   const odd = oddities(header);
@@ -135,6 +138,11 @@ export function inspectNothing(text) {
   $("inspector").replaceChildren(make("p", { className: "hint", textContent: text }));
 }
 
-document.addEventListener("model", () => {
-  if (app.model) inspect(app.model.info.header, app.model.info);
-});
+/** Inspect the model that is open, once its tab is looked at: a large vocabulary takes a moment. */
+function refresh() {
+  if ($("inspector").hidden || !app.model || shown === app.model) return;
+  inspect(app.model.info.header, app.model.info);
+}
+
+document.addEventListener("model", refresh);
+document.addEventListener("tab", refresh);

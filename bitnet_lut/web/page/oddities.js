@@ -1,6 +1,7 @@
 /** What is unusual in the header of a file, in the sentences of bitnet_lut/diagnose/inspection.py. */
 import { DENSE, OTHERS, STRIPS, TERNARY } from "../codecs.js";
 import { describe } from "../description.js";
+import { makeTokenizer } from "../tokenizer.js";
 
 const MOST_QUOTED = 4;
 const CONTROL = /^<\|[^|<>]+\|>$/;
@@ -24,60 +25,65 @@ function repr(text) {
   return quote + (quote === "'" ? inner.replace(/'/g, "\\'") : inner) + quote;
 }
 
-function* ofTensors({ tensors }) {
+/** What *read*() gives, or null and a sentence about why it fails. */
+function attempt(header, failure, read) {
+  try {
+    return [read(), []];
+  } catch (error) {
+    return [null, [`${failure}: ${error.message.replace(`${header.name}: `, "")}`]];
+  }
+}
+
+function* ofTensors({ metadata, tensors }, description) {
   const all = [...tensors];
-  const clashing = all.filter(([, { type }]) => Number(type) === 39).map(([name]) => name);
+  const clashing = all.filter(([, { type }]) => type === 39).map(([name]) => name);
   if (clashing.length) {
     yield `type id 39 of ${some(clashing)} is TL2 in bitnet.cpp until 2026 and MXFP4 in llama.cpp: TL2 by its size`;
   }
   const unknown = all.filter(([, tensor]) => typeOf(tensor).startsWith("type ")).map(([name]) => name);
   if (unknown.length) yield `unknown tensor types: ${some(unknown)}`;
+  if (!description) return;
+  const used = namesOf(description);
+  const unused = all.map(([name]) => name).filter((name) => !used.has(name));
+  if (unused.length) yield `tensors that the model does not use: ${some(unused)}`;
+  const { architecture, vocab } = description.graph;
+  const stated = metadata.get(`${architecture}.vocab_size`);
+  if (stated !== undefined && Number(stated) !== vocab) yield `vocab_size is ${stated}, but there are ${vocab} tokens`;
 }
 
-function* ofVocabulary({ metadata }) {
-  const tokens = metadata.get("tokenizer.ggml.tokens");
-  if (!tokens) return;
+function namesOf({ matrices, vectors, ones }) {
+  const tensors = matrices.flatMap(({ tensor, bias, factor }) => [tensor, bias, factor]);
+  const all = [...tensors, ...vectors.map(({ tensor }) => tensor), ...ones];
+  return new Set(all.filter(Boolean).map(({ name }) => name));
+}
+
+function* ofVocabulary({ metadata }, tokenizer) {
+  if (!tokenizer) return;
   if (metadata.get("tokenizer.ggml.model") === "gpt2" && !metadata.has("tokenizer.ggml.pre")) {
-    yield "tokenizer.ggml.pre is missing: bitnet.cpp and llama.cpp use 'default'";
+    yield `tokenizer.ggml.pre is missing: '${tokenizer.pre}' is used here, 'default' by bitnet.cpp and llama.cpp`;
   }
+  if (!tokenizer.eosIds.size) yield "no end token: only a limit ends a generation";
+  const tokens = metadata.get("tokenizer.ggml.tokens");
   const seen = new Set();
   const repeated = new Set();
   for (const token of tokens) (seen.has(token) ? repeated : seen).add(token);
   if (repeated.size) yield `tokens that appear more than once: ${some([...repeated].map(repr))}`;
   const types = metadata.get("tokenizer.ggml.token_type");
-  if (!types) return;
-  const plain = tokens.filter((token, index) => Number(types[index]) === 1 && CONTROL.test(token));
+  const plain = types ? tokens.filter((token, index) => types[index] === 1 && CONTROL.test(token)) : [];
   if (plain.length) yield `control tokens that are typed as normal ones: ${some(plain)}`;
-}
-
-/** The graph, or null with why it cannot be run. */
-function graphOf(header) {
-  try {
-    return [describe(header).graph, []];
-  } catch (error) {
-    return [null, [`it cannot be run: ${error.message.replace(`${header.name}: `, "")}`]];
-  }
-}
-
-function* ofNumbers({ metadata, tensors, alignment }, graph) {
-  const stated = metadata.get(`${graph?.architecture}.vocab_size`);
-  if (stated !== undefined && Number(stated) !== graph.vocab) {
-    yield `vocab_size is ${stated}, but there are ${graph.vocab} tokens`;
-  }
-  const askew = [...tensors].filter(([, { offset }]) => offset % alignment).map(([name]) => name);
-  if (askew.length) yield `tensors that are not aligned to ${alignment} bytes: ${some(askew)}`;
 }
 
 /** Sentences about a header. @returns {string[]} */
 export function oddities(header) {
   const architecture = header.metadata.get("general.architecture");
   const old = OLD_NAMES.get(architecture);
-  const [graph, failures] = graphOf(header);
+  const [description, broken] = attempt(header, "it cannot be run", () => describe(header));
+  const [tokenizer, mute] = attempt(header, "its vocabulary cannot be used", () => makeTokenizer(header));
   return [
-    ...failures,
+    ...broken,
     ...(old ? [`its architecture has the old name ${architecture}, now ${old}`] : []),
-    ...ofTensors(header),
-    ...ofNumbers(header, graph),
-    ...ofVocabulary(header),
+    ...ofTensors(header, description),
+    ...mute,
+    ...ofVocabulary(header, tokenizer),
   ];
 }

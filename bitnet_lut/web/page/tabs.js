@@ -18,6 +18,7 @@ export function showTab() {
   const main = document.querySelector("main");
   main.classList.toggle("aside", panel in FOCUS);
   main.classList.toggle("chatting", panel === "chat");
+  document.dispatchEvent(new Event("tab"));
   if (panel in FOCUS && !tabs.includes(document.activeElement)) $(FOCUS[panel]).focus({ preventScroll: true });
 }
 
