@@ -71,7 +71,8 @@ await model.free();
 def test_types_are_those_of_the_modules(project):
     (project / "use.ts").write_text(
         """
-import { BitNet, BitNetError, type Progress, type Result } from "bitnet-lut";
+import { BitNet, BitNetError, deleteCached, listCached } from "bitnet-lut";
+import type { Progress, Result } from "bitnet-lut";
 const onProgress = ({ loaded }: Progress) => console.log(loaded + 1);
 const model: BitNet = await BitNet.load("model.gguf", { threads: 2, onProgress });
 const stream = model.stream([{ role: "user", content: "Hi" }], { temperature: 0.7, seed: 1 });
@@ -82,6 +83,7 @@ const logits: Float32Array = await model.forward([1, 2, 3]);
 await model.generate("Hi", { temprature: 1 });
 const error = new BitNetError("format", "text");
 console.log(result?.text, logits.length, error.code, model.info.tier);
+for (const { url, bytes } of await listCached()) if (bytes > 1e9) await deleteCached(url);
 await model.free();
 """
     )

@@ -166,6 +166,12 @@ export class BitNet {
   free(): Promise<void>;
 }
 
+/** The files that this browser keeps for the next load, whole ones only. */
+export function listCached(): Promise<{ url: string; bytes: number }[]>;
+
+/** Give back the room of the file of a url, or of all files. */
+export function deleteCached(url?: string | URL): Promise<void>;
+
 /** An error that a person can act on. */
 export class BitNetError extends Error {
   constructor(code: BitNetError["code"], message: string);

@@ -7,6 +7,7 @@
 import { BitNetError } from "./errors.js";
 import { startWorker } from "./threads.js";
 
+export { deleteCached, listCached } from "./store.js";
 export { BitNetError };
 
 /** A model that is loaded. */

@@ -1,6 +1,9 @@
 /** Files that were fetched, kept in the browser's private file system: the second load is faster, and works offline. */
 
+import { BitNetError } from "./errors.js";
+
 const FOLDER = "bitnet_lut";
+const FACTS = ".json";
 
 /** A place for one url. */
 export class Store {
@@ -11,18 +14,19 @@ export class Store {
    */
   static async open(url) {
     try {
-      const root = await globalThis.navigator.storage.getDirectory();
+      const root = await privateRoot();
       const folder = await root.getDirectoryHandle(FOLDER, { create: true });
-      return new Store(folder, await nameOf(url));
+      return new Store(folder, url, await nameOf(url));
     } catch {
       return null; // node, a private window, or a browser without it
     }
   }
 
-  constructor(folder, name) {
+  constructor(folder, url, name) {
     this.folder = folder;
+    this.url = String(url);
     this.data = `${name}.gguf`;
-    this.facts = `${name}.json`; // written when the data is whole, and only then
+    this.facts = `${name}${FACTS}`; // written when the data is whole, and only then
   }
 
   /**
@@ -73,7 +77,7 @@ export class Store {
         access.flush();
         access.close();
         access = null;
-        await this.finish({ size: bytes, version });
+        await this.finish({ url: this.url, size: bytes, version });
       }
     } finally {
       if (access) this.drop(access);
@@ -105,6 +109,55 @@ export class Store {
   drop(access) {
     access.close();
     this.folder.removeEntry(this.data).catch(() => {});
+    return null;
+  }
+}
+
+/**
+ * The files that are kept, whole ones only; none in a browser that keeps none.
+ * @returns {Promise<{url: string, bytes: number}[]>}
+ */
+export async function listCached() {
+  const found = [];
+  for await (const [name, handle] of (await keptFolder())?.entries() ?? []) {
+    if (!name.endsWith(FACTS)) continue;
+    const { url, size } = JSON.parse((await (await handle.getFile()).text()) || "{}");
+    if (url) found.push({ url, bytes: size });
+  }
+  return found;
+}
+
+/**
+ * Give back the room of one file, or of all and of what was left half written.
+ * @param {string | URL} [url]
+ * @returns {Promise<void>}
+ */
+export async function deleteCached(url) {
+  const folder = await keptFolder();
+  if (!folder) return;
+  const stem = url === undefined ? "" : await nameOf(new URL(url, globalThis.location?.href));
+  const names = [];
+  for await (const name of folder.keys()) if (name.startsWith(stem)) names.push(name);
+  // Facts go first: data without them is never taken for a whole file.
+  names.sort((a, b) => b.endsWith(FACTS) - a.endsWith(FACTS));
+  for (const name of names) await remove(folder, name);
+}
+
+async function remove(folder, name) {
+  try {
+    await folder.removeEntry(name);
+  } catch (error) {
+    if (error.name === "NotFoundError") return; // another tab was faster
+    throw new BitNetError("argument", `a file that is being loaded cannot be deleted: ${error.message}`);
+  }
+}
+
+const privateRoot = () => globalThis.navigator.storage.getDirectory();
+
+async function keptFolder() {
+  try {
+    return await (await privateRoot()).getDirectoryHandle(FOLDER);
+  } catch {
     return null;
   }
 }
