@@ -9,15 +9,13 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
-from golden_data import GOLDEN
-from tiny_models import load_model, odd_model
+from dumps import dumped
 
 from bitnet_lut._native import missing_features, tier_names
 
@@ -27,8 +25,6 @@ FLAGS += ["-DBL_FAR=3", "-DBL_PAGE=4"]  # so that short texts reach them
 INCLUDE = [f"-I{TESTS.parent / folder}" for folder in ("include", "src")]
 SOURCES = [TESTS / "selftest.c"]
 SOURCES += sorted(path for path in (TESTS.parent / "src").rglob("*.c") if path.name != "main.c")
-TOKENS = 6
-
 
 MODELS = [
     "odd",
@@ -127,22 +123,7 @@ def selftest(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
     """Function from a model's name to its dump and the output that the self-test owes for it."""
-    folder = tmp_path_factory.mktemp("dumps")
-    isa = next(name for name in tier_names() if not missing_features(name))
-
-    @cache
-    def make(name: str) -> tuple[Path, list[str]]:
-        model = odd_model() if name == "odd" else load_model(GOLDEN / f"{name}.gguf")
-        path = folder / name.replace("/", "-")
-        model.dump(path, TOKENS)
-        lines = []
-        for kv in ("f32", "f16"):
-            logits = model.logits(TOKENS, isa=isa, kind=kv, threads=2, batch=4)
-            for token, row in enumerate(logits.view(np.uint32)):
-                lines.append(" ".join([kv, str(token), *(f"{bits:08x}" for bits in row)]))
-        return path, lines
-
-    return make
+    return partial(dumped, folder=tmp_path_factory.mktemp("dumps"))
 
 
 @pytest.mark.parametrize("build", BUILDS)

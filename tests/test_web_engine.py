@@ -2,9 +2,7 @@
 
 import base64
 import json
-import os
 import re
-import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_data import GOLDEN
+from node import NODE
 
 import bitnet_lut
 from bitnet_lut import Model
@@ -22,8 +21,6 @@ from bitnet_lut.demo import MODEL
 
 ENGINE = Path(bitnet_lut.__file__).parent / "web" / "engine.js"
 RUNNER = Path(__file__).with_name("web_engine.mjs")
-# A newer node than the system's, which has relaxed SIMD, may be named here.
-NODE = os.environ.get("BITNET_LUT_NODE") or shutil.which("node")
 IDS = [1, 2, 3, 0, 5, 7, 11, 13, 2, 2, 9, 4, 4, 8, 6, 10, 12, 1, 3]
 
 pytestmark = pytest.mark.skipif(
