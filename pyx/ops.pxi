@@ -225,7 +225,7 @@ def attention(const float[:, ::1] q not None, keys not None, values not None, fl
     cdef const uint8_t[::1] k = np.ascontiguousarray(keys).reshape(-1).view(np.uint8)
     cdef const uint8_t[::1] v = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     cdef int64_t page_bytes = bl_kv_bytes(kind, BL_PAGE * head_dim), i
-    pages = np.empty((2, -(-length // BL_PAGE)), np.uintp)
+    pages = np.empty((2, (length + BL_PAGE - 1) // BL_PAGE), np.uintp)
     cdef uintptr_t[:, ::1] page = pages
     for i in range(page.shape[1]):
         page[0, i] = <uintptr_t>&k[i * page_bytes]
