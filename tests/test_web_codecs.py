@@ -1,7 +1,6 @@
 """The decoders of the browser, run by node: the rows and scales of Python's."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from node import NODE
 
 import bitnet_lut
 from bitnet_lut.errors import FormatError
@@ -17,7 +17,6 @@ from bitnet_lut.formats.codecs import TERNARY, Hints
 
 WEB = Path(bitnet_lut.__file__).parent / "web"
 RUNNER = Path(__file__).with_name("web_codecs.mjs")
-NODE = shutil.which("node")
 IDS = {entry.name: id for id, entry in ggml.GGML_TYPES.items() if entry.name in TERNARY}
 BY_BLOCKS = ["tq1_0", "tq2_0", "iq1_bn", "iq2_bn"]
 # What Python and the browser both say of damage.

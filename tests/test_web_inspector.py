@@ -1,7 +1,6 @@
 """What the page of the browser calls odd about a file: the sentences of ``bitnet-lut inspect``."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from golden_data import GOLDEN
 from model_files import rewritten
+from node import NODE
 
 import bitnet_lut.web
 from bitnet_lut.demo import MODEL
@@ -19,7 +19,6 @@ from bitnet_lut.formats.gguf import STRING, U32, GGUFFile
 
 WEB = Path(bitnet_lut.web.__file__).parent
 RUNNER = Path(__file__).with_name("web_inspector.mjs")
-NODE = shutil.which("node")
 # What only a look at the weights tells.
 OF_WEIGHTS = ("code 3 in", "weight scale", "the tile sizes", "nothing but zeros")
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from golden_data import GOLDEN
 from model_files import rewritten
+from node import NODE
 from safetensors.numpy import save_file
 from test_malformed import ACCEPTED, FAULTS
 
@@ -22,7 +22,6 @@ from bitnet_lut.formats.gguf import U16
 
 WEB = Path(bitnet_lut.__file__).parent / "web"
 RUNNER = Path(__file__).with_name("web_reader.mjs")
-NODE = shutil.which("node")
 # What only the tokenizer sees: see test_web_tokenizer.py.
 OF_TOKENIZER = {"bos_out_of_range", "merge_unknown_token", "token_type_short"}
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from golden_data import GOLDEN
+from node import NODE
 from test_malformed import FAULTS
 
 import bitnet_lut
@@ -19,7 +19,6 @@ from bitnet_lut.demo import MODEL
 
 WEB = Path(bitnet_lut.__file__).parent / "web"
 RUNNER = Path(__file__).with_name("web_source.mjs")
-NODE = shutil.which("node")
 MALFORMED = GOLDEN / "malformed"
 PADDING = 3 << 20
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_data import GOLDEN
+from node import NODE
 from test_malformed import FAULTS
 
 import bitnet_lut
@@ -22,7 +22,6 @@ from bitnet_lut.text.tokenizer import Tokenizer
 
 WEB = Path(bitnet_lut.__file__).parent / "web"
 RUNNER = Path(__file__).with_name("web_tokenizer.mjs")
-NODE = shutil.which("node")
 VOCABULARIES = sorted(path.stem for path in (GOLDEN / "tokenizers").glob("*.gguf"))
 CHATS = json.loads((GOLDEN / "bitnet-b1.58/chat.json").read_text(encoding="utf-8"))
 
