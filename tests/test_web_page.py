@@ -338,6 +338,16 @@ def test_the_second_load_comes_from_the_browser(browser: Any, host: Host) -> Non
         until(browser, lambda: browser.execute_script("return model !== before"))
         assert browser.execute_script(origin) == expected
         assert complete(browser, "The capital of France is").startswith(" Paris.")
+    one(browser, "#open").click()
+    until(browser, lambda: one(browser, "#kept").is_displayed())
+    (kept,) = [item for item in find(browser, "#kept li") if address in item.text]
+    assert "1.75 MB" in kept.text
+    shoot(browser, "web-kept")
+    kept.find_elements("css selector", "button")[1].click()
+    until(browser, lambda: address not in one(browser, "#opener").text)
+    one(browser, "#close").click()
+    load_address(browser, address)
+    until(browser, lambda: browser.execute_script(origin) == "network")
 
 
 @contextmanager

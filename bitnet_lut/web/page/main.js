@@ -8,6 +8,7 @@ import "./benchmark.js";
 import { $, duration, figure, plural, size } from "./dom.js";
 import { app, stop } from "./generation.js";
 import { inspect, inspectNothing } from "./inspector.js";
+import { showKept } from "./kept.js";
 import { showTab } from "./tabs.js";
 
 const FIRST = new URL("../model.gguf", import.meta.url);
@@ -149,6 +150,11 @@ async function inspectFailed(source) {
   }
 }
 
+function openAddress(url) {
+  $("opener").close();
+  open(url);
+}
+
 function openFile(file) {
   if (!file) return;
   $("opener").close();
@@ -160,22 +166,21 @@ $("cancel").addEventListener("click", () => {
   opening = null;
   show();
 });
-$("open").addEventListener("click", () => $("opener").showModal());
+$("open").addEventListener("click", () => {
+  showKept(openAddress);
+  $("opener").showModal();
+});
 $("close").addEventListener("click", () => $("opener").close());
 $("choose").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", () => {
   openFile($("file").files[0]);
   $("file").value = "";
 });
-$("demo").addEventListener("click", () => {
-  $("opener").close();
-  open(FIRST);
-});
+$("demo").addEventListener("click", () => openAddress(FIRST));
 $("opener-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!$("address").value) return $("address").focus();
-  $("opener").close();
-  open(new URL($("address").value));
+  if ($("address").value) openAddress(new URL($("address").value));
+  else $("address").focus();
 });
 
 for (const kind of ["dragenter", "dragover"]) {
