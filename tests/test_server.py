@@ -366,6 +366,45 @@ def test_a_full_queue_says_when_to_come_back(model: Model) -> None:
         assert http.post("/v1/completions", json={"prompt": PROMPT}).status_code == 200
 
 
+def test_ten_times_the_load_loses_no_request(model: Model) -> None:
+    """40 clients at 4 places and few pages, who come back sooner than they are told.
+
+    Every request is answered, with the text it gets alone or a 429, and nothing stays behind.
+    """
+    places, clients, most_tries = 4, 40, 1000
+
+    def body(number: int) -> dict[str, Any]:
+        sampled = {"temperature": 0.8, "seed": number, "logprobs": 1}
+        return {"prompt": [5, number] * 25, "max_tokens": 30, "ignore_eos": True, **sampled}
+
+    def ask(http: Any, number: int) -> tuple[Any, int]:
+        for tries in range(most_tries):
+            response = http.post("/v1/completions", json=body(number))
+            if response.status_code == 200:
+                return response.json()["choices"], tries
+            assert response.status_code == 429, response.text
+            assert int(response.headers["retry-after"]) >= 1
+            time.sleep(0.2)
+        raise AssertionError(f"no place in {most_tries} tries")
+
+    with served(model) as (address, _), httpx.Client(base_url=address, timeout=60) as http:
+        alone = [ask(http, number)[0] for number in range(clients)]
+    few = model._engine.cache_bytes(4 * PAGE)
+    with (
+        served(model, most_requests=places, cache_bytes=few, prefix_bytes=0) as (address, app),
+        httpx.Client(base_url=address, timeout=60) as http,
+        ThreadPoolExecutor(clients) as pool,
+    ):
+        found = list(pool.map(lambda number: ask(http, number), range(clients)))
+        assert [choices for choices, _ in found] == alone
+        refused = sum(tries for _, tries in found)
+        assert refused > 0
+        assert metric(http, "refused_total") == refused
+        assert until(lambda: app.texts.count == 0)
+        assert metric(http, "generated_tokens_total") == 30 * clients
+        assert app.texts.pages.used == 0
+
+
 def test_tokens_of_prompts_are_limited_too(model: Model) -> None:
     with (
         served(model, most_prompt_tokens=300) as (address, app),
