@@ -230,6 +230,7 @@ static void check_dense(void)
                 const int block = type == BL_Q6_K ? 256 : type == BL_Q8_0 || type == BL_Q4_0 ? 32 : 1;
                 if (cols[c] % block == 0) check_dense_shape((bl_type)type, rows[r], cols[c], tokens[(r + c) % 5]);
             }
+    check_dense_shape(BL_Q6_K, 33, 65 * 256, 2); /* more blocks than have their scales converted at once */
 }
 
 #endif

@@ -22,7 +22,7 @@ DENSE_COLS = {
     "bf16": (1, 15, 16, 17, 255, 256, 257, 300),
     "q8_0": (32, 64, 224, 256, 288),
     "q4_0": (32, 64, 224, 256, 288),
-    "q6_k": (256, 512, 768),
+    "q6_k": (256, 512, 16384, 16640, 768),  # scalar: scales of 64 blocks are converted at once
 }
 # Byte offset of the float16 scale in a block of a type, and bytes of the block.
 SCALES = {"q8_0": (0, 34), "q4_0": (0, 18), "q6_k": (208, 210)}

@@ -106,6 +106,7 @@ typedef struct {
     const uint8_t *units;  /* (count) */
     const uint8_t *halves; /* of the first unit; those of the next are halves_step bytes further */
     int64_t halves_step;
+    const float *scales; /* (count, 32) those halves, if they are at hand as floats, or NULL */
     const bl_fixed *x;   /* (count) of the first token */
     int64_t token_bytes; /* from one token to the next */
     int64_t count;

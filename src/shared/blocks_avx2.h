@@ -1,6 +1,8 @@
 /* Dense block types by vpmaddubsw, 8 rows at once. Included by the tiers avx2 and avxvnni inside their target
  * regions. */
 
+enum { SCALES_AT_ONCE = 0 };
+
 /* Codes of 8 rows and 16 columns. */
 BL_INLINE void unit_codes(__m256i u8x32[4], const bl_type type, const uint8_t *codes)
 {

@@ -1,6 +1,8 @@
 /* Dense block types by vpdpbusd, 32 rows at once: they share the digits that are broadcast. Included by the tiers
  * avx512 and amx inside their target regions. */
 
+enum { SCALES_AT_ONCE = 0 };
+
 /* Codes of 16 rows and 16 columns. */
 BL_INLINE void unit_codes(__m512i u8x64[4], const bl_type type, const uint8_t *codes)
 {

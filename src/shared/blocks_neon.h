@@ -6,6 +6,8 @@
 #define DOT_SIGNED dot_fours
 #endif
 
+enum { SCALES_AT_ONCE = 1 };
+
 /* Codes of 4 rows and 16 columns; for Q8_0 the values themselves. */
 BL_INLINE void unit_codes(int8x16_t q[4], const bl_type type, const uint8_t *codes)
 {
@@ -48,7 +50,8 @@ BL_INLINE void add_rows(float *sums, const bl_type type, const bl_lane *lane, in
 {
     const uint8_t *unit = lane->units + u * bl_unit_bytes(type);
     const uint8_t *from = unit + bl_unit_scales(type) + row / BL_LANES * bl_codes_bytes(type);
-    f32x16 scale = load_f16(lane->halves + u * lane->halves_step + 2 * row);
+    f32x16 scale = lane->scales ? load(lane->scales + BL_STRIP * u + row)
+                                : load_f16(lane->halves + u * lane->halves_step + 2 * row);
     if (type == BL_Q6_K) scale = mul(load_i8((const int8_t *)unit + row), scale);
     for (int v = 0; v < 4; v++) {
         int8x16_t codes[4];

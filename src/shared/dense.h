@@ -31,14 +31,25 @@ static void dense_prepare(uint8_t *prepared, const float *x, int64_t cols)
 
 /* ---- block types ------------------------------------------------------------------------------------------------- */
 
+/* The half scales of a strip of Q6_K as floats, for tiers to which converting them for each lane is a cost; NULL for
+ * others, and for longer rows than there is room for. */
+enum { SCALED_BLOCKS = 64 };
+BL_INLINE const float *strip_scales(float *to, const bl_type type, const uint8_t *strip, int64_t blocks)
+{
+    if (!SCALES_AT_ONCE || type != BL_Q6_K || blocks > SCALED_BLOCKS) return NULL;
+    for (int64_t i = 0; i < blocks * BL_STRIP; i += BL_LANES) store(to + i, load_f16(strip + 2 * i));
+    return to;
+}
+
 /* out (n, 32) = a strip . n tokens, at most BL_STRIP_TOKENS. */
 BL_INLINE void multiply_strip(float *out, const bl_type type, const uint8_t *strip, const uint8_t *prepared,
                               int64_t cols, const int64_t n)
 {
-    float sums[BL_LANES][BL_STRIP_TOKENS * BL_STRIP];
+    float sums[BL_LANES][BL_STRIP_TOKENS * BL_STRIP], scales[SCALED_BLOCKS * BL_STRIP];
     const int64_t groups = cols / BL_LANES, block_groups = bl_block_cols(type) / BL_LANES;
     bl_lane lane = {.units = strip + cols / bl_block_cols(type) * BL_HALVES_BYTES,
                     .halves_step = BL_LANES / block_groups * BL_HALVES_BYTES,
+                    .scales = strip_scales(scales, type, strip, cols / bl_block_cols(type)),
                     .x = (const bl_fixed *)(const void *)(prepared + float_bytes(cols)),
                     .token_bytes = dense_bytes(cols)};
     for (int j = 0; j < BL_LANES; j++) {

@@ -94,11 +94,14 @@ BL_INLINE void unit_values(int16_t values[4][64], const bl_type type, const uint
         for (int i = 0; i < 64; i++) values[r][i] = (int16_t)(q[r][i] - (1 << bl_code_offset(type)));
 }
 
-/* The scales of 16 rows of a unit, the first of which is `row`. */
-BL_INLINE f32x16 unit_scales(const bl_type type, const uint8_t *unit, const uint8_t *halves, int row)
+enum { SCALES_AT_ONCE = 1 };
+
+/* The scales of 16 rows of unit u, the first of which is `row`. */
+BL_INLINE f32x16 unit_scales(const bl_type type, const bl_lane *lane, int64_t u, int row)
 {
-    const f32x16 scale = load_f16(halves + 2 * row);
-    return type == BL_Q6_K ? mul(load_i8((const int8_t *)unit + row), scale) : scale;
+    const f32x16 scale = lane->scales ? load(lane->scales + BL_STRIP * u + row)
+                                      : load_f16(lane->halves + u * lane->halves_step + 2 * row);
+    return type == BL_Q6_K ? mul(load_i8((const int8_t *)lane->units + u * bl_unit_bytes(type) + row), scale) : scale;
 }
 
 /* The dot products of 16 rows with a group, exact. The loops let compilers vectorize without shuffles. */
@@ -130,12 +133,11 @@ BL_INLINE void lane_sums(float *sums, const bl_type type, const bl_lane *lane, i
 {
     memset(sums, 0, (size_t)(n * BL_STRIP) * sizeof *sums);
     for (int64_t u = 0; u < lane->count; u++) {
-        const uint8_t *unit = lane->units + u * bl_unit_bytes(type), *halves = lane->halves + u * lane->halves_step;
-        const uint8_t *codes = unit + bl_unit_scales(type);
+        const uint8_t *codes = lane->units + u * bl_unit_bytes(type) + bl_unit_scales(type);
         for (int row = 0; row < BL_STRIP; row += BL_LANES, codes += bl_codes_bytes(type)) {
             int16_t values[4][64];
             unit_values(values, type, codes);
-            const f32x16 scale = unit_scales(type, unit, halves, row);
+            const f32x16 scale = unit_scales(type, lane, u, row);
             for (int64_t t = 0; t < n; t++) {
                 const bl_fixed *x = bl_lane_x(lane, u, t);
                 float *sum = sums + BL_STRIP * t + row;
