@@ -216,3 +216,14 @@ def first_fault(
     ids: NDArray[np.int32],
     rows: NDArray[np.int64] | None = None,
 ) -> str: ...
+def draw_bytes(vocab: int) -> int: ...
+def draw(
+    logits: NDArray[np.float32],
+    scratch: NDArray[np.uint8],
+    *,
+    top_k: int,
+    top_p: float,
+    log_min_p: float,
+    temperature: float,
+    uniform: float,
+) -> int: ...

@@ -4,6 +4,7 @@
  *   selftest DUMP...      the engine on dumped models (see selftest_model.h); prints their logits as bits
  *
  * Build it with every .c file of src, as test_selftest.py does. Exit status 1 at the first fault, which is named. */
+#include "selftest_draw.h"
 #include "selftest_kernels.h"
 #include "selftest_model.h"
 #include "selftest_ops.h"
@@ -82,5 +83,6 @@ int main(int count, char **arguments)
     check_ternary();
     check_dense();
     check_ops();
+    check_draw();
     return 0;
 }

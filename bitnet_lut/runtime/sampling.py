@@ -1,6 +1,7 @@
 """Choosing the next token from logits."""
 
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bitnet_lut._native import draw, draw_bytes
 from bitnet_lut.runtime.dry import Breakers, dry_penalties
 from bitnet_lut.runtime.filters import (
     likeliest,
@@ -158,6 +160,12 @@ _ORDERS = {
 }
 
 
+# Settings whose steps are done here; without them a token is drawn in C.
+_RARE = ("typical_p", "top_n_sigma", "xtc_probability", "order")
+# Of each thread, for draws.
+_LOCAL = threading.local()
+
+
 def _checked_breakers(strings: Any) -> tuple[str, ...]:
     if isinstance(strings, str) or not isinstance(strings, Sequence):
         raise TypeError(f"dry_sequence_breakers is {strings!r}: it must be a sequence of texts")
@@ -188,8 +196,9 @@ def _checked_bias(bias: Any) -> Mapping[int, float]:
 class Sampler:
     """Draws tokens; holds the random state, so one Sampler serves one generated text.
 
-    `Sampling` says in which order the steps run. Every step but bias, penalties and DRY
-    works in float64.
+    `Sampling` says in which order the steps run. top_k, top_p, min_p, temperature and the draw run
+    in C, see src/sampling.h; beside typical_p, top_n_sigma, XTC or the order of transformers they
+    run here, in float64 as those do, except bias, penalties and DRY.
     """
 
     def __init__(
@@ -209,6 +218,7 @@ class Sampler:
         self._breakers = breakers or {}
         self._bad_words, self._processors = bad_words, tuple(processors)
         self._bits = np.random.PCG64(sampling.seed)
+        self._is_plain = all(getattr(sampling, name) == getattr(Sampling, name) for name in _RARE)
         self._bias_ids = np.array(list(sampling.logit_bias), np.int64)
         self._biases = np.array(list(sampling.logit_bias.values()), np.float32)
 
@@ -241,6 +251,8 @@ class Sampler:
         temperature = self.sampling.temperature
         if temperature == 0:
             return int(logits.argmax())
+        if self._is_plain:
+            return self._draw_plainly(logits)
         scaled: NDArray[Any] = logits
         if self.sampling.order == "transformers":
             with np.errstate(over="ignore"):
@@ -324,6 +336,22 @@ class Sampler:
         if may_exclude and ids.size > 1 and self._uniform() <= sampling.xtc_probability:
             ids = without_top_choices(logits, ids, sampling.xtc_threshold)
         return ids
+
+    def _draw_plainly(self, logits: NDArray[np.float32]) -> int:
+        """Draw with top_k, top_p, min_p and temperature alone."""
+        sampling = self.sampling
+        scratch = getattr(_LOCAL, "scratch", None)
+        if scratch is None or scratch.size < draw_bytes(logits.size):
+            scratch = _LOCAL.scratch = np.empty(draw_bytes(logits.size), np.uint8)
+        return draw(
+            np.ascontiguousarray(logits),
+            scratch,
+            top_k=min(sampling.top_k, logits.size),
+            top_p=sampling.top_p,
+            log_min_p=math.log(sampling.min_p) if sampling.min_p else -math.inf,
+            temperature=sampling.temperature,
+            uniform=self._uniform(),
+        )
 
     def _uniform(self) -> float:
         """A random number in [0, 1)."""

@@ -1,0 +1,39 @@
+"""Choosing a token: one row of logits of 128,256 ids, beside the same in NumPy."""
+
+import numpy as np
+import pytest
+
+from bitnet_lut import Sampling
+from bitnet_lut.runtime.logprobs import token_logprob
+from bitnet_lut.runtime.sampling import Sampler
+
+VOCAB = 128_256
+SETTINGS = {
+    "temperature": {},
+    "top_p": {"top_p": 0.95},
+    "top_k": {"top_k": 40},
+    "min_p": {"min_p": 0.05},
+    "all": {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.1},
+}
+
+
+@pytest.fixture(scope="module")
+def logits():
+    """A row as language models have them: some tokens far above a wide heap of others."""
+    random = np.random.default_rng(0)
+    row = (random.standard_normal(VOCAB) * 2).astype(np.float32)
+    row[random.integers(0, VOCAB, 40)] += random.uniform(8, 18, 40).astype(np.float32)
+    return row
+
+
+@pytest.mark.parametrize("by", ["c", "numpy"])
+@pytest.mark.parametrize("name", SETTINGS)
+def bench_draw(benchmark, logits, name, by):
+    # A step that keeps everything makes NumPy do the others.
+    rare = {"typical_p": 1 - 1e-12} if by == "numpy" else {}
+    sampler = Sampler(Sampling(temperature=0.8, seed=1, **SETTINGS[name], **rare))
+    benchmark(sampler, logits, range(500))
+
+
+def bench_scores(benchmark, logits):
+    benchmark(token_logprob, logits, 7, 5)

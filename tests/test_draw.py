@@ -1,0 +1,168 @@
+"""The draw of a token in C against the same arithmetic in NumPy, to the id."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from bitnet_lut import Sampling
+from bitnet_lut._native import draw, draw_bytes
+from bitnet_lut.reference import exp
+from bitnet_lut.runtime.sampling import Sampler
+
+f32 = np.float32
+BINS, BLOCK, LANES = 1024, 1024, 16
+
+
+def weigh(logits: NDArray[np.float32], peak: np.float32, temperature: np.float32):
+    with np.errstate(over="ignore"):
+        x = (logits - peak) / temperature
+    return np.where(x < -87, f32(0), exp(x))
+
+
+def sum_lanes(weights: NDArray[np.float32]) -> float:
+    padded = np.zeros(-(-weights.size // LANES) * LANES)
+    padded[: weights.size] = weights
+    lanes = np.zeros(LANES)
+    for row in padded.reshape(-1, LANES):
+        lanes += row
+    while lanes.size > 1:
+        lanes = lanes[: lanes.size // 2] + lanes[lanes.size // 2 :]
+    return float(lanes[0])
+
+
+def nucleus(logits, ids, peak, top_p):
+    """Of *ids*, those that top_p keeps."""
+    weights = weigh(logits[ids], peak, f32(1))
+    wanted = top_p * sum_lanes(weights)
+    with np.errstate(over="ignore"):
+        bins = np.minimum((peak - logits[ids]) * f32(32), BINS - 1).astype(int)
+    lanes = [np.bincount(bins[i::4], weights[i::4].astype(float), BINS) for i in range(4)]
+    mass = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+    passed = 0.0
+    for at in range(BINS):
+        if passed + mass[at] < wanted:
+            passed += mass[at]
+            continue
+        members = ids[bins == at]
+        ranked = members[np.lexsort((members, -logits[members]))]
+        for last in ranked:
+            passed += float(weigh(logits[last : last + 1], peak, f32(1))[0])
+            if passed >= wanted:
+                break
+        own = logits[ids]
+        return ids[(own > logits[last]) | ((own == logits[last]) & (ids <= last))]
+    return ids
+
+
+def twin(logits, *, top_k, top_p, log_min_p, temperature, uniform) -> int:
+    """What sampling.h says."""
+    ids = np.arange(logits.size)
+    peak = logits.max()
+    if 0 < top_k < logits.size:
+        ids = np.sort(np.lexsort((ids, -logits))[:top_k])
+    if top_p < 1:
+        ids = nucleus(logits, ids, peak, top_p)
+    ids = ids[logits[ids].astype(float) - float(peak) >= log_min_p]
+    weights = weigh(logits[ids], peak, f32(min(max(temperature, 1.2e-38), 3.4e38)))
+    blocks = [weights[at : at + BLOCK] for at in range(0, weights.size, BLOCK)]
+    sums = [sum_lanes(block) for block in blocks]
+    total = passed = 0.0
+    for each in sums:
+        total += each
+    wanted = uniform * total
+    last = 0
+    for number, (block, mass) in enumerate(zip(blocks, sums, strict=True)):
+        if passed + mass > wanted:
+            cumulative = np.cumsum(np.concatenate([[passed], block.astype(float)]))[1:]
+            above = np.flatnonzero(cumulative > wanted)
+            if above.size:
+                return int(ids[number * BLOCK + above[0]])
+            last = number * BLOCK + int(np.flatnonzero(block > 0)[-1])
+        passed += mass
+    return int(ids[last])
+
+
+def check(logits: NDArray[np.float32], **how: float) -> None:
+    scratch = np.empty(draw_bytes(logits.size), np.uint8)
+    assert draw(logits, scratch, **how) == twin(logits, **how)
+
+
+LOGITS = st.one_of(
+    st.sampled_from([0.0, 1.0, -1.0, 5.5, -math.inf, 87.0, -87.0, 3.0e38, -3.0e38, 1e-40]),
+    st.floats(-50, 50, width=32),
+)
+HOW = st.fixed_dictionaries(
+    {
+        "top_k": st.one_of(st.just(0), st.integers(1, 300)),
+        "top_p": st.one_of(st.just(1.0), st.floats(1e-6, 1)),
+        "log_min_p": st.one_of(st.just(-math.inf), st.floats(-60, 0)),
+        "temperature": st.sampled_from([1.0, 0.7, 1e-3, 1e-300, 50.0, 1e300]),
+        "uniform": st.one_of(st.just(0.0), st.floats(0, 1, exclude_max=True), st.just(1 - 2**-53)),
+    }
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(LOGITS, min_size=1, max_size=300), HOW)
+def test_awkward_logits(values, how):
+    logits = np.array(values, f32)
+    if np.isfinite(logits.max()):
+        check(logits, **how)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 9000), st.sampled_from([0.01, 1.0, 3.0, 12.0]), HOW)
+def test_vocabularies(seed, size, spread, how):
+    random = np.random.default_rng(seed)
+    logits = (random.standard_normal(size) * spread).astype(f32)
+    if seed % 3 == 0:
+        logits = np.round(logits)  # many equal ones
+    check(logits, **how)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {},
+        {"top_k": 40},
+        {"top_p": 0.9},
+        {"min_p": 0.1},
+        {"top_k": 500, "top_p": 0.95, "min_p": 0.02},
+    ],
+)
+def test_frequencies_are_the_probabilities(sampling):
+    """Those of float64, within five standard deviations."""
+    random = np.random.default_rng(3)
+    logits = (random.standard_normal(50) * 2).astype(f32)
+    sampler = Sampler(Sampling(temperature=0.8, seed=1, **sampling))
+    counts = np.bincount([sampler(logits, ()) for _ in range(20_000)], minlength=50) / 20_000
+    rare = Sampler(Sampling(temperature=0.8, seed=1, typical_p=1 - 1e-12, **sampling))
+    ids = rare._candidates(logits)  # by NumPy
+    expected = np.zeros(50)
+    expected[ids] = np.exp(logits[ids].astype(float) / 0.8)
+    expected /= expected.sum()
+    deviation = np.sqrt(expected * (1 - expected) / 20_000)
+    assert np.all(np.abs(counts - expected) <= 5 * deviation + 1e-12)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": math.nan},
+        {"log_min_p": 0.1},
+        {"temperature": 0.0},
+        {"uniform": 1.0},
+    ],
+)
+def test_what_is_out_of_range_is_refused(wrong):
+    how = {"top_k": 0, "top_p": 1.0, "log_min_p": -1.0, "temperature": 1.0, "uniform": 0.5}
+    with pytest.raises(ValueError, match="must be in their ranges"):
+        draw(np.zeros(5, f32), np.empty(draw_bytes(5), np.uint8), **how | wrong)
+    with pytest.raises(ValueError, match="scratch has 3 bytes"):
+        draw(np.zeros(5, f32), np.empty(3, np.uint8), **how)
