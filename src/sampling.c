@@ -1,7 +1,6 @@
 #include "sampling.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "shared/numerics.h"
 

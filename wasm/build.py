@@ -35,8 +35,8 @@ BARE = ["-target", "wasm32-freestanding", "-nostdlib", "-Iwasm/include"]
 LINK = ["--no-entry", "--strip-all", "--import-memory", "--shared-memory"]
 LINK += ["--max-memory=4294901760", "--export=__stack_pointer", "--export=__heap_base"]
 
-# Sources that want an operating system.
-HOSTED = ("main.c", "native.c", "gguf.c")
+# Sources that want the library of C; a page draws its tokens in JavaScript.
+HOSTED = ("main.c", "native.c", "gguf.c", "sampling.c")
 
 
 def zig(arguments: list[str]) -> None:
@@ -82,7 +82,8 @@ def build_selftest(name: str, to: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         flags = ["-target", "wasm32-wasi", *BUILDS[name], *FLAGS, "-DBL_FAR=3", "-DBL_PAGE=4"]
         flags += ["-DBL_SELFTEST_NO_FORK", "-DBL_NO_THREADS"]
-        objects = compile_all([*library(), "tests/selftest.c"], flags, Path(folder))
+        sources = [*library(), "src/sampling.c", "tests/selftest.c"]
+        objects = compile_all(sources, flags, Path(folder))
         zig([*flags[:3], *objects, "-o", str(to)])
 
 
