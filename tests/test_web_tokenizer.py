@@ -101,12 +101,24 @@ def mixed_texts(count: int) -> list[str]:
     return ["".join(random.choice(parts, random.integers(1, 12))) for _ in range(count)]
 
 
+def hostile_texts(count: int) -> list[str]:
+    """Any characters of Unicode but surrogates, NUL among them, and long runs of one thing."""
+    random = np.random.default_rng(1)
+    texts = []
+    for end in (0x250, 0x3000, 0x110000):
+        for _ in range(count):
+            codes = random.integers(0, end, 50)
+            texts.append("".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000))
+    runs = ["\0", " ", "\n", "a", "\u0301", "\u200d\u2640\ufe0f", "<|eot_id|", "</s><unk>"]
+    return texts + [run * 200 for run in runs]
+
+
 @pytest.mark.parametrize("special", [True, False])
 @pytest.mark.parametrize("name", VOCABULARIES)
 def test_ids_and_texts_are_those_of_python(ask, name, special):
     path = GOLDEN / "tokenizers" / f"{name}.gguf"
     sets = json.loads((GOLDEN / "tokenizers/vectors.json").read_text())["sets"]
-    texts = [*sets.get(name, sets["llama-bpe"])["texts"], *mixed_texts(300)]
+    texts = [*sets.get(name, sets["llama-bpe"])["texts"], *mixed_texts(300), *hostile_texts(50)]
     tokenizer = python(path)
     expected = [tokenizer.encode(text, special=special) for text in texts]
     answer = ask(file=str(path), texts=texts, options={"special": special})
