@@ -1,11 +1,6 @@
 /* Dense block types on NEON, 4 rows at once. Included by the tiers neon and up, inside their target region, after they
  * have defined dot_fours. */
 
-/* Where dot_fours takes codes alone, another one takes signed bytes. */
-#ifndef DOT_SIGNED
-#define DOT_SIGNED dot_fours
-#endif
-
 enum { SCALES_AT_ONCE = 1 };
 
 /* Codes of 4 rows and 16 columns; for Q8_0 the values themselves. */
@@ -27,21 +22,31 @@ BL_INLINE void unit_codes(int8x16_t q[4], const bl_type type, const uint8_t *cod
     for (int i = 0; i < 4; i++) q[i] = vreinterpretq_s8_u8(u[i]);
 }
 
-/* sum + the dot product of 4 rows with a group. */
-BL_INLINE float32x4_t add_group(float32x4_t sum, const int8x16_t q[4], float32x4_t scale, const bl_fixed *x,
-                                const bl_type type)
+/* The dot product of 4 rows with a group, exact, less what the codes have too much. */
+BL_INLINE int32x4_t group_dot(const int8x16_t q[4], const bl_fixed *x, int32_t added)
 {
-    const int32_t added = type == BL_Q8_0 ? 0 : x->sum * (1 << bl_code_offset(type));
     int32x4_t dot[3] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(-added)};
     for (int d = 0; d < 3; d++)
         for (int i = 0; i < 4; i++) {
             int32_t four;
             memcpy(&four, x->digit[d] + 4 * i, sizeof four);
-            const int8x16_t digits = vreinterpretq_s8_s32(vdupq_n_s32(four));
-            dot[d] = type == BL_Q8_0 ? DOT_SIGNED(dot[d], q[i], digits) : dot_fours(dot[d], q[i], digits);
+            dot[d] = dot_fours(dot[d], q[i], vreinterpretq_s8_s32(vdupq_n_s32(four)));
         }
     const int32x4_t high = vaddq_s32(vshlq_n_s32(dot[0], 7), dot[1]);
-    const int32x4_t all = vaddq_s32(vshlq_n_s32(high, 7), dot[2]);
+    return vaddq_s32(vshlq_n_s32(high, 7), dot[2]);
+}
+
+/* Where dot_fours is slow, or takes codes alone, the tier has another way. */
+#ifndef GROUP_DOT
+#define GROUP_DOT(q, x, added, type) group_dot(q, x, added)
+#endif
+
+/* sum + the dot product of 4 rows with a group. */
+BL_INLINE float32x4_t add_group(float32x4_t sum, const int8x16_t q[4], float32x4_t scale, const bl_fixed *x,
+                                const bl_type type)
+{
+    const int32_t added = type == BL_Q8_0 ? 0 : x->sum * (1 << bl_code_offset(type));
+    const int32x4_t all = GROUP_DOT(q, x, added, type);
     return vaddq_f32(sum, vmulq_f32(vcvtq_f32_s32(all), vmulq_n_f32(scale, x->step)));
 }
 

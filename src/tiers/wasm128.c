@@ -19,6 +19,9 @@ BL_INLINE int32x4_t dot_fours(int32x4_t sum, int8x16_t a, int8x16_t b)
 /* The sums of decoded panels in 16 bits, widened after so many steps, as bl_sums has them. */
 #define DOT_NARROW(steps) {16, BL_CODE_MOST, steps}
 
+#include "shared/blocks_wasm.h"
+#define GROUP_DOT(q, x, added, type) group_in_words(q, x, added)
+
 #include "shared/blocks_neon.h"
 #include "shared/lut_neon.h"
 #include "shared/ops.h"

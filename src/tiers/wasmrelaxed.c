@@ -24,13 +24,8 @@ BL_INLINE int32x4_t dot_fours(int32x4_t sum, int8x16_t codes, int8x16_t values)
     return vdotq_s32(sum, codes, values);
 }
 
-/* The same for any bytes. */
-BL_INLINE int32x4_t dot_signed(int32x4_t sum, int8x16_t a, int8x16_t b)
-{
-    const int32x4_t low = wasm_i32x4_dot_i16x8(vmovl_s8(a), vmovl_s8(b));
-    return vaddq_s32(sum, vpaddq_s32(low, wasm_i32x4_dot_i16x8(vmovl_high_s8(a), vmovl_high_s8(b))));
-}
-#define DOT_SIGNED dot_signed
+#include "shared/blocks_wasm.h"
+#define GROUP_DOT(q, x, added, type) ((type) == BL_Q8_0 ? group_in_words(q, x, added) : group_dot(q, x, added))
 
 #define DOT_NARROW(steps) {0} /* its sums are int32 */
 
