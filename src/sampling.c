@@ -47,6 +47,19 @@ static void weigh(const bl_choice *choice, float temperature)
         choice->weights[i] = bl_weight((choice->logit[i] - choice->peak) / temperature);
 }
 
+/* The largest of values, in lanes: one after the other would wait for each comparison. */
+static float find_largest(const float *values, int64_t count)
+{
+    float lane[BL_LANES];
+    for (int j = 0; j < BL_LANES; j++) lane[j] = values[0];
+    int64_t i = 0;
+    for (; i + BL_LANES <= count; i += BL_LANES)
+        for (int j = 0; j < BL_LANES; j++) lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
+    for (int j = 0; i < count; i++, j++) lane[j] = values[i] > lane[j] ? values[i] : lane[j];
+    for (int j = 1; j < BL_LANES; j++) lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
+    return lane[0];
+}
+
 /* The sum of weights in 16 lanes. */
 static double sum_lanes(const float *weights, int64_t count)
 {
@@ -115,10 +128,8 @@ static float find_bound(const bl_choice *choice, int64_t count)
     if (count > number) return -1.0f / 0.0f;
     float *maxima = choice->weights;
     for (int64_t p = 0; p < number; p++) {
-        const int64_t end = (p + 1) * PART < choice->count ? (p + 1) * PART : choice->count;
-        float most = choice->logit[p * PART];
-        for (int64_t i = p * PART; i < end; i++) most = choice->logit[i] > most ? choice->logit[i] : most;
-        maxima[p] = most;
+        const int64_t left = choice->count - p * PART;
+        maxima[p] = find_largest(choice->logit + p * PART, left < PART ? left : PART);
     }
     return select_largest(maxima, number, count);
 }
@@ -215,11 +226,10 @@ int64_t bl_draw(const float *logits, int64_t vocab, const bl_drawing *how, void 
     const float temperature = how->temperature < least  ? least
                               : how->temperature > most ? most
                                                         : (float)how->temperature;
-    bl_choice choice = {.logit = logits, .count = vocab, .peak = logits[0], .ranked = scratch};
+    bl_choice choice = {.logit = logits, .count = vocab, .peak = find_largest(logits, vocab), .ranked = scratch};
     choice.kept_logit = (float *)(void *)(choice.ranked + vocab);
     choice.weights = choice.kept_logit + vocab;
     choice.kept_id = (int32_t *)(void *)(choice.weights + vocab);
-    for (int64_t i = 0; i < vocab; i++) choice.peak = logits[i] > choice.peak ? logits[i] : choice.peak;
     if (how->top_k > 0 && how->top_k < vocab) keep_likeliest(&choice, how->top_k);
     if (how->top_p < 1.0) keep_nucleus(&choice, how->top_p);
     if (how->log_min_p > -1.0 / 0.0) keep_above(&choice, how->log_min_p);
