@@ -13,6 +13,8 @@ import time
 
 import httpx
 
+RUN = time.time_ns() // 1000 % 199
+
 
 async def client(http: httpx.AsyncClient, number: int, requests: int, prompt: int, tokens: int):
     """Ask *requests* times; returns the tokens that came and the gaps between them."""
@@ -20,8 +22,10 @@ async def client(http: httpx.AsyncClient, number: int, requests: int, prompt: in
     count = 0
     for request in range(requests):
         body = {
-            # Another beginning each time, so that nothing comes from the prefix cache.
-            "prompt": [(97 * number + 31 * request + at) % 200 + 3 for at in range(prompt)],
+            # Other tokens each time and in each run: nothing comes from a cache of prefixes.
+            "prompt": [
+                (97 * number + 31 * request + RUN * (at + 1)) % 200 + 3 for at in range(prompt)
+            ],
             "max_tokens": tokens,
             "temperature": 0,
             "ignore_eos": True,
