@@ -103,13 +103,15 @@ def check_writing(subject: Subject) -> Iterator[Finding]:
         expected = f"below {_MOST_END}: nobody ends a text there"
         if worst > _MOST_END:
             yield subject.suspicion(
-                check,
-                measured,
-                expected,
-                meaning="it ends texts at once: often a checkpoint that is run with another "
-                "quantization than it was trained with, or one that was trained on padding",
-                fix="see the ablation and the trials",
-                certainty=0.2,
+                fault(
+                    check,
+                    measured,
+                    expected,
+                    meaning="it ends texts at once: often a checkpoint that is run with another "
+                    "quantization than it was trained with, or one that was trained on padding",
+                    fix="see the ablation and the trials",
+                    certainty=0.2,
+                )
             )
         else:
             yield ok(check, measured, expected)
@@ -163,13 +165,15 @@ def check_hidden_norms(subject: Subject) -> Iterator[Finding]:
         expected = f"growing less than {_MOST_GROWTH:.0e} times"
     if outside:
         yield subject.suspicion(
-            check,
-            shown,
-            expected,
-            where=f"layer {outside[0]}",
-            meaning="the layers add other amounts than their scales and norms allow",
-            fix="see the trials; compare with another program by bitnet-lut diverge",
-            certainty=0.3,
+            fault(
+                check,
+                shown,
+                expected,
+                where=f"layer {outside[0]}",
+                meaning="the layers add other amounts than their scales and norms allow",
+                fix="see the trials; compare with another program by bitnet-lut diverge",
+                certainty=0.3,
+            )
         )
     else:
         yield ok(check, shown, expected)

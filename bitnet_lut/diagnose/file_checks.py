@@ -163,14 +163,16 @@ def check_config(subject: Subject) -> Iterator[Finding]:
         yield ok("file: config", f"{len(_SIZES) + len(_FIXED)} values agree", expected)
     for name, verdict in wrong.items():
         yield subject.suspicion(
-            "file: config",
-            f"{name} is {getattr(config, name)}",
-            f"{getattr(twin, name)}, as in {twin.name}, which has these sizes",
-            where=name,
-            meaning="the key is missing or wrong, and the model then computes something else",
-            fix=f"convert it again with {name} = {getattr(twin, name)}",
-            verdict=verdict,
-            certainty=0.8,
+            fault(
+                "file: config",
+                f"{name} is {getattr(config, name)}",
+                f"{getattr(twin, name)}, as in {twin.name}, which has these sizes",
+                where=name,
+                meaning="the key is missing or wrong, and the model then computes something else",
+                fix=f"convert it again with {name} = {getattr(twin, name)}",
+                verdict=verdict,
+                certainty=0.8,
+            )
         )
 
 

@@ -67,13 +67,16 @@ def check_order(subject: Subject) -> Iterator[Finding]:
         yield ok("weights: order", measured, expected)
     else:
         yield subject.suspicion(
-            "weights: order",
-            f"{measured}, which is {', '.join(map(str, best))}",
-            expected,
-            meaning="the layers were written in another order, as when names are sorted as texts",
-            fix="see the trials; or convert it again from its original",
-            verdict="layers",
-            certainty=0.4,
+            fault(
+                "weights: order",
+                f"{measured}, which is {', '.join(map(str, best))}",
+                expected,
+                meaning="the layers were written in another order, as when names are sorted "
+                "as texts",
+                fix="see the trials; or convert it again from its original",
+                verdict="layers",
+                certainty=0.4,
+            )
         )
 
 

@@ -44,36 +44,43 @@ def check_trainer_state(subject: Subject) -> Iterator[Finding]:
     expected = f"steps above 0, and losses that end far below {blind:.3g}, those of blind guessing"
     if step == 0:
         yield subject.suspicion(
-            "records: trainer_state.json",
-            measured,
-            expected,
-            where="global_step",
-            meaning="these weights were saved before the first step, or the run was started over",
-            fix="take a later checkpoint, or look why the run did not save one",
-            verdict="untrained",
-            certainty=0.92,
+            fault(
+                "records: trainer_state.json",
+                measured,
+                expected,
+                where="global_step",
+                meaning="these weights were saved before the first step, or the run was "
+                "started over",
+                fix="take a later checkpoint, or look why the run did not save one",
+                verdict="untrained",
+                certainty=0.92,
+            )
         )
     elif losses and not math.isfinite(losses[-1]):
         yield subject.suspicion(
-            "records: trainer_state.json",
-            measured,
-            expected,
-            where="log_history",
-            meaning="the training had diverged when these weights were saved",
-            fix="take a checkpoint from before, and train on with a lower learning rate",
-            verdict="damaged",
-            certainty=0.6,
+            fault(
+                "records: trainer_state.json",
+                measured,
+                expected,
+                where="log_history",
+                meaning="the training had diverged when these weights were saved",
+                fix="take a checkpoint from before, and train on with a lower learning rate",
+                verdict="damaged",
+                certainty=0.6,
+            )
         )
     elif losses and losses[-1] > _LEARNED_LOSS * blind:
         yield subject.suspicion(
-            "records: trainer_state.json",
-            measured,
-            expected,
-            where="log_history",
-            meaning="the training had hardly begun, or learned nothing",
-            fix="train it longer; look at data and learning rate if the loss does not fall",
-            verdict="undertrained",
-            certainty=0.6,
+            fault(
+                "records: trainer_state.json",
+                measured,
+                expected,
+                where="log_history",
+                meaning="the training had hardly begun, or learned nothing",
+                fix="train it longer; look at data and learning rate if the loss does not fall",
+                verdict="undertrained",
+                certainty=0.6,
+            )
         )
     else:
         yield ok("records: trainer_state.json", measured, expected)
@@ -131,14 +138,16 @@ def check_diffusion(subject: Subject) -> Iterator[Finding]:
         )
     elif signs:
         yield subject.suspicion(
-            check,
-            some(sign for _, sign in signs),
-            expected,
-            meaning="a mask token: it may be a diffusion model, which is not decoded from "
-            "left to right",
-            fix="look at the model's card how it is meant to be run",
-            verdict="diffusion",
-            certainty=0.5,
+            fault(
+                check,
+                some(sign for _, sign in signs),
+                expected,
+                meaning="a mask token: it may be a diffusion model, which is not decoded from "
+                "left to right",
+                fix="look at the model's card how it is meant to be run",
+                verdict="diffusion",
+                certainty=0.5,
+            )
         )
     else:
         yield ok(check, "no mask token", expected)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from bitnet_lut.checkpoint import Checkpoint, find_state_dict, open_checkpoint
 from bitnet_lut.checkpoint.base import StoredMatrix
 from bitnet_lut.diagnose.behavior import QUICK, Behavior, behavior, score_text
-from bitnet_lut.diagnose.findings import Finding, Status, Verdict
+from bitnet_lut.diagnose.findings import Finding
 from bitnet_lut.diagnose.inspection import TernaryStatistics, count_codes
 from bitnet_lut.diagnose.running import Runner, Variant
 from bitnet_lut.diagnose.texts import TEXTS
@@ -173,21 +174,9 @@ class Subject:
         best = self.behavior.best
         return best.bits_per_byte < LEARNED * best.uniform
 
-    def suspicion(
-        self,
-        check: str,
-        measured: str,
-        expected: str,
-        *,
-        meaning: str,
-        fix: str,
-        certainty: float,
-        verdict: Verdict = "unknown",
-        where: str = "",
-    ) -> Finding:
-        """What is unusual, and a fault only in a model that makes no sense."""
-        status: Status = "warning" if self.sensible else "fault"
-        return Finding(check, status, where, measured, expected, meaning, fix, verdict, certainty)
+    def suspicion(self, found: Finding) -> Finding:
+        """What is unusual: the fault that it is in a model that makes no sense, else a warning."""
+        return replace(found, status="warning") if self.sensible else found
 
     @cached_property
     def behavior(self) -> Behavior:

@@ -45,13 +45,15 @@ def check_sizes(subject: Subject) -> Iterator[Finding]:
         yield ok("tokenizer: sizes", measured, expected)
         return
     yield subject.suspicion(
-        "tokenizer: sizes",
-        measured,
-        expected,
-        meaning="the tokenizer is that of another model",
-        fix=_FIX,
-        verdict="tokenizer",
-        certainty=0.8,
+        fault(
+            "tokenizer: sizes",
+            measured,
+            expected,
+            meaning="the tokenizer is that of another model",
+            fix=_FIX,
+            verdict="tokenizer",
+            certainty=0.8,
+        )
     )
 
 
@@ -69,13 +71,15 @@ def check_round_trip(subject: Subject) -> Iterator[Finding]:
         yield ok("tokenizer: round trip", f"{len(_ROUND_TRIP)} texts are unchanged", expected)
         return
     yield subject.suspicion(
-        "tokenizer: round trip",
-        some(lost),
-        expected,
-        meaning="the vocabulary lacks bytes, or its rules are those of another one",
-        fix=_FIX,
-        verdict="tokenizer",
-        certainty=0.6,
+        fault(
+            "tokenizer: round trip",
+            some(lost),
+            expected,
+            meaning="the vocabulary lacks bytes, or its rules are those of another one",
+            fix=_FIX,
+            verdict="tokenizer",
+            certainty=0.6,
+        )
     )
 
 
@@ -97,7 +101,7 @@ def check_pre_tokenizer(subject: Subject) -> Iterator[Finding]:
         yield ok("tokenizer: pre-tokenizer", f"tokens reached: {measured}", expected)
         return
     surely = shares[best] > _NEARLY_ALL
-    yield (fault if surely else subject.suspicion)(
+    found = fault(
         "tokenizer: pre-tokenizer",
         f"tokens reached: {measured}",
         expected,
@@ -107,6 +111,7 @@ def check_pre_tokenizer(subject: Subject) -> Iterator[Finding]:
         verdict="tokenizer",
         certainty=0.7 if surely else 0.6,
     )
+    yield found if surely else subject.suspicion(found)
 
 
 def reach(tokenizer: Tokenizer) -> float:

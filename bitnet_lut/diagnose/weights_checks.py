@@ -117,24 +117,29 @@ def check_shares(subject: Subject) -> Iterator[Finding]:
     )
     if abs(negative - positive) > _ASYMMETRY:
         yield subject.suspicion(
-            "weights: shares",
-            measured,
-            expected,
-            meaning="nothing in training prefers a sign: the code of the weights was read as "
-            "another one",
-            fix="see the trials, which try all codes",
-            verdict="encoding",
-            certainty=0.6,
+            fault(
+                "weights: shares",
+                measured,
+                expected,
+                meaning="nothing in training prefers a sign: the code of the weights was read as "
+                "another one",
+                fix="see the trials, which try all codes",
+                verdict="encoding",
+                certainty=0.6,
+            )
         )
     elif not _LEAST_ZEROS < zero < _MOST_ZEROS:
         yield subject.suspicion(
-            "weights: shares",
-            measured,
-            expected,
-            meaning="they were not made by absmean, or read in another code",
-            fix="see the trials; if it was converted from real weights, look how they were rounded",
-            verdict="encoding" if zero <= _LEAST_ZEROS else "not-ternary",
-            certainty=0.4,
+            fault(
+                "weights: shares",
+                measured,
+                expected,
+                meaning="they were not made by absmean, or read in another code",
+                fix="see the trials; if it was converted from real weights, look how they "
+                "were rounded",
+                verdict="encoding" if zero <= _LEAST_ZEROS else "not-ternary",
+                certainty=0.4,
+            )
         )
     else:
         yield ok("weights: shares", measured, expected)
@@ -149,13 +154,15 @@ def check_training(subject: Subject) -> Iterator[Finding]:
         yield ok("weights: training", measured, expected)
         return
     yield subject.suspicion(
-        "weights: training",
-        measured,
-        expected,
-        meaning="all rows look alike, as at the start of a training",
-        fix="train it, or look whether the training run saved what it had trained",
-        verdict="untrained",
-        certainty=0.9,
+        fault(
+            "weights: training",
+            measured,
+            expected,
+            meaning="all rows look alike, as at the start of a training",
+            fix="train it, or look whether the training run saved what it had trained",
+            verdict="untrained",
+            certainty=0.9,
+        )
     )
 
 
@@ -210,14 +217,17 @@ def check_scales(subject: Subject) -> Iterator[Finding]:
         yield ok("weights: scales", measured, expected)
         return
     yield subject.suspicion(
-        "weights: scales",
-        measured,
-        expected,
-        where=some(suspects),
-        meaning=meaning,
-        fix="see the trials; 'bitlinear' folders store the inverse, 'autobitlinear' ones the scale",
-        verdict="scale",
-        certainty=0.7,
+        fault(
+            "weights: scales",
+            measured,
+            expected,
+            where=some(suspects),
+            meaning=meaning,
+            fix="see the trials; 'bitlinear' folders store the inverse, 'autobitlinear' ones "
+            "the scale",
+            verdict="scale",
+            certainty=0.7,
+        )
     )
 
 
@@ -256,14 +266,16 @@ def check_embedding(subject: Subject) -> Iterator[Finding]:
     expected = "similar lengths, few empty rows: those of tokens that training never saw"
     if empty > 0.3 or middle == 0 or longest > 1000 * middle:
         yield subject.suspicion(
-            "weights: embedding",
-            measured,
-            expected,
-            where="token_embd.weight",
-            meaning="a part of the embedding is missing, or was read in another type",
-            fix="convert it again from its original",
-            verdict="embedding",
-            certainty=0.6,
+            fault(
+                "weights: embedding",
+                measured,
+                expected,
+                where="token_embd.weight",
+                meaning="a part of the embedding is missing, or was read in another type",
+                fix="convert it again from its original",
+                verdict="embedding",
+                certainty=0.6,
+            )
         )
     else:
         yield ok("weights: embedding", measured, expected, where="token_embd.weight")
@@ -290,14 +302,16 @@ def check_norms(subject: Subject) -> Iterator[Finding]:
         yield ok("weights: norms", measured, expected)
         return
     yield subject.suspicion(
-        "weights: norms",
-        measured,
-        expected,
-        where=some(norms),
-        meaning=suspect,
-        fix="see the trials; or convert it again with a converter that knows this family",
-        verdict="norms",
-        certainty=0.6,
+        fault(
+            "weights: norms",
+            measured,
+            expected,
+            where=some(norms),
+            meaning=suspect,
+            fix="see the trials; or convert it again with a converter that knows this family",
+            verdict="norms",
+            certainty=0.6,
+        )
     )
 
 
