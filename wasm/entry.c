@@ -16,7 +16,6 @@ int WEB(tier_count)(void) { return bl_tier_count; }
 const char *WEB(tier_name)(int tier) { return bl_tiers[tier]->name; }
 int WEB(kernel_count)(void) { return BL_KERNEL_COUNT; }
 const char *WEB(kernel_name)(int kernel) { return bl_kernels[kernel]->name; }
-int WEB(kernel_panel)(int kernel) { return (int)bl_kernels[kernel]->panel; }
 
 /* Whether a tier has functions of its own for a kernel. */
 int WEB(has_cell)(int tier, int kernel) { return bl_tiers[tier] == &bl_tier_scalar || bl_tiers[tier]->cells[kernel]; }
@@ -148,16 +147,12 @@ void WEB(norm_place)(bl_model *m, int layer, int part, const float *norm)
 uint32_t WEB(pool_bytes)(void) { return sizeof(bl_pool); }
 void WEB(pool_place)(bl_pool *pool, int workers) { bl_pool_init(pool, workers); }
 
-/* The work of one of the other threads, which JavaScript has started: returns when the pool stops. */
+/* The work of one of the other threads, which JavaScript has started, and which it ends. */
 void WEB(pool_join)(bl_pool *pool, int worker) { bl_pool_join(pool, worker); }
-void WEB(pool_stop)(bl_pool *pool) { bl_pool_free(pool); }
 
 /* ---- texts ------------------------------------------------------------------------------------------------------- */
 
 enum { WEB_BATCH = 128 }; /* most tokens that are computed together */
-
-/* Most tokens of one step whose logits are wanted. */
-int WEB(most_rows)(void) { return WEB_BATCH; }
 
 typedef struct {
     const bl_model *model;
@@ -188,7 +183,7 @@ void WEB(text_place)(web_text *text, const bl_model *m, bl_pool *pool, int conte
 /* Keep the first tokens of a text alone. */
 void WEB(text_cut)(web_text *text, int position) { text->cache.position = position; }
 
-/* Run n tokens, which fit; row_count is at most most_rows(). logits (row_count, vocab) get those of the tokens in rows.
+/* Run n tokens, which fit; row_count is at most WEB_BATCH. logits (row_count, vocab) get those of the tokens in rows.
  * Returns whether all numbers are finite; if not, the text stays as it was. */
 int WEB(text_step)(web_text *text, const int32_t *tokens, int n, const int32_t *rows, int row_count, float *logits)
 {

@@ -4,7 +4,7 @@ import { describe } from "./description.js";
 import { BitNetError } from "./errors.js";
 import { readHeader } from "./gguf.js";
 import { build, connect, Plan } from "./loading.js";
-import { KernelBench, Measuring } from "./measuring.js";
+import { Measuring } from "./measuring.js";
 import { openSource } from "./source.js";
 import { compile, Instance, isIsolated } from "./wasm.js";
 
@@ -15,30 +15,30 @@ const FIRST = 24; // tokens of the first such step
 const LEAST = 6;
 
 /** How many threads an engine gets unless told. */
-export const defaultThreads = () => Math.min(globalThis.navigator?.hardwareConcurrency || 1, 16);
+const defaultThreads = () => Math.min(globalThis.navigator?.hardwareConcurrency || 1, 16);
 
 /** A model and its text. */
 export class Engine {
   /**
-   * Load a model; BitNetError, or what the signal says, if that fails.
+   * Load a model; BitNetError if that fails.
    * @param {string | URL | File | Blob | ArrayBuffer | Uint8Array} given
    * @param {object} options those of BitNet.load; `build` is "auto", "relaxed" or "simd"
    * @returns {Promise<Engine>}
    */
   static async load(given, options = {}) {
-    const { signal, onProgress = () => {} } = options;
+    const { onProgress = () => {} } = options;
     const started = performance.now();
     const seconds = () => (performance.now() - started) / 1000;
     const onBytes = (loaded) =>
       onProgress({ phase: "reading", loaded, total: Infinity, seconds: seconds(), origin: "network" });
-    const source = await openSource(given, { cache: options.cache, signal, onBytes });
+    const source = await openSource(given, { cache: options.cache, onBytes });
     const report = (phase, loaded) =>
       onProgress({ phase, loaded, total: source.size, seconds: seconds(), origin: source.origin });
-    const header = await readHeader(source, signal);
+    const header = await readHeader(source);
     const engine = new Engine(header, options);
     report("measuring", 0);
     const measuring = engine.choose(await compile(options.build), options);
-    await engine.place(measuring, source, { signal, onBytes: (read) => report("reading", read) });
+    await engine.place(measuring, source, (read) => report("reading", read));
     engine.origin = source.origin;
     engine.loadSeconds = seconds();
     report("ready", source.size);
@@ -69,7 +69,7 @@ export class Engine {
   }
 
   /** Take exactly the memory that the model needs, and fill it. */
-  async place(measuring, source, options) {
+  async place(measuring, source, onBytes) {
     const { exports, module } = measuring.instance;
     const { vocab } = this.graph;
     const plan = new Plan(exports, this.description, measuring.kernels, this.kernelName);
@@ -85,7 +85,7 @@ export class Engine {
     this.tokens = this.instance.take(4 * this.context);
     this.rows = this.instance.take(4 * this.context);
     this.logits = this.instance.take(4 * vocab * ROWS);
-    const model = await build(this.instance, plan, this.tier, source, this.header.dataOffset, options);
+    const model = await build(this.instance, plan, this.tier, source, this.header.dataOffset, onBytes);
     this.text = this.instance.take(text);
     this.exports.text_place(this.text, model, this.instance.pool, this.context);
     this.plan = plan;

@@ -57,12 +57,11 @@ const BOOL = 7;
 /**
  * Read a header; BitNetError says what is wrong with it.
  * @param {import("./source.js").Source} source
- * @param {AbortSignal} [signal]
  * @returns {Promise<Header>}
  */
-export async function readHeader(source, signal) {
+export async function readHeader(source) {
   for (let bytes = FIRST_READ; ; ) {
-    const loaded = await source.begin(Math.min(bytes, source.size), signal);
+    const loaded = await source.begin(Math.min(bytes, source.size));
     try {
       return parseHeader(loaded, source.name, source.size);
     } catch (error) {
@@ -87,7 +86,7 @@ class NeedsMore extends Error {
  * @param {number} size
  * @returns {Header}
  */
-export function parseHeader(bytes, name, size) {
+function parseHeader(bytes, name, size) {
   const cursor = new Cursor(bytes, name, size);
   const [version, tensorCount, keyCount] = readStart(cursor);
   const { metadata, valueTypes } = readMetadata(cursor, keyCount);

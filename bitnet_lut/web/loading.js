@@ -88,17 +88,16 @@ export class Plan {
  * @param {number} tier
  * @param {import("./source.js").Source} source
  * @param {number} begin where the data of the file begins
- * @param {{signal?: AbortSignal, onBytes: (read: number) => void}} options
+ * @param {(read: number) => void} onBytes told how many bytes of the file were read
  * @returns {Promise<number>} the address of the model
  */
-export async function build(instance, plan, tier, source, begin, { signal, onBytes }) {
+export async function build(instance, plan, tier, source, begin, onBytes) {
   const scratch = instance.take(plan.scratch);
   /** @type {Map<string, number>} */
   const floats = new Map();
-  const reader = new Reader(source.pieces(begin, signal), begin, onBytes);
+  const reader = new Reader(source.pieces(begin), begin, onBytes);
   const tensors = [...plan.placed.values()].map(({ part }) => part.tensor).concat([...plan.floats.values()]);
   for (const tensor of tensors.sort((a, b) => a.offset - b.offset)) {
-    signal?.throwIfAborted();
     await reader.skipTo(tensor.offset);
     const placed = plan.placed.get(tensor.name);
     if (!placed) floats.set(tensor.name, await readFloats(instance, reader, tensor));

@@ -3,7 +3,7 @@
 import { BitNetError } from "./errors.js";
 import { readAsset, startWorker } from "./threads.js";
 
-export const PAGE = 65536; // bytes by which WebAssembly's memory grows
+const PAGE = 65536; // bytes by which WebAssembly's memory grows
 const MOST_PAGES = 65535; // what the builds declare
 const STACK = 1 << 20; // bytes of a thread's stack
 
@@ -14,7 +14,7 @@ const RELAXED = new Uint8Array([
 ]);
 
 /** Whether this engine knows relaxed SIMD. */
-export const hasRelaxed = () => WebAssembly.validate(RELAXED);
+const hasRelaxed = () => WebAssembly.validate(RELAXED);
 
 /** Whether threads may share memory here. A page needs the headers COOP and COEP for that. */
 export const isIsolated = () => globalThis.crossOriginIsolated ?? true;

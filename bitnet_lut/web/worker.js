@@ -55,7 +55,10 @@ async function look(id) {
 const METHODS = {
   async load({ source, options }, pause, post) {
     const onProgress = (progress) => post({ progress });
-    const onFailure = (error) => globalThis.reportError?.(error);
+    // Nobody catches it: it ends this worker, of which index.js then tells.
+    const onFailure = (error) => {
+      throw error;
+    };
     engine = await Engine.load(source, { ...options, onProgress, onFailure });
     tokenizer = makeTokenizer(engine.header);
     templates = makeTemplates(engine.header, tokenizer);
@@ -80,7 +83,6 @@ const METHODS = {
   tokenize: async ({ text, options }) => tokenizer.encode(text, options),
   detokenize: async ({ ids }) => (engine.check(ids), tokenizer.decode(ids)),
   bench: ({ options }, pause, post) => bench(engine, options, pause, (text) => post({ progress: text })),
-  free: async () => engine.free(),
 };
 
 const isChat = (prompt) => Array.isArray(prompt) && typeof prompt[0] === "object";

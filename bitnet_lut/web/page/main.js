@@ -142,7 +142,7 @@ async function inspectFailed(source) {
       cache: false,
       signal: reading.signal,
     });
-    inspect(await readHeader(file, reading.signal));
+    inspect(await readHeader(file));
   } catch {
     if (!app.model) inspectNothing("No model is open.");
   } finally {
