@@ -1,22 +1,17 @@
 """The decoders of the browser, run by node: the rows and scales of Python's."""
 
-import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from node import NODE
+from node import NODE, answering
 
-import bitnet_lut
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats import ggml, iq1_bn, tl1, tl2, tl5
 from bitnet_lut.formats.codecs import TERNARY, Hints
 
-WEB = Path(bitnet_lut.__file__).parent / "web"
-RUNNER = Path(__file__).with_name("web_codecs.mjs")
 IDS = {entry.name: id for id, entry in ggml.GGML_TYPES.items() if entry.name in TERNARY}
 BY_BLOCKS = ["tq1_0", "tq2_0", "iq1_bn", "iq2_bn"]
 # What Python and the browser both say of damage.
@@ -31,18 +26,8 @@ Ask = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
     """Function that has node decode a tensor; see web_codecs.mjs."""
-    command = [NODE, str(RUNNER), f"{WEB}/"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-
-        def answer(**job: Any) -> dict[str, Any]:
-            process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()
-            return json.loads(process.stdout.readline())
-
-        yield answer
-        process.stdin.close()
+    with answering("web_codecs.mjs") as ask:
+        yield lambda **job: ask(job)
 
 
 def decoded(ask: Ask, folder: Path, type_id: int, data: Any, rows: int, cols: int) -> Any:

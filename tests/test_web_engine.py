@@ -1,10 +1,8 @@
 """The engine of the browser, run by node: the same bits as Python's."""
 
 import base64
-import json
 import re
 import struct
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_data import GOLDEN
-from node import NODE
+from node import NODE, answering
 
-import bitnet_lut
 from bitnet_lut import Model
 from bitnet_lut.convert import convert
 from bitnet_lut.demo import MODEL
 
-ENGINE = Path(bitnet_lut.__file__).parent / "web" / "engine.js"
-RUNNER = Path(__file__).with_name("web_engine.mjs")
 IDS = [1, 2, 3, 0, 5, 7, 11, 13, 2, 2, 9, 4, 4, 8, 6, 10, 12, 1, 3]
 
 pytestmark = pytest.mark.skipif(
@@ -33,18 +28,8 @@ Ask = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
     """Function that has node run a job; see web_engine.mjs."""
-    command = [NODE, str(RUNNER), str(ENGINE)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-
-        def answer(**job: Any) -> dict[str, Any]:
-            process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()
-            return json.loads(process.stdout.readline())
-
-        yield answer
-        process.stdin.close()
+    with answering("web_engine.mjs") as ask:
+        yield lambda **job: ask(job)
 
 
 def check(ask: Ask, file: Path, **options: Any) -> dict[str, Any]:

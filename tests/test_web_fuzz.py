@@ -1,8 +1,5 @@
 """Damaged headers, made at random: the browser reads the files that Python reads, and no others."""
 
-import json
-import subprocess
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,56 +8,33 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_data import GOLDEN
-from node import NODE
+from node import NODE, answering
 
-import bitnet_lut
 from bitnet_lut.checkpoint.gguf import GGUFCheckpoint
 from bitnet_lut.errors import FormatError
 from bitnet_lut.families import is_linear, tensor_shapes
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.text.tokenizer import Tokenizer
 
-WEB = Path(bitnet_lut.__file__).parent / "web"
-HERE = Path(__file__).parent
 CASES = 200  # of each file
-HANG = 60  # seconds
 FILES = ["malformed/base", "ik-bn/model-iq1_bn", "ik-bn/model-iq2_bn", "tokenizers/spm"]
 NUMBERS = [0, 1, 2**31, 2**32 - 1, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 32]
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="NO NODE: the reader of it is not tried")
 
-Ask = Callable[[str], dict[str, Any] | None]
-
-
-def asking(runner: str) -> Iterator[Ask]:
-    """Function that sends a line to node and gives its answer."""
-    command = [str(NODE), str(HERE / runner), f"{WEB}/"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-
-        def answer(line: str) -> dict[str, Any] | None:
-            watchdog = threading.Timer(HANG, process.kill)
-            watchdog.start()
-            process.stdin.write(f"{line}\n")
-            process.stdin.flush()
-            text = process.stdout.readline()
-            watchdog.cancel()
-            assert text, f"node ended, or took more than {HANG} s"
-            return json.loads(text)
-
-        yield answer
-        process.stdin.close()
+Ask = Callable[[Any], dict[str, Any] | None]
 
 
 @pytest.fixture(scope="module")
 def read() -> Iterator[Ask]:
-    yield from asking("web_reader.mjs")
+    with answering("web_reader.mjs") as ask:
+        yield ask
 
 
 @pytest.fixture(scope="module")
 def tokenize() -> Iterator[Ask]:
-    yield from asking("web_tokenizer.mjs")
+    with answering("web_tokenizer.mjs") as ask:
+        yield ask
 
 
 def damaged(data: bytes, header: int, random: np.random.Generator) -> bytes:
@@ -127,7 +101,7 @@ def test_vocabularies(tokenize: Ask, tmp_path: Path, name: str) -> None:
     data, header = source.read_bytes(), GGUFFile(source).data_offset
     random = np.random.default_rng(len(name))
     path = tmp_path / "model.gguf"
-    job = json.dumps({"file": str(path)})
+    job = {"file": str(path)}
     count: Counter[str] = Counter()
     for _ in range(CASES):
         path.write_bytes(damaged(data, header, random))

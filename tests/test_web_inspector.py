@@ -1,7 +1,5 @@
 """What the page of the browser calls odd about a file: the sentences of ``bitnet-lut inspect``."""
 
-import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,16 +7,13 @@ import numpy as np
 import pytest
 from golden_data import GOLDEN
 from model_files import rewritten
-from node import NODE
+from node import NODE, answering
 
-import bitnet_lut.web
 from bitnet_lut.demo import MODEL
 from bitnet_lut.diagnose import inspect_model
 from bitnet_lut.errors import FormatError
 from bitnet_lut.formats.gguf import STRING, U32, GGUFFile
 
-WEB = Path(bitnet_lut.web.__file__).parent
-RUNNER = Path(__file__).with_name("web_inspector.mjs")
 # What only a look at the weights tells.
 OF_WEIGHTS = ("code 3 in", "weight scale", "the tile sizes", "nothing but zeros")
 
@@ -29,22 +24,8 @@ Inspect = Callable[[Path], list[str]]
 
 @pytest.fixture(scope="module")
 def inspect() -> Iterator[Inspect]:
-    command = [str(NODE), str(RUNNER), f"{WEB}/"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
-    ) as process:
-
-        def answer(path: Path) -> list[str]:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(f"{path}\n")
-            process.stdin.flush()
-            found: list[str] = json.loads(process.stdout.readline())
-            return found
-
-        yield answer
-        assert process.stdin is not None
-        process.stdin.close()
+    with answering("web_inspector.mjs") as ask:
+        yield lambda path: ask(str(path))
 
 
 def python(path: Path) -> list[str]:

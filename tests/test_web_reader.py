@@ -1,8 +1,6 @@
 """The reader of the browser, run by node: it refuses damaged files in the words of Python."""
 
-import json
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,16 +10,13 @@ import numpy as np
 import pytest
 from golden_data import GOLDEN
 from model_files import rewritten
-from node import NODE
+from node import NODE, answering
 from safetensors.numpy import save_file
 from test_malformed import ACCEPTED, FAULTS
 
-import bitnet_lut
 from bitnet_lut.demo import MODEL
 from bitnet_lut.formats.gguf import U16
 
-WEB = Path(bitnet_lut.__file__).parent / "web"
-RUNNER = Path(__file__).with_name("web_reader.mjs")
 # What only the tokenizer sees: see test_web_tokenizer.py.
 OF_TOKENIZER = {"bos_out_of_range", "merge_unknown_token", "token_type_short"}
 
@@ -33,18 +28,8 @@ Read = Callable[[Path], dict[str, Any] | None]
 @pytest.fixture(scope="module")
 def read() -> Iterator[Read]:
     """Function that reads a file and all its ternary tensors, and gives the error or None."""
-    command = [NODE, str(RUNNER), f"{WEB}/"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-
-        def answer(path: Path) -> dict[str, Any] | None:
-            process.stdin.write(f"{path}\n")
-            process.stdin.flush()
-            return json.loads(process.stdout.readline())
-
-        yield answer
-        process.stdin.close()
+    with answering("web_reader.mjs") as ask:
+        yield lambda path: ask(str(path))
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS.keys() - OF_TOKENIZER))

@@ -1,24 +1,18 @@
 """What the browser's reader makes of servers, run by node."""
 
-import json
 import re
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 from golden_data import GOLDEN
-from node import NODE
+from node import NODE, answering
 from test_malformed import FAULTS
 
-import bitnet_lut
 from bitnet_lut.demo import MODEL
 
-WEB = Path(bitnet_lut.__file__).parent / "web"
-RUNNER = Path(__file__).with_name("web_source.mjs")
 MALFORMED = GOLDEN / "malformed"
 PADDING = 3 << 20
 
@@ -63,18 +57,8 @@ def address() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
     """Function that has node read a url; see web_source.mjs."""
-    command = [NODE, str(RUNNER), f"{WEB}/"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-
-        def answer(**job: Any) -> dict[str, Any]:
-            process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()
-            return json.loads(process.stdout.readline())
-
-        yield answer
-        process.stdin.close()
+    with answering("web_source.mjs") as ask:
+        yield lambda **job: ask(job)
 
 
 @pytest.mark.parametrize("how", ["whole", "unsized"])

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_data import GOLDEN
-from node import NODE
+from node import NODE, WEB, answering
 from test_malformed import FAULTS
 
-import bitnet_lut
 from bitnet_lut.demo import MODEL
 from bitnet_lut.formats.gguf import GGUFFile
 from bitnet_lut.text.chat import ChatTemplates
 from bitnet_lut.text.default_templates import DEFAULTS
 from bitnet_lut.text.tokenizer import Tokenizer
 
-WEB = Path(bitnet_lut.__file__).parent / "web"
-RUNNER = Path(__file__).with_name("web_tokenizer.mjs")
 VOCABULARIES = sorted(path.stem for path in (GOLDEN / "tokenizers").glob("*.gguf"))
 CHATS = json.loads((GOLDEN / "bitnet-b1.58/chat.json").read_text(encoding="utf-8"))
 
@@ -33,18 +29,8 @@ Ask = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
     """Function that has node encode; see web_tokenizer.mjs."""
-    command = [NODE, str(RUNNER), f"{WEB}/"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
-    ) as process:
-
-        def answer(**job: Any) -> dict[str, Any]:
-            process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()
-            return json.loads(process.stdout.readline())
-
-        yield answer
-        process.stdin.close()
+    with answering("web_tokenizer.mjs") as ask:
+        yield lambda **job: ask(job)
 
 
 def python(path: Path) -> Tokenizer:

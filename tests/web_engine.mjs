@@ -2,7 +2,7 @@
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
-const { Engine } = await import(pathToFileURL(process.argv[2]));
+const { Engine } = await import(new URL("engine.js", pathToFileURL(process.argv[2])));
 
 async function run({ file, ids, ...options }) {
   const engine = await Engine.load(pathToFileURL(file), options);

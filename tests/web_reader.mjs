@@ -1,4 +1,4 @@
-// Describes the files that tests/test_web_reader.py names, a line each, answered by a line of JSON: null, or the error.
+// Describes the files that tests/test_web_reader.py names: a line of JSON each, answered by a line of JSON, null or the error.
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
@@ -22,7 +22,7 @@ async function bytesOf(path, { offset, bytes }) {
   return all.subarray(offset, offset + bytes);
 }
 
-for await (const path of createInterface({ input: process.stdin })) {
-  const error = await read(path).then(() => null, ({ name, code, message }) => ({ name, code, message }));
+for await (const line of createInterface({ input: process.stdin })) {
+  const error = await read(JSON.parse(line)).then(() => null, ({ name, code, message }) => ({ name, code, message }));
   console.log(JSON.stringify(error));
 }
