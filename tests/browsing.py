@@ -69,6 +69,23 @@ def idle(browser: Any) -> bool:
     return one(browser, "#send").text == "Send"
 
 
+def change_the_question(browser: Any, box: str) -> None:
+    """Answer once more; then take the question back into its *box*, and send other text: markup."""
+    from selenium.webdriver import Keys
+
+    find(browser, ".assistant .note button")[-1].click()
+    until(browser, lambda: len(said(browser)) == 2 and idle(browser))
+    one(browser, ".user .note button").click()
+    assert said(browser) == []
+    written = one(browser, box)
+    assert written.get_attribute("value") == "What is the capital of France?"
+    written.clear()
+    written.send_keys("<img src=x onerror=alert(1)>", Keys.SHIFT, Keys.ENTER, Keys.NULL)
+    written.send_keys("two lines", Keys.ENTER)
+    until(browser, lambda: len(said(browser)) == 2 and idle(browser))
+    assert said(browser)[0] == "<img src=x onerror=alert(1)>\ntwo lines"
+
+
 def shoot(browser: Any, name: str) -> None:
     if SHOTS:
         browser.save_screenshot(str(Path(SHOTS) / f"{name}.png"))

@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import chromium, errors, find, idle, needs_chromium, one, said, screen, shoot, until
+from browsing import (
+    change_the_question,
+    chromium,
+    errors,
+    find,
+    idle,
+    needs_chromium,
+    one,
+    said,
+    screen,
+    shoot,
+    until,
+)
 from golden_data import GOLDEN
 from web_host import hosted
 
@@ -172,17 +184,7 @@ def test_a_chat_by_keyboard(browser: Any) -> None:
     assert "prompt of" in find(browser, ".assistant .note")[-1].text
     shoot(browser, "web-chat")
 
-    find(browser, ".assistant .note button")[-1].click()
-    until(browser, lambda: len(said(browser)) == 2 and idle(browser))
-    one(browser, ".user .note button").click()
-    assert said(browser) == []
-    box = one(browser, "#message")
-    assert box.get_attribute("value") == "What is the capital of France?"
-    box.clear()
-    box.send_keys("<img src=x onerror=alert(1)>", Keys.SHIFT, Keys.ENTER, Keys.NULL, "two lines")
-    box.send_keys(Keys.ENTER)
-    until(browser, lambda: len(said(browser)) == 2 and idle(browser))
-    assert said(browser)[0] == "<img src=x onerror=alert(1)>\ntwo lines"
+    change_the_question(browser, "#message")
     one(browser, "#new-chat").click()
     assert said(browser) == []
     assert errors(browser) == []
