@@ -3,7 +3,8 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from bitnet_lut import Model
 from bitnet_lut.demo import MODEL
 
 SHARED = Path(__file__).parents[2] / "shared" / "serving"
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+PROMPT = "The capital of France is"
 
 
 @contextmanager
@@ -41,6 +44,14 @@ def served(model: Model | None = None, **settings: Any) -> Iterator[tuple[str, A
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+def until(condition: Callable[[], bool], seconds: float = 5) -> bool:
+    """Whether *condition* comes true in time."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
 
 
 def validator(name: str) -> Any:

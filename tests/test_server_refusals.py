@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from serving import SHARED, served
+from serving import QUESTION, SHARED, served
 
 httpx = pytest.importorskip("httpx", reason="NO HTTPX: the server is not tested")
-
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 @pytest.fixture(scope="module")
