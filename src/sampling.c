@@ -73,14 +73,27 @@ static double sum_lanes(const float *weights, int64_t count)
     return lane[0];
 }
 
-/* ---- filters: each keeps the first of a ranking, by logits and then by ids ----------------------------------------
- */
+/* ---- filters ----------------------------------------------------------------------------------------------------- */
 
+/* Each keeps the first of a ranking, by logits and then by ids. */
 static int by_rank(const void *a, const void *b)
 {
     const bl_ranked *x = a, *y = b;
     if (x->logit != y->logit) return x->logit < y->logit ? 1 : -1;
     return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const bl_ranked *x = a, *y = b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static void choose_kept(bl_choice *choice, int64_t count)
+{
+    choice->logit = choice->kept_logit;
+    choice->id = choice->kept_id;
+    choice->count = count;
 }
 
 /* Keep what ranks before `last`, and itself. */
@@ -94,9 +107,7 @@ static void keep_until(bl_choice *choice, bl_ranked last)
         choice->kept_id[count] = id;
         count += logit > last.logit || (logit == last.logit && id <= last.id);
     }
-    choice->logit = choice->kept_logit;
-    choice->id = choice->kept_id;
-    choice->count = count;
+    choose_kept(choice, count);
 }
 
 /* The count-th largest of values, which change places: Hoare's selection. */
@@ -138,12 +149,15 @@ static void keep_likeliest(bl_choice *choice, int64_t count)
 {
     const float bound = find_bound(choice, count);
     int64_t reached = 0;
-    for (int64_t i = 0; i < choice->count; i++) {
-        choice->ranked[reached] = (bl_ranked){choice->logit[i], id_at(choice, i)};
-        reached += choice->logit[i] >= bound;
-    }
+    for (int64_t i = 0; i < choice->count; i++)
+        if (choice->logit[i] >= bound) choice->ranked[reached++] = (bl_ranked){choice->logit[i], id_at(choice, i)};
     qsort(choice->ranked, (size_t)reached, sizeof *choice->ranked, by_rank);
-    keep_until(choice, choice->ranked[count - 1]);
+    qsort(choice->ranked, (size_t)count, sizeof *choice->ranked, by_id);
+    for (int64_t i = 0; i < count; i++) {
+        choice->kept_logit[i] = choice->ranked[i].logit;
+        choice->kept_id[i] = choice->ranked[i].id;
+    }
+    choose_kept(choice, count);
 }
 
 static int bin_of(const bl_choice *choice, int64_t i)
@@ -191,9 +205,7 @@ static void keep_above(bl_choice *choice, double log_min_p)
         choice->kept_logit[count] = logit;
         count += (double)logit - (double)choice->peak >= log_min_p;
     }
-    choice->logit = choice->kept_logit;
-    choice->id = choice->kept_id;
-    choice->count = count;
+    choose_kept(choice, count);
 }
 
 /* ---- the draw ---------------------------------------------------------------------------------------------------- */
