@@ -20,7 +20,7 @@ cdef int64_t _MOST_BYTES = 1 << 62
 
 cdef bl_kv_kind _kind_of(str name) except *:
     cdef int i
-    for i in range(BL_KV_KINDS):
+    for i in range(<int>BL_KV_KINDS):
         if bl_kv_formats[i].name.decode() == name:
             return <bl_kv_kind>i
     raise ValueError(f"kind {name!r} of cache is not one of {', '.join(CACHE_KINDS)}")

@@ -57,8 +57,7 @@ int64_t bl_rows_bytes(const bl_model *m, bl_kv_kind kind, int64_t positions)
     return 2 * bl_round_up(bl_kv_bytes_of(m, kind, positions), BL_ALIGN);
 }
 
-/* The part of the page that begins at position `at` that holds rows of one head, and where they stand among
- * the rows of a cache of so many positions. */
+/* A head's rows in one page, and the same rows in a cache that is one piece of memory. */
 typedef struct {
     uint8_t *in_page;
     int64_t in_rows, bytes;
