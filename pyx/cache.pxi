@@ -13,7 +13,23 @@ from ckernels cimport BL_KV_KINDS, BL_PAGE, bl_kv_formats, bl_kv_kind, bl_round_
 CACHE_KINDS = tuple(sorted(bl_kv_formats[<int>i].name.decode() for i in range(BL_KV_KINDS)))
 PAGE = BL_PAGE
 
-cdef int64_t _ALIGN = 4096  # of a page, so that what a head reads of it spans as few pages of memory as can be
+cdef extern from * nogil:
+    """
+    #ifndef _WIN32
+    #include <sys/mman.h>
+    #endif
+    static void bl_ask_huge_pages(void *start, size_t bytes)
+    {
+    #ifdef MADV_HUGEPAGE
+        madvise(start, bytes, MADV_HUGEPAGE);
+    #endif
+    }
+    """
+    void bl_ask_huge_pages(void *start, size_t nbytes)
+
+# Pages of a size for it lie on huge pages of memory: without them, reading a long text takes up to a third longer.
+cdef int64_t _ALIGN = 4096
+cdef int64_t _HUGE = 1 << 21
 cdef int64_t _MOST = (1 << 31) - 1  # positions or tokens: sizes in bytes of a workspace then stay within 64 bits
 cdef int64_t _MOST_BYTES = 1 << 62
 
@@ -98,7 +114,7 @@ cdef class Pages:
 
     cdef uint8_t *_take(self) except NULL:
         """A page that one cache holds; MemoryError if there is none."""
-        cdef bint full
+        cdef bint full, huge = self.page_bytes >= _HUGE
         cdef uint8_t *block
         cdef uint8_t *page
         with cython.critical_section(self):
@@ -106,11 +122,13 @@ cdef class Pages:
             self.used += not full
         if full:
             raise MemoryError(f"all {self._limit} pages of {PAGE} positions are in use")
-        page = _allocate(self.page_bytes + <int64_t>sizeof(_Holders), &block, _ALIGN)
+        page = _allocate(self.page_bytes + <int64_t>sizeof(_Holders), &block, _HUGE if huge else _ALIGN)
         if page is NULL:
             with cython.critical_section(self):
                 self.used -= 1
             raise MemoryError(f"no memory for a page of {PAGE} positions, {self.page_bytes:,} bytes")
+        if huge:
+            bl_ask_huge_pages(page, <size_t>(self.page_bytes // _HUGE * _HUGE))
         self._holders(page)[0] = _Holders(block, 1)
         return page
 
