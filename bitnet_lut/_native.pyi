@@ -100,10 +100,11 @@ def rope(
 def to_f16(x: NDArray[np.float32], *, isa: str) -> NDArray[np.uint16]: ...
 def attention(
     q: NDArray[np.float32],
-    keys: NDArray[Any],
-    values: NDArray[Any],
+    keys: NDArray[np.float32],
+    values: NDArray[np.float32],
     scale: float,
     *,
+    kind: str = "f32",
     isa: str,
 ) -> NDArray[np.float32]: ...
 

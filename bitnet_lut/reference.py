@@ -16,6 +16,7 @@ from bitnet_lut.formats.tensors import DenseMatrix, TernaryMatrix
 
 __all__ = [
     "attention",
+    "attention_q8",
     "dense_weights",
     "exp",
     "forward",
@@ -41,6 +42,7 @@ f32 = np.float32
 LANES = 16
 ACT_MIN = f32(1e-5)  # a row whose largest |x| is below is quantized as if it reached it
 FIXED_LIMIT = f32(2**20 - 1)
+PAGE = 64  # positions whose weights are quantized together
 ROWS = 4096  # of a dense matrix multiplied at once, which bounds memory and changes no bit
 # Polynomials, highest power first; see numerics.h.
 _EXP = (
@@ -253,18 +255,43 @@ def attention(q: Floats, keys: Floats, values: Floats, scale: np.float32) -> Flo
     return mixed / total[..., None]
 
 
+def attention_q8(q: Floats, keys: Floats, values: Floats, scale: np.float32) -> Floats:
+    """`attention` as a cache of kind "q8" has it: both products are of int8.
+
+    Keys, values and the query are quantized as activations are. So are the weights, each times the
+    act_max of its value, those of a page (PAGE positions) together; pages are added up in order.
+    """
+    (query, q_max), (key, key_max), (value, value_max) = map(quantize, (q, keys, values))
+    factor = q_max / f32(127 * 127) * scale
+    scores = _int8_dot(key, query[..., None])[..., 0] * (factor[..., None] * key_max)
+    weights = exp(scores - scores.max(axis=-1, keepdims=True))
+    total = lane_dot(weights, np.ones_like(weights))
+    mixed = np.zeros(q.shape, f32)
+    for start in range(0, keys.shape[-2], PAGE):
+        page = slice(start, start + PAGE)
+        weight, weight_max = quantize(weights[..., page] * value_max[..., page])
+        dots = _int8_dot(weight[..., None, :], value[..., page, :])[..., 0, :]
+        mixed = mixed + dots * (weight_max / f32(127 * 127))[..., None]
+    return mixed / total[..., None]
+
+
+def _int8_dot(a: NDArray[np.int8], b: NDArray[np.int8]) -> Floats:
+    """Exact products of int8 matrices, rounded to float32 once."""
+    return (a.astype(np.float64) @ b.astype(np.float64)).astype(f32)
+
+
 def forward(
     config: ModelConfig,
     tensors: Tensors,
     ids: Sequence[int] | NDArray[np.integer],
     *,
-    kv: Literal["f32", "f16"] = "f32",
+    kv: Literal["f32", "f16", "q8"] = "f32",
     probe: Probe | None = None,
     multiply: Callable[[Any, Floats], Floats] = linear,
 ) -> tuple[Floats, Floats]:
     """Run *ids* (n,) through the model of *tensors*, named as in GGUF (``Checkpoint.tensors``).
 
-    kv: type in which keys and values are kept. probe: called as ``probe(layer, op, array)`` with
+    kv: kind of the cache of keys and values. probe: called as ``probe(layer, op, array)`` with
     each result (n, width), named as in bitnet_lut.h; layer -1 outside the layers. What it returns,
     unless that is None, takes the place of the result, so that each op can be given the inputs that
     another program had. multiply: what computes ``x @ matrix.T`` in place of `linear`.
@@ -281,7 +308,7 @@ def run_layer(
     layer: int,
     x: Floats,
     *,
-    kv: Literal["f32", "f16"] = "f32",
+    kv: Literal["f32", "f16", "q8"] = "f32",
     probe: Probe | None = None,
     multiply: Callable[[Any, Floats], Floats] = linear,
 ) -> Floats:
@@ -344,8 +371,9 @@ class _Forward:
         scale = f32(1) / np.sqrt(f32(c.head_dim))
         if c.attention_scale is not None:
             scale = f32(c.attention_scale)
+        attend = attention_q8 if self.kv == "q8" else attention
         mixed = np.stack(
-            [attention(q[t], k[:, : t + 1], v[:, : t + 1], scale).reshape(-1) for t in range(n)]
+            [attend(q[t], k[:, : t + 1], v[:, : t + 1], scale).reshape(-1) for t in range(n)]
         )
         mixed = self.show(layer, "attention", mixed)
         if c.sub_norms:

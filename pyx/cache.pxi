@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
 
 from cengine cimport bl_cache, bl_cache_fill, bl_cache_read, bl_page_bytes, bl_page_copy, bl_rows_bytes
-from ckernels cimport BL_KV_KINDS, BL_PAGE, bl_kv_formats, bl_kv_kind, bl_round_up
+from ckernels cimport BL_KV_KINDS, BL_KV_Q8, BL_PAGE, BL_Q8_MOST, bl_kv_formats, bl_kv_kind, bl_round_up
 
 CACHE_KINDS = tuple(sorted(bl_kv_formats[<int>i].name.decode() for i in range(BL_KV_KINDS)))
 PAGE = BL_PAGE
@@ -42,6 +42,12 @@ cdef bl_kv_kind _kind_of(str name) except *:
     raise ValueError(f"kind {name!r} of cache is not one of {', '.join(CACHE_KINDS)}")
 
 
+cdef int _check_head_dim(bl_kv_kind kind, int64_t head_dim) except -1:
+    if kind == BL_KV_Q8 and head_dim > BL_Q8_MOST:
+        raise ValueError(f"heads have {head_dim} elements, a cache of kind 'q8' keeps at most {BL_Q8_MOST}: use 'f16'")
+    return 0
+
+
 cdef uint8_t *_allocate(int64_t nbytes, uint8_t **block, int64_t align=64) noexcept:
     """Memory that starts at a multiple of *align*, and the block to free later; NULL if there is no memory."""
     block[0] = <uint8_t *>malloc(<size_t>(nbytes + align))
@@ -72,6 +78,7 @@ def cache_bytes(Weights weights not None, int64_t context, *, str kind not None=
     """Bytes of the keys and values of *context* positions; a Cache holds them in whole pages of PAGE positions."""
     if not 1 <= context <= _MOST:
         raise ValueError(f"context {context} must be in 1..{_MOST}")
+    _check_head_dim(_kind_of(kind), weights.model.head_dim)
     cdef int64_t one = bl_rows_bytes(&weights.model, _kind_of(kind), 1)
     if context > _MOST_BYTES // one:
         raise MemoryError(f"{context} positions of {one:,} bytes are more than 64 bits can count; ask for a shorter "

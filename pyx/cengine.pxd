@@ -1,6 +1,6 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
-from ckernels cimport bl_cell, bl_kernel, bl_kv_kind, bl_tier, bl_type
+from ckernels cimport bl_cell, bl_kernel, bl_kv_kind, bl_kv_rows, bl_tier, bl_type
 
 
 cdef extern from "pool.h" nogil:
@@ -10,6 +10,13 @@ cdef extern from "pool.h" nogil:
     void bl_pool_init(bl_pool *, int)
     void bl_pool_free(bl_pool *)
     void bl_pool_run(bl_pool *, void (*)(void *, int, int) noexcept nogil, void *)
+
+
+cdef extern from "cache.h" nogil:
+    ctypedef enum bl_kv:
+        BL_KEYS, BL_VALUES
+    int64_t bl_kv_strip_bytes(bl_kv_kind, int64_t, int64_t)
+    void bl_store_row(const bl_tier *, const bl_kv_rows *, bl_kv, int64_t, const float *)
 
 
 cdef extern from "bitnet_lut/bitnet_lut.h" nogil:

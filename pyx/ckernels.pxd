@@ -20,11 +20,11 @@ cdef extern from "bitnet_lut/bitnet_lut.h" nogil:
         BL_TERNARY, BL_F32, BL_F16, BL_BF16, BL_Q8_0, BL_Q4_0, BL_Q6_K
 
     ctypedef enum bl_kv_kind:
-        BL_KV_F32, BL_KV_F16, BL_KV_KINDS
+        BL_KV_F32, BL_KV_F16, BL_KV_Q8, BL_KV_KINDS
     ctypedef struct bl_kv_format:
         const char *name
     const bl_kv_format bl_kv_formats[]
-    int64_t bl_kv_bytes(bl_kv_kind kind, int64_t elements)
+    enum: BL_Q8_MOST
     enum: BL_PAGE
     ctypedef struct bl_kv_rows:
         uint8_t **pages

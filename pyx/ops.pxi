@@ -6,12 +6,11 @@ import numpy as np
 
 from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uintptr_t
 
+from cengine cimport BL_KEYS, BL_VALUES, bl_kv_strip_bytes, bl_store_row
 from ckernels cimport (
     BL_BF16,
     BL_F16,
     BL_F32,
-    BL_KV_F16,
-    BL_KV_F32,
     BL_MAX_HEADS,
     BL_PAGE,
     BL_Q4_0,
@@ -21,7 +20,6 @@ from ckernels cimport (
     bl_attention,
     bl_dense_packed_bytes,
     bl_is_block_type,
-    bl_kv_bytes,
     bl_kv_kind,
     bl_kv_rows,
     bl_pack_blocks,
@@ -201,39 +199,40 @@ def to_f16(const float[::1] x not None, *, str isa not None):
     return out
 
 
-def attention(const float[:, ::1] q not None, keys not None, values not None, float scale, *, str isa not None):
+def attention(const float[:, ::1] q not None, const float[:, ::1] keys not None, const float[:, ::1] values not None,
+              float scale, *, str kind not None="f32", str isa not None):
     """softmax(q . keys * scale) . values of heads that share keys and values: float32 (heads, head_dim).
 
-    q: (heads, head_dim), 1 to 4 heads, head_dim a multiple of 16. keys, values: (length, head_dim), both float32 or
-    both uint16 (bits of half precision).
+    q: (heads, head_dim), 1 to 4 heads, head_dim a multiple of 16. keys, values: (length, head_dim). kind: how a cache
+    keeps them, one of CACHE_KINDS.
     """
     cdef const bl_tier *tier = _find(isa)
-    cdef int64_t heads = q.shape[0], head_dim = q.shape[1], length = len(keys)
-    cdef bl_kv_kind kind = BL_KV_F16 if keys.dtype == np.uint16 else BL_KV_F32
+    cdef int64_t heads = q.shape[0], head_dim = q.shape[1], length = keys.shape[0]
+    cdef bl_kv_kind kv = _kind_of(kind)
     if not 1 <= heads <= BL_MAX_HEADS:
         raise ValueError(f"q has {heads} heads, it must have 1 to {BL_MAX_HEADS}")
     _same("columns of q modulo 16", head_dim % 16, 0)
-    dtype = np.uint16 if kind == BL_KV_F16 else np.float32
-    if keys.dtype != dtype or values.dtype != dtype or keys.shape != (length, head_dim) or values.shape != keys.shape:
-        raise ValueError(f"keys {keys.dtype}{keys.shape} and values {values.dtype}{values.shape} do not fit q "
-                         f"({heads}, {head_dim})")
+    _check_head_dim(kv, head_dim)
+    if keys.shape[1] != head_dim or values.shape[0] != length or values.shape[1] != head_dim:
+        raise ValueError(f"keys ({keys.shape[0]}, {keys.shape[1]}) and values ({values.shape[0]}, {values.shape[1]}) "
+                         f"do not fit q ({heads}, {head_dim})")
     out = np.zeros((heads, head_dim), np.float32)
     if length == 0 or head_dim == 0:
         return out
     cdef float[:, ::1] result = out
     cdef float[::1] scores = np.empty(heads * length, np.float32)
-    cdef const uint8_t[::1] k = np.ascontiguousarray(keys).reshape(-1).view(np.uint8)
-    cdef const uint8_t[::1] v = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-    cdef int64_t page_bytes = bl_kv_bytes(kind, BL_PAGE * head_dim), i
-    pages = np.empty((2, (length + BL_PAGE - 1) // BL_PAGE), np.uintp)
-    cdef uintptr_t[:, ::1] page = pages
-    for i in range(page.shape[1]):
-        page[0, i] = <uintptr_t>&k[i * page_bytes]
-        page[1, i] = <uintptr_t>&v[i * page_bytes]
+    cdef int64_t strip_bytes = bl_kv_strip_bytes(kv, head_dim, BL_PAGE), pages = _pages_of(length), i
+    cdef uint8_t[::1] memory = np.empty(2 * pages * strip_bytes, np.uint8)
+    cdef uintptr_t[::1] page = np.empty(pages, np.uintp)
     cdef bl_kv_rows key_rows, value_rows
-    key_rows.pages, value_rows.pages = <uint8_t **>&page[0, 0], <uint8_t **>&page[1, 0]
-    key_rows.offset = value_rows.offset = 0
-    key_rows.kind = value_rows.kind = kind
+    for i in range(pages):
+        page[i] = <uintptr_t>&memory[2 * i * strip_bytes]
+    key_rows.pages = value_rows.pages = <uint8_t **>&page[0]
+    key_rows.offset, value_rows.offset = 0, strip_bytes
+    key_rows.kind = value_rows.kind = kv
     key_rows.head_dim = value_rows.head_dim = head_dim
+    for i in range(length):
+        bl_store_row(tier, &key_rows, BL_KEYS, i, &keys[i, 0])
+        bl_store_row(tier, &value_rows, BL_VALUES, i, &values[i, 0])
     bl_attention(tier, &result[0, 0], &q[0, 0], &key_rows, &value_rows, length, scale, &scores[0], heads)
     return out

@@ -13,14 +13,6 @@ void bl_attention(const bl_tier *tier, float *out, const float *q, const bl_kv_r
     tier->mix_values(out, scores, length, total, values, length, 0, values->head_dim, heads);
 }
 
-/* Write a row of head_dim elements, padded with zeros, where it belongs in a cache. */
-static void bl_store_row(const bl_tier *tier, const bl_kv_rows *rows, int64_t position, const float *head)
-{
-    uint8_t *row = bl_row_at(rows, position);
-    if (rows->kind == BL_KV_F16) tier->store_f16((uint16_t *)(void *)row, head, rows->head_dim);
-    else memcpy(row, head, (size_t)rows->head_dim * sizeof(float));
-}
-
 /* head = one head of queries or keys of token t, normed if there is a norm, and rotated. */
 static void bl_rotate(const bl_pass *p, int64_t t, float *head, const float *from, const float *norm)
 {
@@ -46,9 +38,9 @@ void bl_fill_cache(const bl_pass *p, int64_t layer, int worker, int workers)
         const bl_kv_rows keys = bl_cache_rows(place->cache, m, layer, kv_head, BL_KEYS);
         const bl_kv_rows values = bl_cache_rows(place->cache, m, layer, kv_head, BL_VALUES);
         bl_rotate(p, t, head, p->work->k + i * m->head_dim, m->layer[layer].k_norm);
-        bl_store_row(m->tier, &keys, place->position, head);
+        bl_store_row(m->tier, &keys, BL_KEYS, place->position, head);
         memcpy(head, p->work->v + i * m->head_dim, (size_t)m->head_dim * sizeof(float));
-        bl_store_row(m->tier, &values, place->position, head);
+        bl_store_row(m->tier, &values, BL_VALUES, place->position, head);
     }
 }
 

@@ -4,18 +4,80 @@
 
 static int64_t bl_pages_of(int64_t positions) { return (positions + BL_PAGE - 1) / BL_PAGE; }
 
-/* Bytes of the keys, or of the values, of all heads at so many positions. */
-static int64_t bl_kv_bytes_of(const bl_model *m, bl_kv_kind kind, int64_t positions)
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
+
+/* Where element k of a row is in a strip of BL_KV_Q8: see bl_kv_rows. */
+BL_INLINE int64_t bl_q8_offset(bl_kv kv, int64_t head_dim, int64_t row, int64_t k)
 {
-    return m->layers * m->kv_heads * positions * bl_kv_bytes(kind, bl_head_stride(m));
+    if (kv == BL_KEYS) return row / 16 * 16 * head_dim + k / 4 * 64 + row % 16 * 4 + k % 4;
+    return row / 4 * 4 * head_dim + 4 * k + row % 4;
 }
 
-int64_t bl_page_bytes(const bl_model *m, bl_kv_kind kind) { return 2 * bl_kv_bytes_of(m, kind, BL_PAGE); }
+static void bl_store_q8(const bl_tier *tier, const bl_kv_rows *rows, bl_kv kv, int64_t position, const float *head)
+{
+    const int64_t n = rows->head_dim, row = position % BL_PAGE;
+    uint8_t *strip = rows->pages[position / BL_PAGE] + rows->offset;
+    int8_t q[BL_Q8_MOST];
+    const float max = tier->quantize(q, head, n);
+    memcpy(strip + BL_PAGE * n + row * (int64_t)sizeof max, &max, sizeof max);
+    for (int64_t k = 0; k < n; k++) strip[bl_q8_offset(kv, n, row, k)] = (uint8_t)q[k];
+}
+
+void bl_store_row(const bl_tier *tier, const bl_kv_rows *rows, bl_kv kv, int64_t position, const float *head)
+{
+    const int64_t bytes = bl_kv_bytes(rows->kind, rows->head_dim);
+    uint8_t *row = rows->pages[position / BL_PAGE] + rows->offset + position % BL_PAGE * bytes;
+    switch (rows->kind) {
+    case BL_KV_F16: tier->store_f16((uint16_t *)(void *)row, head, rows->head_dim); break;
+    case BL_KV_Q8: bl_store_q8(tier, rows, kv, position, head); break;
+    default: memcpy(row, head, (size_t)bytes);
+    }
+}
+
+/* ---- strips ------------------------------------------------------------------------------------------------------ */
+
+/* Where a head's positions from some one on, the first of a group, are in memory for so many positions: the scales
+ * stand behind all rows. */
+typedef struct {
+    uint8_t *rows, *scales;
+} bl_strip;
+
+static bl_strip bl_strip_at(uint8_t *start, const bl_kv_format *format, int64_t head_dim, int64_t room, int64_t at)
+{
+    const int64_t row = head_dim * format->element_bytes;
+    return (bl_strip){start + at * row, start + room * row + at * format->scale_bytes};
+}
+
+static void bl_copy_strip(bl_strip to, bl_strip from, const bl_kv_format *format, int64_t head_dim, int64_t positions)
+{
+    memcpy(to.rows, from.rows, (size_t)(bl_round_up(positions, format->group) * head_dim * format->element_bytes));
+    memcpy(to.scales, from.scales, (size_t)(positions * format->scale_bytes));
+}
+
+/* Rows from `count` on of the group that they share with rows before are zero, whatever was there. */
+static void bl_clear_rest(bl_strip strip, bl_kv_kind kind, bl_kv kv, int64_t head_dim, int64_t count)
+{
+    const bl_kv_format *format = &bl_kv_formats[kind];
+    for (int64_t row = count; row < bl_round_up(count, format->group); row++) {
+        for (int64_t k = 0; k < head_dim; k++) strip.rows[bl_q8_offset(kv, head_dim, row, k)] = 0;
+        memset(strip.scales + row * format->scale_bytes, 0, (size_t)format->scale_bytes);
+    }
+}
+
+/* ---- pages ------------------------------------------------------------------------------------------------------- */
+
+int64_t bl_page_bytes(const bl_model *m, bl_kv_kind kind)
+{
+    return 2 * m->layers * m->kv_heads * bl_kv_strip_bytes(kind, bl_head_stride(m), BL_PAGE);
+}
 
 void bl_page_copy(uint8_t *to, const uint8_t *from, const bl_model *m, bl_kv_kind kind, int64_t positions)
 {
-    const int64_t row = bl_kv_bytes(kind, bl_head_stride(m)), bytes = bl_page_bytes(m, kind);
-    for (int64_t at = 0; at < bytes; at += BL_PAGE * row) memcpy(to + at, from + at, (size_t)(positions * row));
+    const bl_kv_format *format = &bl_kv_formats[kind];
+    const int64_t head_dim = bl_head_stride(m), strip = bl_kv_strip_bytes(kind, head_dim, BL_PAGE);
+    for (int64_t at = 0; at < bl_page_bytes(m, kind); at += strip)
+        bl_copy_strip(bl_strip_at(to + at, format, head_dim, BL_PAGE, 0),
+                      bl_strip_at((uint8_t *)from + at, format, head_dim, BL_PAGE, 0), format, head_dim, positions);
 }
 
 static int64_t bl_take_pages(bl_cache *cache, const bl_model *m, void *memory)
@@ -52,41 +114,41 @@ void bl_cache_copy(bl_cache *to, const bl_cache *from, const bl_model *m)
     to->position = from->position;
 }
 
+/* ---- without pages ----------------------------------------------------------------------------------------------- */
+
 int64_t bl_rows_bytes(const bl_model *m, bl_kv_kind kind, int64_t positions)
 {
-    return 2 * bl_round_up(bl_kv_bytes_of(m, kind, positions), BL_ALIGN);
+    const int64_t strips = m->layers * m->kv_heads * bl_kv_strip_bytes(kind, bl_head_stride(m), positions);
+    return 2 * bl_round_up(strips, BL_ALIGN);
 }
 
-/* A head's rows in one page, and the same rows in a cache that is one piece of memory. */
-typedef struct {
-    uint8_t *in_page;
-    int64_t in_rows, bytes;
-} bl_strip;
-
-static bl_strip bl_strip_at(const bl_cache *cache, const bl_model *m, int64_t positions, int64_t head, bl_kv kv,
-                            int64_t at)
+/* Copy a cache to its rows without pages, which are a strip of all positions for each head, or back. */
+static void bl_copy_rows(const bl_cache *cache, const bl_model *m, uint8_t *flat, int64_t positions, int into_cache)
 {
-    const bl_kv_rows rows = bl_cache_rows(cache, m, 0, head, kv);
-    const int64_t row = bl_kv_bytes(rows.kind, rows.head_dim), left = positions - at;
-    const int64_t start = kv * bl_rows_bytes(m, rows.kind, positions) / 2 + (head * positions + at) * row;
-    return (bl_strip){bl_row_at(&rows, at), start, (left < BL_PAGE ? left : BL_PAGE) * row};
+    const bl_kv_format *format = &bl_kv_formats[cache->kind];
+    const int64_t head_dim = bl_head_stride(m), room = bl_round_up(positions, format->group);
+    for (int64_t i = 0; i < 2 * m->layers * m->kv_heads; i++) {
+        const bl_kv kv = i % 2 ? BL_VALUES : BL_KEYS;
+        const int64_t offset = bl_cache_rows(cache, m, 0, i / 2, kv).offset;
+        uint8_t *strip = flat + kv * bl_rows_bytes(m, cache->kind, positions) / 2 +
+                         i / 2 * bl_kv_strip_bytes(cache->kind, head_dim, positions);
+        for (int64_t at = 0; at < positions; at += BL_PAGE) {
+            const int64_t count = positions - at < BL_PAGE ? positions - at : BL_PAGE;
+            const bl_strip page = bl_strip_at(cache->pages[at / BL_PAGE] + offset, format, head_dim, BL_PAGE, 0);
+            const bl_strip rows = bl_strip_at(strip, format, head_dim, room, at);
+            bl_copy_strip(into_cache ? page : rows, into_cache ? rows : page, format, head_dim, count);
+            if (!into_cache) bl_clear_rest(rows, cache->kind, kv, head_dim, count);
+        }
+    }
 }
 
 void bl_cache_read(const bl_cache *cache, const bl_model *m, uint8_t *rows)
 {
-    for (int64_t i = 0; i < 2 * m->layers * m->kv_heads; i++)
-        for (int64_t at = 0; at < cache->position; at += BL_PAGE) {
-            const bl_strip strip = bl_strip_at(cache, m, cache->position, i / 2, i % 2 ? BL_VALUES : BL_KEYS, at);
-            memcpy(rows + strip.in_rows, strip.in_page, (size_t)strip.bytes);
-        }
+    bl_copy_rows(cache, m, rows, cache->position, 0);
 }
 
 void bl_cache_fill(bl_cache *cache, const bl_model *m, const uint8_t *rows, int64_t positions)
 {
-    for (int64_t i = 0; i < 2 * m->layers * m->kv_heads; i++)
-        for (int64_t at = 0; at < positions; at += BL_PAGE) {
-            const bl_strip strip = bl_strip_at(cache, m, positions, i / 2, i % 2 ? BL_VALUES : BL_KEYS, at);
-            memcpy(strip.in_page, rows + strip.in_rows, (size_t)strip.bytes);
-        }
+    bl_copy_rows(cache, m, (uint8_t *)rows, positions, 1);
     cache->position = positions;
 }

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "shared/numerics.h"
+#include "cache.h"
 
 /* Numbers of tokens that together reach every path of every kernel: BL_CHECK_DOTS in all. */
 static const int check_batches[] = {1, 2, 3, 9, 41};
@@ -25,10 +25,6 @@ static void check_fill(bl_check_input *in)
         const uint32_t bits = state >> 24;
         in->ternary[i] = (uint8_t)(bits & ~(bits << 1 & 0xaa)); /* no code 3 */
     }
-    for (int k = 0; k < BL_CHECK_COLS; k++) {
-        in->keys[k] = bl_to_f16(in->x[0][k]);
-        in->values[k] = bl_to_f16(in->x[1][k]);
-    }
 }
 
 /* dot (n, ternary rows) of n tokens, which repeat the first BL_CHECK_TOKENS. */
@@ -44,18 +40,19 @@ static void check_gemm(const bl_tier *tier, int kernel, bl_check_input *in, cons
 }
 
 /* Two heads over keys and values (length, 48). */
-static void check_attention(const bl_tier *tier, float *out, const float *q, void *keys, void *values, bl_kv_kind kind,
-                            int length)
+static void check_attention(const bl_tier *tier, float *out, bl_check_input *in, bl_kv_kind kind, int length)
 {
-    enum { LENGTH = 16, PAGES = (LENGTH + BL_PAGE - 1) / BL_PAGE };
+    enum { COLS = 48, LENGTH = BL_CHECK_COLS / COLS, PAGES = (LENGTH + BL_PAGE - 1) / BL_PAGE };
+    const int64_t strip = bl_kv_strip_bytes(kind, COLS, BL_PAGE);
     float scores[2 * LENGTH];
-    uint8_t *key_pages[PAGES], *value_pages[PAGES];
-    for (int i = 0; i < PAGES; i++) {
-        key_pages[i] = (uint8_t *)keys + i * bl_kv_bytes(kind, BL_PAGE * 48);
-        value_pages[i] = (uint8_t *)values + i * bl_kv_bytes(kind, BL_PAGE * 48);
+    uint8_t *pages[PAGES];
+    for (int i = 0; i < PAGES; i++) pages[i] = in->strips + 2 * i * strip;
+    const bl_kv_rows keys = {pages, 0, kind, COLS}, values = {pages, strip, kind, COLS};
+    for (int p = 0; p < length; p++) {
+        bl_store_row(tier, &keys, BL_KEYS, p, in->x[1] + p * COLS);
+        bl_store_row(tier, &values, BL_VALUES, p, in->x[2] + p * COLS);
     }
-    const bl_kv_rows key_rows = {key_pages, 0, kind, 48}, value_rows = {value_pages, 0, kind, 48};
-    bl_attention(tier, out, q, &key_rows, &value_rows, length, 0.125f, scores, 2);
+    bl_attention(tier, out, in->x[0], &keys, &values, length, 0.125f, scores, 2);
 }
 
 static void check_run(const bl_tier *tier, bl_check_input *in, bl_check_output *out)
@@ -93,8 +90,7 @@ static void check_run(const bl_tier *tier, bl_check_input *in, bl_check_output *
     tier->rope(out->rope, in->x[1], in->x[2], 70, 0);
     tier->rope(out->rope + 70, in->x[1], in->x[2], 70, 1);
     tier->store_f16(out->half, in->x[3], COLS);
-    check_attention(tier, out->attention[0], in->x[0], in->keys, in->values, BL_KV_F16, 13);
-    check_attention(tier, out->attention[1], in->x[0], in->x[1], in->x[2], BL_KV_F32, 14);
+    for (bl_kv_kind kind = 0; kind < BL_KV_KINDS; kind++) check_attention(tier, out->attention[kind], in, kind, 13);
 }
 
 int bl_tier_agrees(const bl_tier *tier, bl_check_input *in, bl_check_output out[2])

@@ -21,7 +21,7 @@ typedef struct {
     float x[BL_CHECK_TOKENS][BL_CHECK_COLS];
     uint8_t weights[BL_CHECK_ROWS * BL_CHECK_BYTES], ternary[BL_CHECK_TERNARY_ROWS * BL_CHECK_ROW_BYTES];
     uint8_t packed[BL_CHECK_PACKED], prepared[BL_CHECK_PREPARED];
-    uint16_t keys[BL_CHECK_COLS], values[BL_CHECK_COLS];
+    _Alignas(64) uint8_t strips[1 << 15]; /* of attention: pages of keys and of values */
 } bl_check_input;
 
 typedef struct {
@@ -30,7 +30,7 @@ typedef struct {
     int32_t dot[BL_KERNEL_COUNT][BL_CHECK_DOTS][BL_CHECK_TERNARY_ROWS];
     float dense[BL_TYPE_COUNT][BL_CHECK_TOKENS][BL_CHECK_ROWS], dense1[BL_TYPE_COUNT][BL_CHECK_ROWS];
     float row[BL_TYPE_COUNT][BL_CHECK_COLS];
-    float norm[BL_CHECK_COLS], silu[BL_CHECK_COLS], relu2[BL_CHECK_COLS], rope[BL_CHECK_COLS], attention[2][2 * 48];
+    float norm[BL_CHECK_COLS], silu[BL_CHECK_COLS], relu2[BL_CHECK_COLS], rope[BL_CHECK_COLS], attention[BL_KV_KINDS][2 * 48];
     uint16_t half[BL_CHECK_COLS];
 } bl_check_output;
 

@@ -385,7 +385,7 @@ static void print_logits(bl_kv_kind kind, const float *logits, int64_t n, int64_
 }
 
 /* Every kernel, tier, number of threads, cut and mixture gives the same logits, which are printed: cache, token, bits.
- */
+ * A cache of kind q8 quantizes by pages, so from the second one on its logits depend on their size. */
 static void check_model(const char *path)
 {
     static dump d;
@@ -405,7 +405,7 @@ static void check_model(const char *path)
             bl_pool_free(pool);
             free(pool);
         }
-        print_logits(kind, expected, d.n, d.model.vocab);
+        print_logits(kind, expected, kind == BL_KV_Q8 && d.n > BL_PAGE ? BL_PAGE : d.n, d.model.vocab);
         free(expected);
     }
     free_dump(&d);

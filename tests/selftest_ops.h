@@ -91,18 +91,21 @@ static void check_rope(const bl_tier *tier, int64_t n)
 }
 
 /* Attention over rows (length, head_dim) whose pages are pieces of memory of their own, of just the bytes they use. */
-static void attend(const bl_tier *tier, float *out, const float *q, const void *keys, const void *values,
+static void attend(const bl_tier *tier, float *out, const float *q, const float *keys, const float *values,
                    bl_kv_kind kind, int64_t head_dim, int64_t length, float *scores, int heads)
 {
-    const int64_t row = bl_kv_bytes(kind, head_dim), count = (length + BL_PAGE - 1) / BL_PAGE;
-    const int64_t bytes = count * (int64_t)sizeof(uint8_t *);
+    const int64_t count = (length + BL_PAGE - 1) / BL_PAGE, bytes = count * (int64_t)sizeof(uint8_t *);
     uint8_t **key_pages = room(bytes), **value_pages = room(bytes);
-    for (int64_t i = count - 1; i >= 0; i--) {
-        const int64_t at = i * BL_PAGE, used = (length - at < BL_PAGE ? length - at : BL_PAGE) * row;
-        key_pages[i] = copy((const uint8_t *)keys + at * row, used);
-        value_pages[i] = copy((const uint8_t *)values + at * row, used);
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t left = length - i * BL_PAGE, used = left < BL_PAGE && kind != BL_KV_Q8 ? left : BL_PAGE;
+        key_pages[i] = room(bl_kv_strip_bytes(kind, head_dim, used));
+        value_pages[i] = room(bl_kv_strip_bytes(kind, head_dim, used));
     }
     const bl_kv_rows key_rows = {key_pages, 0, kind, head_dim}, value_rows = {value_pages, 0, kind, head_dim};
+    for (int64_t p = 0; p < length; p++) {
+        bl_store_row(tier, &key_rows, BL_KEYS, p, keys + p * head_dim);
+        bl_store_row(tier, &value_rows, BL_VALUES, p, values + p * head_dim);
+    }
     bl_attention(tier, out, q, &key_rows, &value_rows, length, 0.125f, scores, heads);
     for (int64_t i = 0; i < count; i++) {
         free(key_pages[i]);
@@ -115,21 +118,10 @@ static void attend(const bl_tier *tier, float *out, const float *q, const void *
 /* Scores within reach of exp, and some far below. */
 static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t length, bl_kv_kind kind, int heads)
 {
-    const int64_t elements = head_dim * length, bytes = bl_kv_bytes(kind, elements);
+    const int64_t elements = head_dim * length;
     float *q = room(heads * head_dim * 4), *keys = room(elements * 4), *values = pick_floats(elements);
     for (int64_t k = 0; k < heads * head_dim; k++) q[k] = (float)(random_below(2001) - 1000) * 0x1p-8f;
     for (int64_t i = 0; i < elements; i++) keys[i] = (float)(random_below(2001) - 1000) * 0x1p-8f;
-    if (kind == BL_KV_F16) {
-        uint16_t *half_keys = room(bytes), *half_values = room(bytes);
-        for (int64_t i = 0; i < elements; i++) {
-            half_keys[i] = bl_to_f16(keys[i]);
-            half_values[i] = bl_to_f16(keys[elements - 1 - i]);
-        }
-        free(keys);
-        free(values);
-        keys = (void *)half_keys;
-        values = (void *)half_values;
-    }
     float *found = room(heads * head_dim * 4), *expected = room(heads * head_dim * 4);
     float *scores = room(heads * length * 4);
     attend(tier, found, q, keys, values, kind, head_dim, length, scores, heads);
@@ -190,10 +182,9 @@ static void check_ops(void)
         }
         for (size_t d = 0; d < sizeof head_dims / sizeof *head_dims; d++)
             for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++)
-                for (int heads = 1; heads <= BL_MAX_HEADS; heads++) {
-                    check_attention(tier, head_dims[d], lengths[l], BL_KV_F32, heads);
-                    check_attention(tier, head_dims[d], lengths[l], BL_KV_F16, heads);
-                }
+                for (int heads = 1; heads <= BL_MAX_HEADS; heads++)
+                    for (bl_kv_kind kind = 0; kind < BL_KV_KINDS; kind++)
+                        check_attention(tier, head_dims[d], lengths[l], kind, heads);
     }
 }
 

@@ -164,7 +164,7 @@ def test_what_is_no_id(demo: Model, id: Any) -> None:
         ({"threads": 257}, ValueError, "threads is 257, it must be 1 to 256"),
         ({"threads": 2**80}, ValueError, "it must be 1 to 256"),
         ({"threads": "2"}, TypeError, "threads is '2'"),
-        ({"kv": "f8"}, ValueError, "kv is 'f8', it must be 'f16' or 'f32'"),
+        ({"kv": "f8"}, ValueError, "kv is 'f8', it must be 'f16' or 'f32' or 'q8'"),
         ({"kv": 16}, ValueError, "kv is 16"),
         ({"tiles": 5}, TypeError, "tiles is 5, it must map shapes to tiles"),
     ],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tiny_models import odd_model
 
 from bitnet_lut import Model, Sampling, _native, reference
-from bitnet_lut._native import Cache, Pool, Weights, Workspace
+from bitnet_lut._native import CACHE_KINDS, Cache, Pool, Weights, Workspace
 from bitnet_lut.demo import MODEL
 from bitnet_lut.formats.tensors import DenseMatrix
 from bitnet_lut.runtime.packing import INPUT_GROUPS, pack_tensors
@@ -74,8 +74,7 @@ def test_random_mixtures(isa: str, threads: int, batch: int) -> None:
     rng = np.random.default_rng(batch)
     lengths = rng.integers(1, 60, 6)
     sequences = [
-        Sequence(shared, ("f16", "f32")[i % 2], random_ids(rng, int(n)))
-        for i, n in enumerate(lengths)
+        Sequence(shared, CACHE_KINDS[i % 3], random_ids(rng, int(n))) for i, n in enumerate(lengths)
     ]
     workspace = Workspace(shared, Pool(threads), context=60, batch=batch)
     while any(sequence.cache.position < len(sequence.ids) for sequence in sequences):

@@ -137,9 +137,21 @@ def test_a_cache_whose_bytes_do_not_fit_64_bits() -> None:
 
 
 def test_kinds_of_caches(weights: Weights) -> None:
-    assert CACHE_KINDS == ("f16", "f32")
-    with pytest.raises(ValueError, match="kind 'q9' of cache is not one of f16, f32"):
+    assert CACHE_KINDS == ("f16", "f32", "q8")
+    with pytest.raises(ValueError, match="kind 'q9' of cache is not one of f16, f32, q8"):
         Cache(weights, 8, kind="q9")
+
+
+def test_a_cache_of_8_bits(weights: Weights) -> None:
+    """A byte for each element of a row and a float32 scale; files have whole groups of 16 rows."""
+    heads = 2 * CONFIG.block_count * CONFIG.head_count_kv
+    assert page_bytes(weights, kind="q8") == PAGE * heads * (32 + 4)
+    assert cache_bytes(weights, 1, kind="q8") == cache_bytes(weights, 16, kind="q8")
+    assert cache_bytes(weights, 17, kind="q8") == 32 * heads * (32 + 4)
+    wide = {"head_count": 1, "head_count_kv": 1, "head_dim": 1026, "rope_dim": 2}
+    config = tiny_config(embedding_length=1, feed_forward_length=1, **wide)
+    with pytest.raises(ValueError, match="1026 elements, a cache of kind 'q8' keeps at most 1024"):
+        Cache(Weights(config, tiny_tensors(config), isa=BEST), 8, kind="q8")
 
 
 def test_a_supply_of_pages_that_ends(weights: Weights, pool: Pool) -> None:

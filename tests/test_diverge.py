@@ -367,8 +367,8 @@ def test_sources_that_do_not_go_together_are_refused(tmp_path):
         diverge(trace, MODEL)
     with pytest.raises(ValueError, match="unknown option 'tier'; those of a model are: kernel"):
         open_source(f"{MODEL}:tier=avx2")
-    with pytest.raises(ValueError, match="kv is 'q8'"):
-        open_source(f"{MODEL}:kv=q8")
+    with pytest.raises(ValueError, match="kv is 'q4'"):
+        open_source(f"{MODEL}:kv=q4")
     with pytest.raises(TypeError, match="int is no source"):
         open_source(3)  # type: ignore[arg-type]
 

@@ -384,23 +384,22 @@ def test_rope(
     assert_same_bits(found, reference.rope(x, cosine, sine, interleaved=interleaved))
 
 
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("kind", _native.CACHE_KINDS)
 @pytest.mark.parametrize("head_dim", [16, 48, 64, 80, 128, 144])
 @pytest.mark.parametrize("heads", [1, 2, 3, 4])
 def test_attention(
-    isa: str, rng: np.random.Generator, half: bool, head_dim: int, heads: int
+    isa: str, rng: np.random.Generator, kind: str, head_dim: int, heads: int
 ) -> None:
+    attend = reference.attention_q8 if kind == "q8" else reference.attention
     scale = f32(1) / np.sqrt(f32(head_dim))
     for length in (1, 2, 3, 4, 5, 15, 16, 17, 130):
         for spread in (0, 1, 20):
             q = rng.normal(0, spread, (heads, head_dim)).astype(f32)
             keys, values = rng.normal(size=(2, length, head_dim)).astype(f32)
-            stored = (keys, values)
-            if half:
-                stored = tuple(reference.to_half(array).view(np.uint16) for array in stored)
-                keys, values = (array.view(np.float16).astype(f32) for array in stored)
-            found = _native.attention(q, *stored, scale, isa=isa)
-            expected = reference.attention(q, keys, values, scale)
+            found = _native.attention(q, keys, values, scale, kind=kind, isa=isa)
+            if kind == "f16":
+                keys, values = (reference.to_half(array).astype(f32) for array in (keys, values))
+            expected = attend(q, keys, values, scale)
             assert_same_bits(found, expected, f"length {length}, spread {spread}")
 
 
@@ -413,6 +412,31 @@ def test_attention_shows_each_weight(isa: str) -> None:
         keys[1, 0] = score
         found = _native.attention(q, keys, values, 1.0, isa=isa)
         assert_same_bits(found, reference.attention(q, keys, values, f32(1)), f"score {score}")
+
+
+def test_attention_in_8_bits_is_near_that_of_floats(rng: np.random.Generator) -> None:
+    """Also where a value is a thousand times as large as others, and most weights are small."""
+    keys, values = rng.normal(size=(2, 300, 128)).astype(f32)
+    values *= 10 ** rng.uniform(-2, 1, (300, 1)).astype(f32)
+    for spread in (0.1, 1, 4):
+        q = rng.normal(0, spread, (4, 128)).astype(f32)
+        exact = reference.attention(q, keys, values, f32(128**-0.5))
+        found = reference.attention_q8(q, keys, values, f32(128**-0.5))
+        error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
+        assert (error < 0.03).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_attention_in_8_bits_is_not_finite_where_a_row_is_not(
+    isa: str, rng: np.random.Generator, bad: float
+) -> None:
+    for length, at in ((1, 0), (70, 0), (70, 69)):
+        for which in range(2):
+            rows = rng.normal(size=(2, length, 16)).astype(f32)
+            rows[which, at, 3] = bad
+            q = rng.normal(size=(1, 16)).astype(f32)
+            found = _native.attention(q, *rows, 1.0, kind="q8", isa=isa)
+            assert not np.isfinite(found).any()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tiny_model import tiny_config, tiny_tensors
 
 from bitnet_lut import _native
-from bitnet_lut._native import PAGE, Cache, Pages, Pool, Weights, Workspace
+from bitnet_lut._native import CACHE_KINDS, PAGE, Cache, Pages, Pool, Weights, Workspace
 
 BEST = next(name for name in _native.tier_names() if not _native.missing_features(name))
 CONFIG = tiny_config(block_count=1)
@@ -38,7 +38,7 @@ class SharedCaches(RuleBasedStateMachine):
         self.texts: list[tuple[Cache, list[int]]] = []
         self.seed = 0
 
-    @initialize(kind=st.sampled_from(["f16", "f32"]), most=st.integers(4, 20))
+    @initialize(kind=st.sampled_from(CACHE_KINDS), most=st.integers(4, 20))
     def begin(self, kind: str, most: int) -> None:
         self.kind, self.pages = kind, Pages(WEIGHTS, kind=kind, most=most)
         self.new()

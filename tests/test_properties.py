@@ -103,7 +103,7 @@ def test_forward_pass_of_any_shape(config: Any, isa: str, seed: int, n: int, dat
     linear = data.draw(st.sampled_from(["ternary", "ternary", "f16"]))
     tensors = tiny_tensors(config, seed=seed, linear=linear, embedding=data.draw(types))
     ids = np.random.default_rng(seed).integers(0, config.vocab_size, n, dtype=np.int32)
-    kv = data.draw(st.sampled_from(["f32", "f16"]))
+    kv = data.draw(st.sampled_from(_native.CACHE_KINDS))
     logits, hidden = reference.forward(config, tensors, ids, kv=kv)
     weights = Weights(config, tensors, isa=isa)
     threads, batch = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 8))
@@ -116,7 +116,7 @@ def test_forward_pass_of_any_shape(config: Any, isa: str, seed: int, n: int, dat
 
 BYTES = np.zeros(128, np.uint8)
 U8, I8, F32 = (np.zeros((4, 32), dtype) for dtype in (np.uint8, np.int8, np.float32))
-ROW, BITS, FIVE = F32[0], np.zeros((4, 32), np.uint16), np.zeros((5, 32), np.float32)
+ROW, FIVE, WIDE = F32[0], np.zeros((5, 32), np.float32), np.zeros((1, 1040), np.float32)
 CODES, PACKED = U8, U8.reshape(-1)
 KERNEL = _native.Cell("i2_s", isa=BEST)
 pack, prepare = KERNEL.pack, KERNEL.prepare
@@ -198,9 +198,11 @@ attention = partial(_native.attention, isa=BEST)
         (lambda: rope(ROW[:9], ROW[:5], ROW[:5]), ValueError, "5 angles rotate 10 values, x has 9"),
         (lambda: to_f16(ROW[:17]), ValueError, "length of x modulo 16 is 1, expected 0"),
         (lambda: attention(F32, F32, F32[1:], 1), ValueError, "do not fit q (4, 32)"),
-        (lambda: attention(F32, F32, BITS, 1), ValueError, "do not fit q (4, 32)"),
-        (lambda: attention(F32, F32.astype("f8"), F32, 1), ValueError, "do not fit q (4, 32)"),
-        (lambda: attention(F32, F32[0], F32[0], 1), ValueError, "do not fit q (4, 32)"),
+        (lambda: attention(F32, F32[:, :16].copy(), F32, 1), ValueError, "do not fit q (4, 32)"),
+        (lambda: attention(F32, F32.astype("f8"), F32, 1), ValueError, "Buffer dtype mismatch"),
+        (lambda: attention(F32, F32[0], F32, 1), ValueError, "wrong number of dimensions"),
+        (lambda: attention(F32, F32, F32, 1, kind="q4"), ValueError, "one of f16, f32, q8"),
+        (lambda: attention(WIDE, WIDE, WIDE, 1, kind="q8"), ValueError, "at most 1024: use 'f16'"),
         (
             lambda: attention(F32[:, :9].copy(), F32, F32, 1),
             ValueError,

@@ -119,7 +119,7 @@ def model():
     return Model(MODEL, context=256)
 
 
-@pytest.mark.parametrize("kv", ["f16", "f32"])
+@pytest.mark.parametrize("kv", ["f16", "f32", "q8"])
 def test_a_session_goes_on_with_the_same_bits(tmp_path, kv):
     model = Model(MODEL, context=256, kv=kv)
     session = model.session()

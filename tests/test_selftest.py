@@ -21,7 +21,7 @@ from bitnet_lut._native import missing_features, tier_names
 
 TESTS = Path(__file__).parent
 FLAGS = ["-std=gnu11", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-pthread"]
-FLAGS += ["-DBL_FAR=3", "-DBL_PAGE=4"]  # so that short texts reach them
+FLAGS += ["-DBL_FAR=3", "-DBL_PAGE=16"]  # so that short texts reach them
 INCLUDE = [f"-I{TESTS.parent / folder}" for folder in ("include", "src")]
 SOURCES = [TESTS / "selftest.c"]
 SOURCES += sorted(path for path in (TESTS.parent / "src").rglob("*.c") if path.name != "main.c")

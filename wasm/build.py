@@ -80,7 +80,7 @@ def build(name: str, to: Path) -> None:
 def build_selftest(name: str, to: Path) -> None:
     """Build the C self-test as a WASI program."""
     with tempfile.TemporaryDirectory() as folder:
-        flags = ["-target", "wasm32-wasi", *BUILDS[name], *FLAGS, "-DBL_FAR=3", "-DBL_PAGE=4"]
+        flags = ["-target", "wasm32-wasi", *BUILDS[name], *FLAGS, "-DBL_FAR=3", "-DBL_PAGE=16"]
         flags += ["-DBL_SELFTEST_NO_FORK", "-DBL_NO_THREADS"]
         sources = [*library(), "src/sampling.c", "tests/selftest.c"]
         objects = compile_all(sources, flags, Path(folder))

@@ -5,6 +5,7 @@ import sys
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, get_args
 
+from bitnet_lut._native import CACHE_KINDS
 from bitnet_lut.cli.options import (
     SOURCE,
     add_isa,
@@ -32,7 +33,7 @@ def add_model_options(
     )
     parser.add_argument("--threads", type=positive, help="default: all available cores")
     parser.add_argument("--context", type=positive, help=context)
-    parser.add_argument("--kv", choices=("f16", "f32"), default="f16", help="type of the KV cache")
+    parser.add_argument("--kv", choices=CACHE_KINDS, default="f16", help="kind of the KV cache")
     add_isa(parser)
     parser.add_argument("--kernel", default="auto", help="kernel of the ternary layers")
     add_reading_options(parser)

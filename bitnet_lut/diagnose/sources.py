@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 import numpy as np
 
 from bitnet_lut import reference
+from bitnet_lut._native import CACHE_KINDS
 from bitnet_lut.checkpoint import Checkpoint, hub, open_checkpoint
 from bitnet_lut.diagnose.ops import Place
 from bitnet_lut.diagnose.running import Variant, float_linear
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AnySource", "Source", "Weights", "open_source"]
 
-Kv: TypeAlias = Literal["f32", "f16"]
+Kv: TypeAlias = Literal["f32", "f16", "q8"]
 _OPTIONS = re.compile(r"(.+):((?:\w+=[\w.-]*,)*\w+=[\w.-]*)")
 _KEYS = {
     "model": ("kernel", "isa", "kv", "threads", "i2_s_layout"),
@@ -135,8 +136,9 @@ def _parse(text: str) -> tuple[str, str, dict[str, str]]:
         if key not in _KEYS[kind]:
             known = ", ".join(_KEYS[kind]) or "none"
             raise ValueError(f"{text}: unknown option {key!r}; those of a {kind} are: {known}")
-    if options.get("kv", "f32") not in ("f32", "f16"):
-        raise ValueError(f"{text}: kv is {options['kv']!r}, it must be f32 or f16")
+    if options.get("kv", "f32") not in CACHE_KINDS:
+        kinds = " or ".join(CACHE_KINDS)
+        raise ValueError(f"{text}: kv is {options['kv']!r}, it must be {kinds}")
     if options.get("activations", "int8") not in ("int8", "float"):
         raise ValueError(f"{text}: activations is {options['activations']!r}: int8 or float")
     if not options.get("threads", "1").isdigit():

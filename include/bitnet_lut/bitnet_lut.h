@@ -70,29 +70,40 @@ void bl_unpack_blocks(uint8_t *to, const uint8_t *strips, bl_type type, int64_t 
 
 /* ---- caches ------------------------------------------------------------------------------------------------------ */
 
-/* How a cache keeps keys and values. A row holds those of one head at one position, in whole blocks of elements. */
-typedef enum { BL_KV_F32, BL_KV_F16, BL_KV_KINDS } bl_kv_kind;
+/* How a cache keeps keys and values. A row holds those of one head at one position. */
+typedef enum { BL_KV_F32, BL_KV_F16, BL_KV_Q8, BL_KV_KINDS } bl_kv_kind;
 typedef struct {
     const char *name;
-    int64_t block, block_bytes;
+    int64_t element_bytes;
+    int64_t scale_bytes; /* of a row, besides its elements */
+    int64_t group;       /* rows that are interleaved */
 } bl_kv_format;
 static const bl_kv_format bl_kv_formats[BL_KV_KINDS] = {
-    [BL_KV_F32] = {"f32", 1, 4},
-    [BL_KV_F16] = {"f16", 1, 2},
+    [BL_KV_F32] = {"f32", 4, 0, 1},
+    [BL_KV_F16] = {"f16", 2, 0, 1},
+    [BL_KV_Q8] = {"q8", 1, 4, 16},
 };
 
+/* Bytes of elements, without scales. */
 BL_INLINE int64_t bl_kv_bytes(bl_kv_kind kind, int64_t elements)
 {
-    return elements / bl_kv_formats[kind].block * bl_kv_formats[kind].block_bytes;
+    return elements * bl_kv_formats[kind].element_bytes;
 }
 
-/* Positions of a page. The C self-test, whose texts are short, has smaller pages. */
+/* Most elements of a row of BL_KV_Q8. */
+enum { BL_Q8_MOST = 1024 };
+
+/* Positions of a page, whole groups of rows. The C self-test, whose texts are short, has smaller pages. */
 #ifndef BL_PAGE
 #define BL_PAGE 64
 #endif
 
 /* The keys or the values of one head, in pages: BL_PAGE rows of head_dim elements, a multiple of 16, lie one after the
- * other from pages[position / BL_PAGE] + offset on. */
+ * other from pages[position / BL_PAGE] + offset on.
+ *
+ * BL_KV_Q8: a row is int8 in -127 .. 127 times its largest |x| / 127. Rows are interleaved so that one product of bytes
+ * adds four of them to each of 16 sums: keys are (BL_PAGE / 16, head_dim / 4, 16 rows, 4 elements), values
+ * (BL_PAGE / 4, head_dim, 4 rows). Behind them come the largest |x| of the rows, float32 (BL_PAGE). */
 typedef struct {
     uint8_t *const *pages;
     int64_t offset;
@@ -144,6 +155,7 @@ typedef struct {
     void (*score_keys)(float *scores, int64_t stride, const float *q, const bl_kv_rows *keys, int64_t lo, int64_t hi,
                        float scale, int heads);
     float (*exp_scores)(float *scores, int64_t length);
+    /* Queries and weights are quantized for BL_KV_Q8: see shared/attention_q8.h. */
     void (*mix_values)(float *out, const float *weights, int64_t stride, const float *total, const bl_kv_rows *values,
                        int64_t length, int64_t lo, int64_t hi, int heads);
 

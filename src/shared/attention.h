@@ -117,24 +117,29 @@ BL_INLINE void mix_blocks(float *out, const float *weights, int64_t stride, cons
         for (int64_t k = lo; k < hi; k++) out[h * head_dim + k] /= total[h];
 }
 
+#include "shared/attention_q8.h"
+
 /* Call one of the above for a number of heads known to the compiler; caches of floats head by head. */
 #define BL_EACH_HEADS(call)                                                                                            \
-    if (rows->kind == BL_KV_F16) switch (heads) {                                                                      \
-        case 1: call(0, BL_KV_F16, 1); return;                                                                         \
-        case 2: call(0, BL_KV_F16, 2); return;                                                                         \
-        case 3: call(0, BL_KV_F16, 3); return;                                                                         \
-        default: call(0, BL_KV_F16, 4); return;                                                                        \
-        }                                                                                                              \
-    for (int h = 0; h < heads; h++) call(h, BL_KV_F32, 1)
+    switch (heads) {                                                                                                   \
+    case 1: call(1); return;                                                                                           \
+    case 2: call(2); return;                                                                                           \
+    case 3: call(3); return;                                                                                           \
+    default: call(4); return;                                                                                          \
+    }
 
 /* scores (heads, stride), at positions lo <= p < hi, = q (heads, head_dim) . keys (., head_dim) * scale. */
 static void score_keys(float *scores, int64_t stride, const float *q, const bl_kv_rows *rows, int64_t lo, int64_t hi,
                        float scale, int heads)
 {
-#define BL_SCORE(first, kind, count)                                                                                   \
-    score_pages(scores + first * stride, stride, q + first * rows->head_dim, rows, kind, lo, hi, scale, count)
-    BL_EACH_HEADS(BL_SCORE);
-#undef BL_SCORE
+#define BL_SCORE_F16(count) score_pages(scores, stride, q, rows, BL_KV_F16, lo, hi, scale, count)
+#define BL_SCORE_Q8(count) score_q8(scores, stride, q, rows, lo, hi, scale, count)
+    if (rows->kind == BL_KV_F16) BL_EACH_HEADS(BL_SCORE_F16)
+    if (rows->kind == BL_KV_Q8) BL_EACH_HEADS(BL_SCORE_Q8)
+    for (int h = 0; h < heads; h++)
+        score_pages(scores + h * stride, stride, q + h * rows->head_dim, rows, BL_KV_F32, lo, hi, scale, 1);
+#undef BL_SCORE_F16
+#undef BL_SCORE_Q8
 }
 
 /* Columns lo <= k < hi, multiples of 16, of out (heads, head_dim) = weights (heads, stride) . values (length, head_dim)
@@ -142,10 +147,14 @@ static void score_keys(float *scores, int64_t stride, const float *q, const bl_k
 static void mix_values(float *out, const float *weights, int64_t stride, const float *total, const bl_kv_rows *rows,
                        int64_t length, int64_t lo, int64_t hi, int heads)
 {
-#define BL_MIX(first, kind, count)                                                                                     \
-    mix_blocks(out + first * rows->head_dim, weights + first * stride, stride, total + first, rows, kind, length, lo,  \
-               hi, count)
-    BL_EACH_HEADS(BL_MIX);
-#undef BL_MIX
+#define BL_MIX_F16(count) mix_blocks(out, weights, stride, total, rows, BL_KV_F16, length, lo, hi, count)
+#define BL_MIX_Q8(count) mix_q8(out, weights, stride, total, rows, length, lo, hi, count)
+    if (rows->kind == BL_KV_F16) BL_EACH_HEADS(BL_MIX_F16)
+    if (rows->kind == BL_KV_Q8) BL_EACH_HEADS(BL_MIX_Q8)
+    for (int h = 0; h < heads; h++)
+        mix_blocks(out + h * rows->head_dim, weights + h * stride, stride, total + h, rows, BL_KV_F32, length, lo, hi,
+                   1);
+#undef BL_MIX_F16
+#undef BL_MIX_Q8
 }
 #undef BL_EACH_HEADS

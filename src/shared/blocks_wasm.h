@@ -1,4 +1,12 @@
-/* Dense block types by products of 16 bits. Included by the tiers wasm128 and wasmrelaxed before blocks_neon.h. */
+/* Products of bytes by those of 16 bits, and dense block types by them. Included by the tiers wasm128 and wasmrelaxed
+ * before blocks_neon.h. */
+
+/* sum + four products each. */
+BL_INLINE int32x4_t dot_words(int32x4_t sum, int8x16_t a, int8x16_t b)
+{
+    const int32x4_t low = wasm_i32x4_dot_i16x8(vmovl_s8(a), vmovl_s8(b));
+    return vaddq_s32(sum, vpaddq_s32(low, wasm_i32x4_dot_i16x8(vmovl_high_s8(a), vmovl_high_s8(b))));
+}
 
 /* group_dot by products of 16 bits, where the upper two digits fit together. */
 BL_INLINE int32x4_t group_in_words(const int8x16_t q[4], const bl_fixed *x, int32_t added)

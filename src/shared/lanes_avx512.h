@@ -57,6 +57,18 @@ BL_INLINE __m512i dpbusd(__m512i sum, __m512i u8x64, __m512i i8x64)
 #endif
 }
 
+typedef __m512i quad_sums;
+
+/* The bytes of quads are taken plus 128, as unsigned ones; what that adds is taken off at the start. */
+BL_INLINE quad_sums start_quads(int32_t sum) { return _mm512_set1_epi32(-128 * sum); }
+BL_INLINE quad_sums add_i32(quad_sums a, quad_sums b) { return _mm512_add_epi32(a, b); }
+BL_INLINE quad_sums add_quads(quad_sums sum, const int8_t *quads, const int8_t *values)
+{
+    const __m512i u8x64 = _mm512_xor_si512(load_i8x64(quads), _mm512_set1_epi8(-128));
+    return dpbusd(sum, u8x64, broadcast_quad((const uint8_t *)values));
+}
+BL_INLINE f32x16 to_floats(quad_sums v) { return _mm512_cvtepi32_ps(v); }
+
 BL_INLINE uint32_t largest_bits(const float *x, int64_t n)
 {
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);

@@ -9,7 +9,6 @@ BL_INLINE f32x16 load_part(const float *p, int64_t count)
     return load(part);
 }
 
-#include "shared/attention.h"
 #include "shared/dense.h"
 
 /* ---- activations --------------------------------------------------------------------------------------------- */
@@ -28,6 +27,8 @@ static float quantize(int8_t *q, const float *x, int64_t n)
     round_i8(q, x, n, 127.0f / m);
     return m;
 }
+
+#include "shared/attention.h"
 
 /* Whether no x (n) is NaN or infinite. */
 static int all_finite(const float *x, int64_t n) { return largest_bits(x, n) < 0x7f800000u; }

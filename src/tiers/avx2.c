@@ -33,6 +33,8 @@ enum { I2_S_TILE_ROWS = 1 };
 
 #include "shared/blocks_avx2.h"
 #include "shared/lut_avx2.h"
+#include "shared/quads_avx2.h"
+
 #include "shared/ops.h"
 #include "shared/panel_avx2.h"
 #include "shared/roof_avx2.h"

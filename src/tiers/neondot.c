@@ -14,6 +14,8 @@ BL_INLINE int32x4_t dot_fours(int32x4_t sum, int8x16_t a, int8x16_t b) { return 
 
 #include "shared/blocks_neon.h"
 #include "shared/lut_neon.h"
+#include "shared/quads_neon.h"
+
 #include "shared/ops.h"
 #include "shared/panel_neondot.h"
 #include "shared/roof_neon.h"

@@ -154,6 +154,35 @@ BL_INLINE uint32_t largest_bits(const float *x, int64_t n) { return bl_largest_b
 /* q = rint(x * scale) in [-128, 127]. */
 BL_INLINE void round_i8(int8_t *q, const float *x, int64_t n, float scale) { bl_round_i8(q, x, n, scale); }
 
+/* Sixteen sums of products of int8 in -127 .. 127. */
+typedef struct { int32_t lane[BL_LANES]; } quad_sums;
+
+/* Sums to which quads will be added that are multiplied with values of this sum. */
+BL_INLINE quad_sums start_quads(int32_t sum)
+{
+    quad_sums v = {{0}};
+    (void)sum;
+    return v;
+}
+BL_INLINE quad_sums add_i32(quad_sums a, quad_sums b)
+{
+    EACH_LANE a.lane[j] += b.lane[j];
+    return a;
+}
+/* Add the products of four of quads (16, 4) with values (4) to each sum. */
+BL_INLINE quad_sums add_quads(quad_sums sum, const int8_t *quads, const int8_t *values)
+{
+    EACH_LANE
+        for (int i = 0; i < 4; i++) sum.lane[j] += quads[4 * j + i] * values[i];
+    return sum;
+}
+BL_INLINE f32x16 to_floats(quad_sums v)
+{
+    f32x16 x;
+    EACH_LANE x.lane[j] = (float)v.lane[j];
+    return x;
+}
+
 #include "shared/ops.h"
 
 BL_INLINE uint64_t roof_word(const void *p)

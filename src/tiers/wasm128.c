@@ -9,21 +9,18 @@ BL_NEON(int8x16_t, vqtbl1q_s8, (int8x16_t table, uint8x16_t index), wasm_i8x16_s
 
 #include "shared/lanes_neon.h"
 
-/* sum + four products each. */
-BL_INLINE int32x4_t dot_fours(int32x4_t sum, int8x16_t a, int8x16_t b)
-{
-    const int32x4_t low = wasm_i32x4_dot_i16x8(vmovl_s8(a), vmovl_s8(b));
-    return vaddq_s32(sum, vpaddq_s32(low, wasm_i32x4_dot_i16x8(vmovl_high_s8(a), vmovl_high_s8(b))));
-}
+#include "shared/blocks_wasm.h"
+#define GROUP_DOT(q, x, added, type) group_in_words(q, x, added)
+
+BL_INLINE int32x4_t dot_fours(int32x4_t sum, int8x16_t a, int8x16_t b) { return dot_words(sum, a, b); }
 
 /* The sums of decoded panels in 16 bits, widened after so many steps, as bl_sums has them. */
 #define DOT_NARROW(steps) {16, BL_CODE_MOST, steps}
 
-#include "shared/blocks_wasm.h"
-#define GROUP_DOT(q, x, added, type) group_in_words(q, x, added)
-
 #include "shared/blocks_neon.h"
 #include "shared/lut_neon.h"
+#include "shared/quads_neon.h"
+
 #include "shared/ops.h"
 #include "shared/panel_neon.h"
 #include "shared/roof_neon.h"

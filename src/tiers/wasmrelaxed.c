@@ -25,12 +25,15 @@ BL_INLINE int32x4_t dot_fours(int32x4_t sum, int8x16_t codes, int8x16_t values)
 }
 
 #include "shared/blocks_wasm.h"
+#define DOT_SIGNED(sum, a, b) dot_words(sum, a, b)
 #define GROUP_DOT(q, x, added, type) ((type) == BL_Q8_0 ? group_in_words(q, x, added) : group_dot(q, x, added))
 
 #define DOT_NARROW(steps) {0} /* its sums are int32 */
 
 #include "shared/blocks_neon.h"
 #include "shared/lut_neon.h"
+#include "shared/quads_neon.h"
+
 #include "shared/ops.h"
 #include "shared/panel_neondot.h"
 #include "shared/roof_neon.h"
