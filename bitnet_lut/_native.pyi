@@ -217,14 +217,17 @@ def first_fault(
     ids: NDArray[np.int32],
     rows: NDArray[np.int64] | None = None,
 ) -> str: ...
-def draw_bytes(vocab: int) -> int: ...
-def draw(
-    logits: NDArray[np.float32],
-    scratch: NDArray[np.uint8],
-    *,
-    top_k: int,
-    top_p: float,
-    log_min_p: float,
-    temperature: float,
-    uniform: float,
-) -> int: ...
+
+@disjoint_base
+class Drawer:
+    def __new__(cls, *, isa: str) -> Drawer: ...
+    def draw(
+        self,
+        logits: NDArray[np.float32],
+        *,
+        top_k: int,
+        top_p: float,
+        log_min_p: float,
+        temperature: float,
+        uniform: float,
+    ) -> int: ...

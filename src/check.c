@@ -90,6 +90,8 @@ static void check_run(const bl_tier *tier, bl_check_input *in, bl_check_output *
     tier->rope(out->rope, in->x[1], in->x[2], 70, 0);
     tier->rope(out->rope + 70, in->x[1], in->x[2], 70, 1);
     tier->store_f16(out->half, in->x[3], COLS);
+    tier->part_maxima(out->maxima, in->x[0], ODD);
+    out->weight = tier->weigh(out->weights, in->x[0], ODD, 4.0f, 0.7f);
     for (bl_kv_kind kind = 0; kind < BL_KV_KINDS; kind++) check_attention(tier, out->attention[kind], in, kind, 13);
 }
 

@@ -1,13 +1,14 @@
 #include "sampling.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "shared/numerics.h"
 
 enum {
-    PART = 64,          /* logits whose maximum stands for them while the likeliest are looked for */
-    BINS = 1024,        /* of logits by their distance from the largest, */
-    BINS_OF_A_UNIT = 32 /* so that few need to be sorted */
+    BINS = 1024,         /* of logits by their distance from the largest, so that few need to be sorted, */
+    BINS_OF_A_UNIT = 32, /* of which */
+    LIKELY = 8           /* units hold the share of top_p in most rows */
 };
 
 typedef struct {
@@ -17,60 +18,60 @@ typedef struct {
 
 /* What is left to choose from, in order of ids. */
 typedef struct {
+    const bl_tier *tier;
     const float *logit;
     const int32_t *id; /* NULL while all are left */
     int64_t count;
-    float peak; /* the largest logit */
+    float peak;    /* the largest logit */
+    float *maxima; /* of parts of all logits */
+    double *sums;  /* of weights, by blocks */
+    bl_ranked *ranked;
     float *kept_logit;
     int32_t *kept_id;
-    float *weights;
-    bl_ranked *ranked;
 } bl_choice;
+
+static int64_t part_count(int64_t vocab) { return (vocab + BL_PART - 1) / BL_PART; }
+static int64_t block_count(int64_t vocab) { return (vocab + BL_DRAW_BLOCK - 1) / BL_DRAW_BLOCK; }
 
 int64_t bl_draw_bytes(int64_t vocab)
 {
-    return vocab * (int64_t)(sizeof(float) + sizeof(int32_t) + sizeof(float) + sizeof(bl_ranked));
+    const size_t token = sizeof(bl_ranked) + sizeof(float) + sizeof(int32_t);
+    return block_count(vocab) * (int64_t)sizeof(double) + vocab * (int64_t)token +
+           part_count(vocab) * (int64_t)sizeof(float);
 }
 
+/* All logits, before any filter. */
+static bl_choice choose_all(const bl_tier *tier, const float *logits, int64_t vocab, void *scratch)
+{
+    bl_choice all = {.tier = tier, .logit = logits, .count = vocab, .sums = scratch};
+    all.ranked = (bl_ranked *)(void *)(all.sums + block_count(vocab));
+    all.kept_id = (int32_t *)(void *)(all.ranked + vocab);
+    all.kept_logit = (float *)(void *)(all.kept_id + vocab);
+    all.maxima = all.kept_logit + vocab;
+    tier->part_maxima(all.maxima, logits, vocab);
+    all.peak = all.maxima[0];
+    for (int64_t p = 1; p < part_count(vocab); p++) all.peak = all.maxima[p] > all.peak ? all.maxima[p] : all.peak;
+    return all;
+}
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int32_t id_at(const bl_choice *choice, int64_t i) { return choice->id ? choice->id[i] : (int32_t)i; }
 
-BL_INLINE float bl_weight(float x)
+/* The weights (BL_DRAW_BLOCK) of the block that begins at lo; returns their sum. */
+static double weigh_block(const bl_choice *choice, float *weights, int64_t lo, float scale)
 {
-    const float weight = bl_exp(x);
-    return x < -87.0f ? 0.0f : weight;
+    const int64_t count = least(choice->count - lo, BL_DRAW_BLOCK);
+    return choice->tier->weigh(weights, choice->logit + lo, count, choice->peak, scale);
 }
 
-/* weights = exp((logit - peak) / temperature), or 0 below e^-87. */
-static void weigh(const bl_choice *choice, float temperature)
+/* The sum of all weights, and those of the blocks. */
+static double add_weights(const bl_choice *choice, float scale)
 {
-    for (int64_t i = 0; i < choice->count; i++)
-        choice->weights[i] = bl_weight((choice->logit[i] - choice->peak) / temperature);
-}
-
-/* The largest of values, in lanes: one after the other would wait for each comparison. */
-static float find_largest(const float *values, int64_t count)
-{
-    float lane[BL_LANES];
-    for (int j = 0; j < BL_LANES; j++) lane[j] = values[0];
-    int64_t i = 0;
-    for (; i + BL_LANES <= count; i += BL_LANES)
-        for (int j = 0; j < BL_LANES; j++) lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
-    for (int j = 0; i < count; i++, j++) lane[j] = values[i] > lane[j] ? values[i] : lane[j];
-    for (int j = 1; j < BL_LANES; j++) lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
-    return lane[0];
-}
-
-/* The sum of weights in 16 lanes. */
-static double sum_lanes(const float *weights, int64_t count)
-{
-    double lane[BL_LANES] = {0};
-    int64_t i = 0;
-    for (; i + BL_LANES <= count; i += BL_LANES)
-        for (int j = 0; j < BL_LANES; j++) lane[j] += (double)weights[i + j];
-    for (int j = 0; i < count; i++, j++) lane[j] += (double)weights[i];
-    for (int width = BL_LANES / 2; width; width /= 2)
-        for (int j = 0; j < width; j++) lane[j] += lane[j + width];
-    return lane[0];
+    float weights[BL_DRAW_BLOCK];
+    double total = 0.0;
+    for (int64_t lo = 0; lo < choice->count; lo += BL_DRAW_BLOCK)
+        total += choice->sums[lo / BL_DRAW_BLOCK] = weigh_block(choice, weights, lo, scale);
+    return total;
 }
 
 /* ---- filters ----------------------------------------------------------------------------------------------------- */
@@ -94,6 +95,23 @@ static void choose_kept(bl_choice *choice, int64_t count)
     choice->logit = choice->kept_logit;
     choice->id = choice->kept_id;
     choice->count = count;
+}
+
+/* Keep logits of at least that. */
+static void keep_above(bl_choice *choice, float bound)
+{
+    int64_t count = 0;
+    for (int64_t lo = 0; lo < choice->count; lo += BL_PART) {
+        if (!choice->id && choice->maxima[lo / BL_PART] < bound) continue;
+        const int64_t hi = least(lo + BL_PART, choice->count);
+        for (int64_t i = lo; i < hi; i++) {
+            const float logit = choice->logit[i];
+            choice->kept_id[count] = id_at(choice, i);
+            choice->kept_logit[count] = logit;
+            count += logit >= bound;
+        }
+    }
+    choose_kept(choice, count);
 }
 
 /* Keep what ranks before `last`, and itself. */
@@ -132,26 +150,24 @@ static float select_largest(float *values, int64_t n, int64_t count)
     return values[count - 1];
 }
 
-/* A logit that at least count of them reach: the count-th largest of the maxima of parts. */
-static float find_bound(const bl_choice *choice, int64_t count)
+/* Rank the likeliest, count of them, which are fewer than all. At least so many reach the count-th largest maximum of
+ * parts. */
+static void rank_likeliest(bl_choice *choice, int64_t count)
 {
-    const int64_t number = (choice->count + PART - 1) / PART;
-    if (count > number) return -1.0f / 0.0f;
-    float *maxima = choice->weights;
-    for (int64_t p = 0; p < number; p++) {
-        const int64_t left = choice->count - p * PART;
-        maxima[p] = find_largest(choice->logit + p * PART, left < PART ? left : PART);
+    const int64_t parts = part_count(choice->count);
+    float bound = -1.0f / 0.0f;
+    if (count <= parts) {
+        memcpy(choice->kept_logit, choice->maxima, (size_t)parts * sizeof *choice->maxima);
+        bound = select_largest(choice->kept_logit, parts, count);
     }
-    return select_largest(maxima, number, count);
+    keep_above(choice, bound);
+    for (int64_t i = 0; i < choice->count; i++) choice->ranked[i] = (bl_ranked){choice->logit[i], choice->id[i]};
+    qsort(choice->ranked, (size_t)choice->count, sizeof *choice->ranked, by_rank);
 }
 
 static void keep_likeliest(bl_choice *choice, int64_t count)
 {
-    const float bound = find_bound(choice, count);
-    int64_t reached = 0;
-    for (int64_t i = 0; i < choice->count; i++)
-        if (choice->logit[i] >= bound) choice->ranked[reached++] = (bl_ranked){choice->logit[i], id_at(choice, i)};
-    qsort(choice->ranked, (size_t)reached, sizeof *choice->ranked, by_rank);
+    rank_likeliest(choice, count);
     qsort(choice->ranked, (size_t)count, sizeof *choice->ranked, by_id);
     for (int64_t i = 0; i < count; i++) {
         choice->kept_logit[i] = choice->ranked[i].logit;
@@ -166,85 +182,117 @@ static int bin_of(const bl_choice *choice, int64_t i)
     return below < BINS - 1 ? (int)below : BINS - 1;
 }
 
-/* Keep the fewest that make a share of all weights. Bins are added up from the largest logits on; only the one in which
- * the share is reached is ranked. */
-static void keep_nucleus(bl_choice *choice, double top_p)
+/* mass (BINS, 4) = the weights of each bin. */
+static void add_bins(const bl_choice *choice, double (*mass)[4])
 {
-    double mass[4][BINS] = {{0}}, passed = 0.0;
-    weigh(choice, 1.0f);
-    const double wanted = top_p * sum_lanes(choice->weights, choice->count);
-    for (int64_t i = 0; i < choice->count; i++) mass[i % 4][bin_of(choice, i)] += (double)choice->weights[i];
-    for (int bin = 0; bin < BINS; bin++) {
-        const double sum = passed + ((mass[0][bin] + mass[1][bin]) + (mass[2][bin] + mass[3][bin]));
-        if (sum < wanted) {
-            passed = sum;
-            continue;
-        }
-        int64_t members = 0;
-        for (int64_t i = 0; i < choice->count; i++) {
-            choice->ranked[members] = (bl_ranked){choice->logit[i], id_at(choice, i)};
-            members += bin_of(choice, i) == bin;
-        }
-        qsort(choice->ranked, (size_t)members, sizeof *choice->ranked, by_rank);
-        int64_t last = 0;
-        for (; last < members - 1; last++) {
-            passed += (double)bl_weight(choice->ranked[last].logit - choice->peak);
-            if (passed >= wanted) break;
-        }
-        keep_until(choice, choice->ranked[last]);
-        return;
+    float weights[BL_DRAW_BLOCK];
+    memset(mass, 0, BINS * sizeof *mass);
+    for (int64_t lo = 0; lo < choice->count; lo += BL_DRAW_BLOCK) {
+        const int64_t hi = least(lo + BL_DRAW_BLOCK, choice->count);
+        weigh_block(choice, weights, lo, 1.0f);
+        for (int64_t i = lo; i < hi; i++) mass[bin_of(choice, i)][id_at(choice, i) & 3] += (double)weights[i - lo];
     }
 }
 
-static void keep_above(bl_choice *choice, double log_min_p)
+/* The one of a bin with which the weights reach what is wanted; those passed rank before the bin. */
+static bl_ranked find_last(const bl_choice *choice, int bin, double passed, double wanted)
 {
-    int64_t count = 0;
+    int64_t members = 0, last = 0;
     for (int64_t i = 0; i < choice->count; i++) {
-        const float logit = choice->logit[i];
-        choice->kept_id[count] = id_at(choice, i);
-        choice->kept_logit[count] = logit;
-        count += (double)logit - (double)choice->peak >= log_min_p;
+        choice->ranked[members] = (bl_ranked){choice->logit[i], id_at(choice, i)};
+        members += bin_of(choice, i) == bin;
     }
-    choose_kept(choice, count);
+    qsort(choice->ranked, (size_t)members, sizeof *choice->ranked, by_rank);
+    for (; last < members - 1; last++) {
+        passed += (double)bl_weight(choice->ranked[last].logit - choice->peak);
+        if (passed >= wanted) break;
+    }
+    return choice->ranked[last];
+}
+
+/* Keep the fewest whose weights reach what is wanted; 0 if the first bins do not. */
+static int keep_mass(bl_choice *choice, double wanted, int bins)
+{
+    double mass[BINS][4], passed = 0.0;
+    add_bins(choice, mass);
+    for (int bin = 0; bin < bins; bin++) {
+        const double sum = passed + ((mass[bin][0] + mass[bin][1]) + (mass[bin][2] + mass[bin][3]));
+        if (sum >= wanted) {
+            keep_until(choice, find_last(choice, bin, passed, wanted));
+            return 1;
+        }
+        passed = sum;
+    }
+    return 0;
+}
+
+/* Keep the fewest that make a share of all weights. */
+static void keep_nucleus(bl_choice *choice, double top_p)
+{
+    const double wanted = top_p * add_weights(choice, 1.0f);
+    const bl_choice all = *choice;
+    if (!choice->id) {
+        keep_above(choice, choice->peak - LIKELY); /* what is below is in later bins */
+        if (keep_mass(choice, wanted, LIKELY * BINS_OF_A_UNIT)) return;
+        *choice = all;
+    }
+    keep_mass(choice, wanted, BINS);
 }
 
 /* ---- the draw ---------------------------------------------------------------------------------------------------- */
 
-/* The place among weights at which a share of their sum is passed. */
-static int64_t find_place(const float *weights, int64_t count, double uniform)
+/* The first of the largest logits, which every filter keeps. */
+static int64_t find_peak(const bl_choice *all)
 {
-    double total = 0.0, passed = 0.0;
-    for (int64_t lo = 0; lo < count; lo += BL_DRAW_BLOCK)
-        total += sum_lanes(weights + lo, count - lo < BL_DRAW_BLOCK ? count - lo : BL_DRAW_BLOCK);
-    const double wanted = uniform * total;
+    int64_t i = 0;
+    while (all->maxima[i / BL_PART] < all->peak) i += BL_PART;
+    while (all->logit[i] < all->peak) i++;
+    return i;
+}
+
+/* The place at which a share of all weights is passed. */
+static int64_t find_place(const bl_choice *choice, float scale, double uniform)
+{
+    const double wanted = uniform * add_weights(choice, scale);
+    double passed = 0.0;
     int64_t last = 0;
-    for (int64_t lo = 0; lo < count; lo += BL_DRAW_BLOCK) {
-        const int64_t hi = count - lo < BL_DRAW_BLOCK ? count : lo + BL_DRAW_BLOCK;
-        const double block = sum_lanes(weights + lo, hi - lo);
-        double sum = passed;
-        for (int64_t i = lo; i < hi && passed + block > wanted; i++) {
-            sum += (double)weights[i];
-            if (weights[i] > 0.0f) last = i;
-            if (sum > wanted) return i;
+    for (int64_t lo = 0; lo < choice->count; lo += BL_DRAW_BLOCK) {
+        const double block = choice->sums[lo / BL_DRAW_BLOCK];
+        if (passed + block > wanted) {
+            float weights[BL_DRAW_BLOCK];
+            double sum = passed;
+            weigh_block(choice, weights, lo, scale);
+            for (int64_t i = lo; i < least(lo + BL_DRAW_BLOCK, choice->count); i++) {
+                sum += (double)weights[i - lo];
+                if (weights[i - lo] > 0.0f) last = i;
+                if (sum > wanted) return i;
+            }
         }
         passed += block;
     }
     return last;
 }
 
-int64_t bl_draw(const float *logits, int64_t vocab, const bl_drawing *how, void *scratch)
+static int has_nan(const bl_tier *tier, const float *logits, int64_t vocab)
 {
-    const float least = 1.2e-38f, most = 3.4e38f; /* normal numbers: zero / zero is NaN, as is infinity / infinity */
-    const float temperature = how->temperature < least  ? least
-                              : how->temperature > most ? most
-                                                        : (float)how->temperature;
-    bl_choice choice = {.logit = logits, .count = vocab, .peak = find_largest(logits, vocab), .ranked = scratch};
-    choice.kept_logit = (float *)(void *)(choice.ranked + vocab);
-    choice.weights = choice.kept_logit + vocab;
-    choice.kept_id = (int32_t *)(void *)(choice.weights + vocab);
+    if (tier->finite(logits, vocab)) return 0;
+    for (int64_t i = 0; i < vocab; i++)
+        if (isnan(logits[i])) return 1;
+    return 0;
+}
+
+int64_t bl_draw(const bl_tier *tier, const float *logits, int64_t vocab, const bl_drawing *how, void *scratch)
+{
+    if (has_nan(tier, logits, vocab)) return -1;
+    bl_choice choice = choose_all(tier, logits, vocab, scratch);
+    if (!isfinite(choice.peak)) return -1;
+    if (how->temperature == 0.0) return find_peak(&choice);
+    const double least_normal = 1.2e-38, most = 8e37; /* so that 1 / temperature is a normal number too */
+    const double temperature = how->temperature < least_normal ? least_normal
+                               : how->temperature > most       ? most
+                                                               : how->temperature;
     if (how->top_k > 0 && how->top_k < vocab) keep_likeliest(&choice, how->top_k);
     if (how->top_p < 1.0) keep_nucleus(&choice, how->top_p);
-    if (how->log_min_p > -1.0 / 0.0) keep_above(&choice, how->log_min_p);
-    weigh(&choice, temperature);
-    return id_at(&choice, find_place(choice.weights, choice.count, how->uniform));
+    if (how->log_min_p > -1.0 / 0.0) keep_above(&choice, (float)((double)choice.peak + how->log_min_p));
+    return id_at(&choice, find_place(&choice, (float)(1.0 / temperature), how->uniform));
 }

@@ -2,15 +2,15 @@
 #ifndef BL_SAMPLING_H
 #define BL_SAMPLING_H
 
-#include <stdint.h>
+#include "bitnet_lut/bitnet_lut.h"
 
 /* How a token is drawn: of the likeliest ones, those that top_k, top_p and min_p all keep. */
 typedef struct {
-    int64_t top_k;    /* 0 keeps all */
-    double top_p;     /* 1 keeps all */
-    double log_min_p; /* the logarithm of min_p; -infinity keeps all */
-    double temperature;
-    double uniform; /* the random number, in [0, 1) */
+    int64_t top_k;      /* 0 keeps all */
+    double top_p;       /* 1 keeps all */
+    double log_min_p;   /* the logarithm of min_p; -infinity keeps all */
+    double temperature; /* 0 takes the likeliest, of equal ones the first */
+    double uniform;     /* the random number, in [0, 1) */
 } bl_drawing;
 
 /* Bytes of scratch for a vocabulary. */
@@ -18,11 +18,14 @@ int64_t bl_draw_bytes(int64_t vocab);
 
 enum { BL_DRAW_BLOCK = 1024 };
 
-/* The id that is drawn. The largest of logits (vocab) is finite, and none is NaN. A filter keeps the first tokens of a
- * ranking by logits, and of equal ones by ids; the draw takes those kept in order of their ids. Weights are
- * exp(logit - largest), for the draw exp((logit - largest) / temperature), in float32 by bl_exp, and zero below e^-87.
- * They are added up in float64: in 16 lanes; for top_p by bins, 32 to a unit of logits, each in four lanes, and then
- * one by one; for the draw by blocks of BL_DRAW_BLOCK, and then one by one. */
-int64_t bl_draw(const float *logits, int64_t vocab, const bl_drawing *how, void *scratch);
+/* The id that is drawn from logits (vocab); -1 if the largest is not finite or one is NaN. A filter keeps the first
+ * tokens of a ranking by logits, and of equal ones by ids; the draw takes those kept in order of their ids. min_p keeps
+ * logits of at least largest + log_min_p, in float64, rounded to float32.
+ *
+ * Weights are exp(logit - largest), for the draw exp((logit - largest) * (1 / temperature)), in float32 by bl_weight.
+ * They are added up in float64: all of them by blocks of BL_DRAW_BLOCK in order of ids, each in 16 lanes; for top_p by
+ * bins, 32 to a unit of logits, each in four lanes by id modulo 4, and then one by one; for the draw by those blocks,
+ * and then one by one. */
+int64_t bl_draw(const bl_tier *tier, const float *logits, int64_t vocab, const bl_drawing *how, void *scratch);
 
 #endif

@@ -1,37 +1,83 @@
-/* A draw of any settings from any logits stays in its memory, and gives a token that may be drawn. */
+/* A draw of any settings from any logits stays in its memory, gives a token that may be drawn, and the same one on
+ * every tier. */
 #ifndef BL_SELFTEST_DRAW_H
 #define BL_SELFTEST_DRAW_H
 
 #include "sampling.h"
 #include "selftest.h"
 
-static void check_one_draw(int64_t vocab)
+/* Some of them minus infinity, equal, or subnormal; the largest is finite. */
+static float *random_logits(int64_t vocab)
 {
-    float *logits = room(vocab * 4), peak = -INFINITY;
-    for (int64_t i = 0; i < vocab; i++) {
-        logits[i] = random_below(9) ? (float)(random_below(4001) - 2000) * 0.01f : -INFINITY;
-        peak = logits[i] > peak ? logits[i] : peak;
-    }
-    if (!(peak > -INFINITY)) logits[0] = peak = 1.0f;
+    float *logits = room(vocab * 4);
+    const float unit = random_below(8) ? 0.01f : 1e-42f;
+    for (int64_t i = 0; i < vocab; i++)
+        logits[i] = random_below(9) ? (float)(random_below(4001) - 2000) * unit : -INFINITY;
+    logits[random_below((int)vocab)] = random_below(2) ? 1.0f : 30.0f;
+    return logits;
+}
+
+static bl_drawing random_drawing(int64_t vocab)
+{
     const bl_drawing how = {.top_k = random_below(2) ? random_below((int)vocab + 2) : 0,
                             .top_p = random_below(2) ? 1.0 : (1 + random_below(1000)) / 1001.0,
                             .log_min_p = random_below(2) ? -INFINITY : -random_below(30),
-                            .temperature = (1 + random_below(100)) * 0.02,
+                            .temperature = random_below(100) * 0.02,
                             .uniform = random_below(1 << 20) * 0x1p-20};
+    return how;
+}
+
+static int64_t draw_on(const bl_tier *tier, const float *logits, int64_t vocab, const bl_drawing *how)
+{
     void *scratch = room(bl_draw_bytes(vocab));
-    const int64_t id = bl_draw(logits, vocab, &how, scratch);
+    const int64_t id = bl_draw(tier, logits, vocab, how, scratch);
+    free(scratch);
+    return id;
+}
+
+static void check_one_draw(int64_t vocab)
+{
+    float *logits = random_logits(vocab), peak = -INFINITY;
+    for (int64_t i = 0; i < vocab; i++) peak = logits[i] > peak ? logits[i] : peak;
+    const bl_drawing how = random_drawing(vocab);
+    const int64_t id = draw_on(&bl_tier_scalar, logits, vocab, &how);
     if (id < 0 || id >= vocab || !(logits[id] > -INFINITY))
         FAIL("of %lld ids %lld is drawn", (long long)vocab, (long long)id);
-    if ((double)logits[id] - (double)peak < how.log_min_p) FAIL("an id below min_p is drawn");
+    if (logits[id] < (float)((double)peak + how.log_min_p)) FAIL("an id below min_p is drawn");
     int64_t better = 0;
     for (int64_t i = 0; i < vocab; i++) better += logits[i] > logits[id];
     if (how.top_k && better >= how.top_k) FAIL("an id beyond top_k is drawn");
-    free(scratch);
+    for (int i = 0; i < bl_tier_count; i++)
+        if (runs_here(bl_tiers[i]) && draw_on(bl_tiers[i], logits, vocab, &how) != id)
+            FAIL("%s draws another one of %lld ids than scalar", bl_tiers[i]->name, (long long)vocab);
+    logits[random_below((int)vocab)] = random_below(2) ? NAN : INFINITY;
+    if (draw_on(&bl_tier_scalar, logits, vocab, &how) != -1) FAIL("an id is drawn from NaN or infinity");
+    free(logits);
+}
+
+/* Maxima and weights, bit for bit. */
+static void check_weights(const bl_tier *tier, int64_t n)
+{
+    const int64_t parts = (n + BL_PART - 1) / BL_PART;
+    const float scale = (float)(1 + random_below(100)) * 0.05f;
+    float *logits = random_logits(n), *maxima = room(2 * parts * 4), *weights = room(2 * n * 4);
+    bl_tier_scalar.part_maxima(maxima, logits, n);
+    tier->part_maxima(maxima + parts, logits, n);
+    for (int64_t p = 0; p < parts; p++)
+        if (maxima[p] != maxima[parts + p]) FAIL("%s finds another maximum", tier->name);
+    const double sum = bl_tier_scalar.weigh(weights, logits, n, maxima[0], scale);
+    if (tier->weigh(weights + n, logits, n, maxima[0], scale) != sum || memcmp(weights, weights + n, (size_t)n * 4))
+        FAIL("%s weighs %lld logits otherwise than scalar", tier->name, (long long)n);
+    free(weights);
+    free(maxima);
     free(logits);
 }
 
 static void check_draw(void)
 {
+    for (int i = 0; i < bl_tier_count; i++)
+        for (int64_t n = 1; n <= 200; n++)
+            if (runs_here(bl_tiers[i])) check_weights(bl_tiers[i], n);
     for (int64_t vocab = 1; vocab <= 300; vocab++)
         for (int i = 0; i < 20; i++) check_one_draw(vocab);
     for (int i = 0; i < 20; i++) check_one_draw(1 + random_below(20000));

@@ -1,4 +1,4 @@
-"""The draw of a token in C against the same arithmetic in NumPy, to the id."""
+"""The draw of a token in C, on every tier, against the same arithmetic in NumPy, to the id."""
 
 import math
 
@@ -9,18 +9,26 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bitnet_lut import Sampling
-from bitnet_lut._native import draw, draw_bytes
+from bitnet_lut._native import Drawer, missing_features, tier_names
 from bitnet_lut.reference import exp
 from bitnet_lut.runtime.sampling import Sampler
 
 f32 = np.float32
 BINS, BLOCK, LANES = 1024, 1024, 16
+DRAWERS = {isa: Drawer(isa=isa) for isa in tier_names() if not missing_features(isa)}
 
 
-def weigh(logits: NDArray[np.float32], peak: np.float32, temperature: np.float32):
+def weigh(logits: NDArray[np.float32], peak: np.float32, scale: np.float32):
     with np.errstate(over="ignore"):
-        x = (logits - peak) / temperature
+        x = (logits - peak) * scale
     return np.where(x < -87, f32(0), exp(x))
+
+
+def sum_blocks(weights: NDArray[np.float32]) -> float:
+    total = 0.0
+    for at in range(0, weights.size, BLOCK):
+        total += sum_lanes(weights[at : at + BLOCK])
+    return total
 
 
 def sum_lanes(weights: NDArray[np.float32]) -> float:
@@ -37,10 +45,12 @@ def sum_lanes(weights: NDArray[np.float32]) -> float:
 def nucleus(logits, ids, peak, top_p):
     """Of *ids*, those that top_p keeps."""
     weights = weigh(logits[ids], peak, f32(1))
-    wanted = top_p * sum_lanes(weights)
+    wanted = top_p * sum_blocks(weights)
     with np.errstate(over="ignore"):
         bins = np.minimum((peak - logits[ids]) * f32(32), BINS - 1).astype(int)
-    lanes = [np.bincount(bins[i::4], weights[i::4].astype(float), BINS) for i in range(4)]
+    lanes = [
+        np.bincount(bins[ids % 4 == i], weights[ids % 4 == i].astype(float), BINS) for i in range(4)
+    ]
     mass = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
     passed = 0.0
     for at in range(BINS):
@@ -62,12 +72,15 @@ def twin(logits, *, top_k, top_p, log_min_p, temperature, uniform) -> int:
     """What sampling.h says."""
     ids = np.arange(logits.size)
     peak = logits.max()
+    if temperature == 0:
+        return int(logits.argmax())
     if 0 < top_k < logits.size:
         ids = np.sort(np.lexsort((ids, -logits))[:top_k])
     if top_p < 1:
         ids = nucleus(logits, ids, peak, top_p)
-    ids = ids[logits[ids].astype(float) - float(peak) >= log_min_p]
-    weights = weigh(logits[ids], peak, f32(min(max(temperature, 1.2e-38), 3.4e38)))
+    with np.errstate(over="ignore"):
+        ids = ids[logits[ids] >= f32(float(peak) + log_min_p)]
+    weights = weigh(logits[ids], peak, f32(1 / min(max(temperature, 1.2e-38), 8e37)))
     blocks = [weights[at : at + BLOCK] for at in range(0, weights.size, BLOCK)]
     sums = [sum_lanes(block) for block in blocks]
     total = passed = 0.0
@@ -87,8 +100,9 @@ def twin(logits, *, top_k, top_p, log_min_p, temperature, uniform) -> int:
 
 
 def check(logits: NDArray[np.float32], **how: float) -> None:
-    scratch = np.empty(draw_bytes(logits.size), np.uint8)
-    assert draw(logits, scratch, **how) == twin(logits, **how)
+    expected = twin(logits, **how)
+    found = {isa: drawer.draw(logits, **how) for isa, drawer in DRAWERS.items()}
+    assert found == dict.fromkeys(DRAWERS, expected)
 
 
 LOGITS = st.one_of(
@@ -100,7 +114,7 @@ HOW = st.fixed_dictionaries(
         "top_k": st.one_of(st.just(0), st.integers(1, 300)),
         "top_p": st.one_of(st.just(1.0), st.floats(1e-6, 1)),
         "log_min_p": st.one_of(st.just(-math.inf), st.floats(-60, 0)),
-        "temperature": st.sampled_from([1.0, 0.7, 1e-3, 1e-300, 50.0, 1e300]),
+        "temperature": st.sampled_from([0.0, 1.0, 0.7, 1e-3, 1e-300, 50.0, 1e300]),
         "uniform": st.one_of(st.just(0.0), st.floats(0, 1, exclude_max=True), st.just(1 - 2**-53)),
     }
 )
@@ -122,6 +136,33 @@ def test_vocabularies(seed, size, spread, how):
     if seed % 3 == 0:
         logits = np.round(logits)  # many equal ones
     check(logits, **how)
+
+
+SETTINGS = [
+    {"temperature": 0.0},
+    {},
+    {"top_k": 1},
+    {"top_k": 40},
+    {"top_p": 0.95},
+    {"top_p": 1 - 1e-12},
+    {"log_min_p": math.log(0.05)},
+    {"log_min_p": 0.0},
+    {"top_k": 700, "top_p": 0.5, "log_min_p": -20.0},
+]
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 63, 64, 65, 1000, 1023, 1024, 1025, 128_256])
+def test_sizes(size):
+    """Around vectors, parts and blocks: a heap, subnormal and equal logits, one finite one."""
+    random = np.random.default_rng(size)
+    heap = (random.standard_normal(size) * 2).astype(f32)
+    heap[random.integers(0, size, 1 + size // 1000)] += f32(12)
+    rows = [heap, heap * f32(1e-42), np.full(size, -3.0e38, f32), np.full(size, -math.inf, f32)]
+    rows[3][random.integers(size)] = 2.0
+    for row in rows if size < 100_000 else rows[:1]:
+        for setting in SETTINGS:
+            how = {"top_k": 0, "top_p": 1.0, "log_min_p": -math.inf, "temperature": 0.8}
+            check(row, **how | setting, uniform=random.random())
 
 
 @pytest.mark.parametrize(
@@ -149,6 +190,19 @@ def test_frequencies_are_the_probabilities(sampling):
     assert np.all(np.abs(counts - expected) <= 5 * deviation + 1e-12)
 
 
+@pytest.mark.parametrize("isa", DRAWERS)
+@pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf])
+@pytest.mark.parametrize("at", [0, 17, 68])
+def test_there_is_nothing_to_choose_from(isa, bad, at):
+    how = {"top_k": 0, "top_p": 1.0, "log_min_p": -math.inf, "temperature": 1.0, "uniform": 0.5}
+    row = np.zeros(69, f32)
+    row[3] = -math.inf
+    assert DRAWERS[isa].draw(row, **how) >= 0
+    row[at] = bad
+    assert DRAWERS[isa].draw(row, **how) == -1
+    assert DRAWERS[isa].draw(np.full(69, -math.inf, f32), **how) == -1
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -156,13 +210,15 @@ def test_frequencies_are_the_probabilities(sampling):
         {"top_p": 0.0},
         {"top_p": math.nan},
         {"log_min_p": 0.1},
-        {"temperature": 0.0},
+        {"temperature": -1.0},
+        {"temperature": math.nan},
         {"uniform": 1.0},
     ],
 )
 def test_what_is_out_of_range_is_refused(wrong):
     how = {"top_k": 0, "top_p": 1.0, "log_min_p": -1.0, "temperature": 1.0, "uniform": 0.5}
+    drawer = DRAWERS["scalar"]
     with pytest.raises(ValueError, match="must be in their ranges"):
-        draw(np.zeros(5, f32), np.empty(draw_bytes(5), np.uint8), **how | wrong)
-    with pytest.raises(ValueError, match="scratch has 3 bytes"):
-        draw(np.zeros(5, f32), np.empty(3, np.uint8), **how)
+        drawer.draw(np.zeros(5, f32), **how | wrong)
+    with pytest.raises(ValueError, match="there are 0 logits"):
+        drawer.draw(np.zeros(0, f32), **how)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut._native import draw, draw_bytes
+from bitnet_lut._native import Drawer
+from bitnet_lut.runtime.cpu import choose_isa
 from bitnet_lut.runtime.dry import Breakers, dry_penalties
 from bitnet_lut.runtime.filters import (
     likeliest,
@@ -245,14 +246,10 @@ class Sampler:
         for process in self._processors:
             logits = _processed(process, history, logits)
         logits = self._shape(logits, history, prompt, forbidden)
-        peak = float(logits.max())  # NaN if any is
-        if not math.isfinite(peak):
-            raise ValueError(f"the largest logit is {peak}: there is nothing to choose from")
         temperature = self.sampling.temperature
-        if temperature == 0:
-            return int(logits.argmax())
-        if self._is_plain:
+        if self._is_plain or temperature == 0:
             return self._draw_plainly(logits)
+        peak = _peak(logits)
         scaled: NDArray[Any] = logits
         if self.sampling.order == "transformers":
             with np.errstate(over="ignore"):
@@ -340,18 +337,20 @@ class Sampler:
     def _draw_plainly(self, logits: NDArray[np.float32]) -> int:
         """Draw with top_k, top_p, min_p and temperature alone."""
         sampling = self.sampling
-        scratch = getattr(_LOCAL, "scratch", None)
-        if scratch is None or scratch.size < draw_bytes(logits.size):
-            scratch = _LOCAL.scratch = np.empty(draw_bytes(logits.size), np.uint8)
-        return draw(
+        drawer = getattr(_LOCAL, "drawer", None)
+        if drawer is None:
+            drawer = _LOCAL.drawer = Drawer(isa=choose_isa())
+        id = drawer.draw(
             np.ascontiguousarray(logits),
-            scratch,
             top_k=min(sampling.top_k, logits.size),
             top_p=sampling.top_p,
             log_min_p=math.log(sampling.min_p) if sampling.min_p else -math.inf,
             temperature=sampling.temperature,
-            uniform=self._uniform(),
+            uniform=self._uniform() if sampling.temperature else 0.0,
         )
+        if id < 0:
+            _peak(logits)  # raises
+        return id
 
     def _uniform(self) -> float:
         """A random number in [0, 1)."""
@@ -365,6 +364,14 @@ class Sampler:
         drawn = int(np.searchsorted(cumulative, self._uniform() * cumulative[-1], side="right"))
         # Rounding of the product can reach the end, where tokens of no probability may stand.
         return min(drawn, int(np.searchsorted(cumulative, cumulative[-1])))
+
+
+def _peak(logits: NDArray[np.float32]) -> float:
+    """The largest logit; ValueError if it is not finite or one is NaN."""
+    peak = float(logits.max())
+    if not math.isfinite(peak):
+        raise ValueError(f"the largest logit is {peak}: there is nothing to choose from")
+    return peak
 
 
 def _processed(

@@ -124,6 +124,9 @@ int bl_has_code_3(const uint8_t *codes, int64_t n);
 /* Most heads of one call of attention: they share the keys and values that are read. */
 enum { BL_MAX_HEADS = 4 };
 
+/* Logits whose maximum stands for them while the likeliest are looked for. */
+enum { BL_PART = 64 };
+
 /* Bytes that the roof of reading takes at once. */
 enum { BL_ROOF_UNIT = 4096 };
 
@@ -158,6 +161,12 @@ typedef struct {
     /* Queries and weights are quantized for BL_KV_Q8: see shared/attention_q8.h. */
     void (*mix_values)(float *out, const float *weights, int64_t stride, const float *total, const bl_kv_rows *values,
                        int64_t length, int64_t lo, int64_t hi, int heads);
+
+    /* The draw of a token, see sampling.h. maxima (n / BL_PART, rounded up) = the largest of each BL_PART of x (n),
+     * where none is NaN; of 0 and -0 it may be either. weights (n) = exp((x (n) - peak) * scale) by bl_weight; their
+     * sum, in float64 and 16 lanes, is returned. */
+    void (*part_maxima)(float *maxima, const float *x, int64_t n);
+    double (*weigh)(float *weights, const float *x, int64_t n, float peak, float scale);
 
     /* The roofs of the machine, which no measurement may exceed. roof_read gives the XOR of the 64-bit words of data,
      * by the widest loads; bytes is a multiple of BL_ROOF_UNIT. roof_multiply does roof_macs multiply-adds a round by

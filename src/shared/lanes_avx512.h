@@ -31,6 +31,14 @@ BL_INLINE float reduce(f32x16 v)
     const __m128 f32x2 = _mm_add_ps(f32x4, _mm_movehl_ps(f32x4, f32x4));
     return _mm_cvtss_f32(_mm_add_ss(f32x2, _mm_movehdup_ps(f32x2)));
 }
+BL_INLINE f32x16 larger(f32x16 a, f32x16 b) { return _mm512_max_ps(a, b); }
+BL_INLINE float largest(f32x16 v)
+{
+    const __m256 f32x8 = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    const __m128 f32x4 = _mm_max_ps(_mm256_castps256_ps128(f32x8), _mm256_extractf128_ps(f32x8, 1));
+    const __m128 f32x2 = _mm_max_ps(f32x4, _mm_movehl_ps(f32x4, f32x4));
+    return _mm_cvtss_f32(_mm_max_ss(f32x2, _mm_movehdup_ps(f32x2)));
+}
 BL_INLINE void store_f16x16(uint16_t *p, f32x16 v)
 {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));

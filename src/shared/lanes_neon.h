@@ -61,6 +61,15 @@ BL_INLINE float reduce(f32x16 v)
     const float32x2_t f32x2 = vadd_f32(vget_low_f32(f32x4), vget_high_f32(f32x4));
     return vget_lane_f32(vpadd_f32(f32x2, f32x2), 0);
 }
+BL_INLINE f32x16 larger(f32x16 a, f32x16 b)
+{
+    return make_f32x16(vmaxq_f32(a.v[0], b.v[0]), vmaxq_f32(a.v[1], b.v[1]), vmaxq_f32(a.v[2], b.v[2]),
+                       vmaxq_f32(a.v[3], b.v[3]));
+}
+BL_INLINE float largest(f32x16 v)
+{
+    return vmaxvq_f32(vmaxq_f32(vmaxq_f32(v.v[0], v.v[2]), vmaxq_f32(v.v[1], v.v[3])));
+}
 BL_INLINE void store_f16x16(uint16_t *p, f32x16 v)
 {
     vst1q_u16(p, vreinterpretq_u16_f16(vcvt_high_f16_f32(vcvt_f16_f32(v.v[0]), v.v[1])));

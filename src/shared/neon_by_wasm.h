@@ -137,10 +137,16 @@ BL_INLINE uint32_t vmaxvq_u32(v128_t a)
 
 BL_NEON(v128_t, vaddq_f32, (v128_t a, v128_t b), wasm_f32x4_add(a, b))
 BL_NEON(v128_t, vadd_f32, (v128_t a, v128_t b), wasm_f32x4_add(a, b))
+BL_NEON(v128_t, vmaxq_f32, (v128_t a, v128_t b), wasm_f32x4_pmax(a, b))
 BL_NEON(v128_t, vmulq_f32, (v128_t a, v128_t b), wasm_f32x4_mul(a, b))
 BL_NEON(v128_t, vmulq_n_f32, (v128_t a, float x), wasm_f32x4_mul(a, wasm_f32x4_splat(x)))
 BL_NEON(v128_t, vpadd_f32, (v128_t a, v128_t b),
         wasm_f32x4_add(wasm_i32x4_shuffle(a, b, 0, 4, 0, 4), wasm_i32x4_shuffle(a, b, 1, 5, 1, 5)))
+BL_INLINE float vmaxvq_f32(v128_t a)
+{
+    const v128_t two = vmaxq_f32(a, wasm_i64x2_shuffle(a, a, 1, 0));
+    return wasm_f32x4_extract_lane(vmaxq_f32(two, wasm_i32x4_shuffle(two, two, 1, 0, 3, 2)), 0);
+}
 BL_NEON(v128_t, vcvtq_f32_s32, (v128_t a), wasm_f32x4_convert_i32x4(a))
 BL_NEON(v128_t, vcvtnq_s32_f32, (v128_t a), wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(a)))
 

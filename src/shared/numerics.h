@@ -78,6 +78,13 @@ BL_INLINE float bl_exp(float x)
     return p * bl_float(exponent << 23);
 }
 
+/* exp(x), or 0 below e^-87: how much a logit weighs. */
+BL_INLINE float bl_weight(float x)
+{
+    const float weight = bl_exp(x);
+    return x < -87.0f ? 0.0f : weight;
+}
+
 BL_INLINE float bl_silu(float x) { return x / (1.0f + bl_exp(-x)); }
 
 BL_INLINE float bl_relu2(float x)

@@ -10,6 +10,7 @@ BL_INLINE f32x16 load_part(const float *p, int64_t count)
 }
 
 #include "shared/dense.h"
+#include "shared/weights.h"
 
 /* ---- activations --------------------------------------------------------------------------------------------- */
 
@@ -84,4 +85,5 @@ static void store_f16(uint16_t *out, const float *x, int64_t n)
 #define TIER_OPS                                                                                                       \
     .dense_bytes = dense_bytes, .dense_prepare = dense_prepare, .dense_gemm = dense_gemm, .dense_row = dense_row,      \
     .quantize = quantize, .finite = all_finite, .rms_norm = rms_norm, .silu_mul = silu_mul, .relu2_mul = relu2_mul,    \
-    .rope = rope, .store_f16 = store_f16, .score_keys = score_keys, .exp_scores = exp_scores, .mix_values = mix_values
+    .rope = rope, .store_f16 = store_f16, .score_keys = score_keys, .exp_scores = exp_scores,                          \
+    .mix_values = mix_values, .part_maxima = part_maxima, .weigh = weigh

@@ -59,6 +59,20 @@ BL_INLINE float reduce(f32x16 v)
         for (int j = 0; j < width; j++) v.lane[j] += v.lane[j + width];
     return v.lane[0];
 }
+
+/* The larger of each two lanes, and the largest of sixteen: of numbers that are not NaN. Where they are 0 and -0, a
+ * tier may give either. */
+BL_INLINE f32x16 larger(f32x16 a, f32x16 b)
+{
+    EACH_LANE a.lane[j] = b.lane[j] > a.lane[j] ? b.lane[j] : a.lane[j];
+    return a;
+}
+BL_INLINE float largest(f32x16 v)
+{
+    for (int width = BL_LANES / 2; width; width /= 2)
+        for (int j = 0; j < width; j++) v.lane[j] = v.lane[j + width] > v.lane[j] ? v.lane[j + width] : v.lane[j];
+    return v.lane[0];
+}
 BL_INLINE void store_f16x16(uint16_t *p, f32x16 v) { EACH_LANE p[j] = bl_to_f16(v.lane[j]); }
 
 BL_INLINE float f16(const uint8_t *p) { return bl_from_f16(bl_load_u16(p)); }
