@@ -231,3 +231,6 @@ class Drawer:
         temperature: float,
         uniform: float,
     ) -> int: ...
+    def score(
+        self, logits: NDArray[np.float32], top: int
+    ) -> tuple[float, float, NDArray[np.int32]]: ...

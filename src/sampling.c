@@ -40,18 +40,27 @@ int64_t bl_draw_bytes(int64_t vocab)
            part_count(vocab) * (int64_t)sizeof(float);
 }
 
-/* All logits, before any filter. */
-static bl_choice choose_all(const bl_tier *tier, const float *logits, int64_t vocab, void *scratch)
+static int has_nan(const bl_tier *tier, const float *logits, int64_t vocab)
 {
-    bl_choice all = {.tier = tier, .logit = logits, .count = vocab, .sums = scratch};
-    all.ranked = (bl_ranked *)(void *)(all.sums + block_count(vocab));
-    all.kept_id = (int32_t *)(void *)(all.ranked + vocab);
-    all.kept_logit = (float *)(void *)(all.kept_id + vocab);
-    all.maxima = all.kept_logit + vocab;
-    tier->part_maxima(all.maxima, logits, vocab);
-    all.peak = all.maxima[0];
-    for (int64_t p = 1; p < part_count(vocab); p++) all.peak = all.maxima[p] > all.peak ? all.maxima[p] : all.peak;
-    return all;
+    if (tier->finite(logits, vocab)) return 0;
+    for (int64_t i = 0; i < vocab; i++)
+        if (isnan(logits[i])) return 1;
+    return 0;
+}
+
+/* All logits, before any filter; 0 if one is NaN or the largest is not finite. */
+static int choose_all(bl_choice *all, const bl_tier *tier, const float *logits, int64_t vocab, void *scratch)
+{
+    *all = (bl_choice){.tier = tier, .logit = logits, .count = vocab, .sums = scratch};
+    all->ranked = (bl_ranked *)(void *)(all->sums + block_count(vocab));
+    all->kept_id = (int32_t *)(void *)(all->ranked + vocab);
+    all->kept_logit = (float *)(void *)(all->kept_id + vocab);
+    all->maxima = all->kept_logit + vocab;
+    if (has_nan(tier, logits, vocab)) return 0;
+    tier->part_maxima(all->maxima, logits, vocab);
+    all->peak = all->maxima[0];
+    for (int64_t p = 1; p < part_count(vocab); p++) all->peak = all->maxima[p] > all->peak ? all->maxima[p] : all->peak;
+    return isfinite(all->peak);
 }
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -150,8 +159,7 @@ static float select_largest(float *values, int64_t n, int64_t count)
     return values[count - 1];
 }
 
-/* Rank the likeliest, count of them, which are fewer than all. At least so many reach the count-th largest maximum of
- * parts. */
+/* Rank the likeliest, at least count of all. At least so many reach the count-th largest maximum of parts. */
 static void rank_likeliest(bl_choice *choice, int64_t count)
 {
     const int64_t parts = part_count(choice->count);
@@ -273,19 +281,10 @@ static int64_t find_place(const bl_choice *choice, float scale, double uniform)
     return last;
 }
 
-static int has_nan(const bl_tier *tier, const float *logits, int64_t vocab)
-{
-    if (tier->finite(logits, vocab)) return 0;
-    for (int64_t i = 0; i < vocab; i++)
-        if (isnan(logits[i])) return 1;
-    return 0;
-}
-
 int64_t bl_draw(const bl_tier *tier, const float *logits, int64_t vocab, const bl_drawing *how, void *scratch)
 {
-    if (has_nan(tier, logits, vocab)) return -1;
-    bl_choice choice = choose_all(tier, logits, vocab, scratch);
-    if (!isfinite(choice.peak)) return -1;
+    bl_choice choice;
+    if (!choose_all(&choice, tier, logits, vocab, scratch)) return -1;
     if (how->temperature == 0.0) return find_peak(&choice);
     const double least_normal = 1.2e-38, most = 8e37; /* so that 1 / temperature is a normal number too */
     const double temperature = how->temperature < least_normal ? least_normal
@@ -295,4 +294,17 @@ int64_t bl_draw(const bl_tier *tier, const float *logits, int64_t vocab, const b
     if (how->top_p < 1.0) keep_nucleus(&choice, how->top_p);
     if (how->log_min_p > -1.0 / 0.0) keep_above(&choice, (float)((double)choice.peak + how->log_min_p));
     return id_at(&choice, find_place(&choice, (float)(1.0 / temperature), how->uniform));
+}
+
+/* ---- scores ------------------------------------------------------------------------------------------------------ */
+
+int bl_score_row(const bl_tier *tier, const float *logits, int64_t vocab, bl_score *score, void *scratch)
+{
+    bl_choice choice;
+    if (!choose_all(&choice, tier, logits, vocab, scratch)) return 0;
+    score->peak = choice.peak;
+    score->total = add_weights(&choice, 1.0f);
+    if (score->count) rank_likeliest(&choice, score->count);
+    for (int64_t i = 0; i < score->count; i++) score->top[i] = choice.ranked[i].id;
+    return 1;
 }

@@ -28,4 +28,17 @@ enum { BL_DRAW_BLOCK = 1024 };
  * and then one by one. */
 int64_t bl_draw(const bl_tier *tier, const float *logits, int64_t vocab, const bl_drawing *how, void *scratch);
 
+/* What the log-probabilities of a row are made of: that of an id is logit - peak - log(total), in float64. total is the
+ * sum of the weights exp(logit - peak), added up as for a draw. top (count, at most vocab) = the ids of the likeliest,
+ * likeliest first. */
+typedef struct {
+    float peak; /* the largest logit */
+    double total;
+    int64_t count;
+    int32_t *top;
+} bl_score;
+
+/* Returns 0 if the largest logit is not finite or one is NaN. */
+int bl_score_row(const bl_tier *tier, const float *logits, int64_t vocab, bl_score *score, void *scratch);
+
 #endif

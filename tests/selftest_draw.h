@@ -35,6 +35,23 @@ static int64_t draw_on(const bl_tier *tier, const float *logits, int64_t vocab, 
     return id;
 }
 
+/* The likeliest ids in their order, and the same total on every tier. */
+static void check_score(const bl_tier *tier, const float *logits, int64_t vocab)
+{
+    const int64_t count = random_below((int)vocab + 1);
+    bl_score score = {.count = count, .top = room(count * 4)}, plain = {0};
+    void *scratch = room(bl_draw_bytes(vocab));
+    if (!bl_score_row(&bl_tier_scalar, logits, vocab, &plain, scratch)) FAIL("logits are not scored");
+    if (!bl_score_row(tier, logits, vocab, &score, scratch) || score.total != plain.total || score.peak != plain.peak)
+        FAIL("%s scores %lld logits otherwise than scalar", tier->name, (long long)vocab);
+    for (int64_t i = 1; i < count; i++) {
+        const float a = logits[score.top[i - 1]], b = logits[score.top[i]];
+        if (a < b || (a == b && score.top[i - 1] >= score.top[i])) FAIL("%s ranks wrongly", tier->name);
+    }
+    free(scratch);
+    free(score.top);
+}
+
 static void check_one_draw(int64_t vocab)
 {
     float *logits = random_logits(vocab), peak = -INFINITY;
@@ -47,9 +64,12 @@ static void check_one_draw(int64_t vocab)
     int64_t better = 0;
     for (int64_t i = 0; i < vocab; i++) better += logits[i] > logits[id];
     if (how.top_k && better >= how.top_k) FAIL("an id beyond top_k is drawn");
-    for (int i = 0; i < bl_tier_count; i++)
-        if (runs_here(bl_tiers[i]) && draw_on(bl_tiers[i], logits, vocab, &how) != id)
+    for (int i = 0; i < bl_tier_count; i++) {
+        if (!runs_here(bl_tiers[i])) continue;
+        if (draw_on(bl_tiers[i], logits, vocab, &how) != id)
             FAIL("%s draws another one of %lld ids than scalar", bl_tiers[i]->name, (long long)vocab);
+        check_score(bl_tiers[i], logits, vocab);
+    }
     logits[random_below((int)vocab)] = random_below(2) ? NAN : INFINITY;
     if (draw_on(&bl_tier_scalar, logits, vocab, &how) != -1) FAIL("an id is drawn from NaN or infinity");
     free(logits);

@@ -1,4 +1,4 @@
-"""The draw of a token in C, on every tier, against the same arithmetic in NumPy, to the id."""
+"""Drawing and scoring tokens in C, on every tier, against the same arithmetic in NumPy."""
 
 import math
 
@@ -120,12 +120,25 @@ HOW = st.fixed_dictionaries(
 )
 
 
+def check_scores(logits: NDArray[np.float32], top: int) -> None:
+    peak = logits.max()
+    total = sum_blocks(weigh(logits, peak, f32(1)))
+    ids = np.lexsort((np.arange(logits.size), -logits))[:top].tolist()
+    for isa, drawer in DRAWERS.items():
+        found = drawer.score(logits, top)
+        assert (*found[:2], found[2].tolist()) == (float(peak), total, ids), isa
+    with np.errstate(over="ignore", under="ignore"):
+        exact = math.fsum(np.exp(logits.astype(float) - float(peak)))
+    assert math.log(total) == pytest.approx(math.log(exact), abs=1e-6)
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.lists(LOGITS, min_size=1, max_size=300), HOW)
 def test_awkward_logits(values, how):
     logits = np.array(values, f32)
     if np.isfinite(logits.max()):
         check(logits, **how)
+        check_scores(logits, min(how["top_k"], logits.size))
 
 
 @settings(max_examples=60, deadline=None)
@@ -163,6 +176,8 @@ def test_sizes(size):
         for setting in SETTINGS:
             how = {"top_k": 0, "top_p": 1.0, "log_min_p": -math.inf, "temperature": 0.8}
             check(row, **how | setting, uniform=random.random())
+        for top in {0, 1, min(20, size), size}:
+            check_scores(row, top)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +216,8 @@ def test_there_is_nothing_to_choose_from(isa, bad, at):
     row[at] = bad
     assert DRAWERS[isa].draw(row, **how) == -1
     assert DRAWERS[isa].draw(np.full(69, -math.inf, f32), **how) == -1
+    with pytest.raises(ValueError, match="there is nothing to score"):
+        DRAWERS[isa].score(row, 3)
 
 
 @pytest.mark.parametrize(
@@ -222,3 +239,5 @@ def test_what_is_out_of_range_is_refused(wrong):
         drawer.draw(np.zeros(5, f32), **how | wrong)
     with pytest.raises(ValueError, match="there are 0 logits"):
         drawer.draw(np.zeros(0, f32), **how)
+    with pytest.raises(ValueError, match="top is 6, there are 5 logits"):
+        drawer.score(np.zeros(5, f32), 6)

@@ -1,11 +1,12 @@
 """Log-probabilities of tokens, as the model gives them before any sampling step."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.runtime.filters import largest
+from bitnet_lut.runtime.drawer import drawer
 
 __all__ = ["TokenLogprob", "token_logprob"]
 
@@ -27,15 +28,14 @@ class TokenLogprob:
 def token_logprob(logits: NDArray[np.float32], id: int, top: int) -> TokenLogprob:
     """Score token *id* by *logits* (vocab,), and name the *top* likeliest.
 
-    Equal logits are ordered by id, the lowest first.
+    Equal logits are ordered by id, the lowest first. A logarithm is off by less than 1e-6: weights
+    are those of `Sampler`, float32, and their sum is float64. Raises ValueError if a logit is NaN
+    or the largest is not finite.
     """
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max()
-    total = float(np.log(np.exp(shifted).sum()))
-    best = largest(logits, top) if top else np.empty(0, np.intp)
-    best = best[np.argsort(-logits[best], kind="stable")]
-    return TokenLogprob(
-        id,
-        float(shifted[id]) - total,
-        tuple((int(other), float(shifted[other]) - total) for other in best),
-    )
+    peak, total, best = drawer().score(np.ascontiguousarray(logits), min(top, logits.size))
+    log_total = math.log(total)
+
+    def logprob(id: int) -> float:
+        return float(logits[id]) - peak - log_total
+
+    return TokenLogprob(id, logprob(id), tuple((int(one), logprob(one)) for one in best))

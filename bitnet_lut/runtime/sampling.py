@@ -1,7 +1,6 @@
 """Choosing the next token from logits."""
 
 import math
-import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut._native import Drawer
-from bitnet_lut.runtime.cpu import choose_isa
+from bitnet_lut.runtime.drawer import drawer
 from bitnet_lut.runtime.dry import Breakers, dry_penalties
 from bitnet_lut.runtime.filters import (
     likeliest,
@@ -163,8 +161,6 @@ _ORDERS = {
 
 # Settings whose steps are done here; without them a token is drawn in C.
 _RARE = ("typical_p", "top_n_sigma", "xtc_probability", "order")
-# Of each thread, for draws.
-_LOCAL = threading.local()
 
 
 def _checked_breakers(strings: Any) -> tuple[str, ...]:
@@ -337,10 +333,7 @@ class Sampler:
     def _draw_plainly(self, logits: NDArray[np.float32]) -> int:
         """Draw with top_k, top_p, min_p and temperature alone."""
         sampling = self.sampling
-        drawer = getattr(_LOCAL, "drawer", None)
-        if drawer is None:
-            drawer = _LOCAL.drawer = Drawer(isa=choose_isa())
-        id = drawer.draw(
+        id = drawer().draw(
             np.ascontiguousarray(logits),
             top_k=min(sampling.top_k, logits.size),
             top_p=sampling.top_p,
