@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 
 from bitnet_lut.families import ModelConfig
 from bitnet_lut.formats.tensors import Tensor
+from bitnet_lut.runtime.sampling import Drawing
 
 MAX_COLS: int
 MAX_THREADS: int
@@ -220,17 +221,8 @@ def first_fault(
 
 @disjoint_base
 class Drawer:
-    def __new__(cls, *, isa: str) -> Drawer: ...
-    def draw(
-        self,
-        logits: NDArray[np.float32],
-        *,
-        top_k: int,
-        top_p: float,
-        log_min_p: float,
-        temperature: float,
-        uniform: float,
-    ) -> int: ...
+    def __new__(cls, *, isa: str, pool: Pool | None = None) -> Drawer: ...
+    def draw(self, rows: list[Drawing]) -> list[int]: ...
     def score(
         self, logits: NDArray[np.float32], top: int
     ) -> tuple[float, float, NDArray[np.int32]]: ...

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pool.h"
 #include "shared/numerics.h"
 
 enum {
@@ -36,8 +37,9 @@ static int64_t block_count(int64_t vocab) { return (vocab + BL_DRAW_BLOCK - 1) /
 int64_t bl_draw_bytes(int64_t vocab)
 {
     const size_t token = sizeof(bl_ranked) + sizeof(float) + sizeof(int32_t);
-    return block_count(vocab) * (int64_t)sizeof(double) + vocab * (int64_t)token +
-           part_count(vocab) * (int64_t)sizeof(float);
+    const int64_t bytes = block_count(vocab) * (int64_t)sizeof(double) + vocab * (int64_t)token +
+                          part_count(vocab) * (int64_t)sizeof(float);
+    return bl_round_up(bytes, 64);
 }
 
 static int has_nan(const bl_tier *tier, const float *logits, int64_t vocab)
@@ -294,6 +296,28 @@ int64_t bl_draw(const bl_tier *tier, const float *logits, int64_t vocab, const b
     if (how->top_p < 1.0) keep_nucleus(&choice, how->top_p);
     if (how->log_min_p > -1.0 / 0.0) keep_above(&choice, (float)((double)choice.peak + how->log_min_p));
     return id_at(&choice, find_place(&choice, (float)(1.0 / temperature), how->uniform));
+}
+
+typedef struct {
+    const bl_tier *tier;
+    bl_row *rows;
+    int64_t count, vocab;
+    uint8_t *scratch;
+} bl_draws;
+
+static void draw_some(void *context, int worker, int workers)
+{
+    const bl_draws *draws = context;
+    uint8_t *scratch = draws->scratch + worker * bl_draw_bytes(draws->vocab);
+    for (int64_t i = worker; i < draws->count; i += workers)
+        draws->rows[i].id = bl_draw(draws->tier, draws->rows[i].logits, draws->vocab, &draws->rows[i].how, scratch);
+}
+
+void bl_draw_rows(const bl_tier *tier, bl_pool *pool, bl_row *rows, int64_t count, int64_t vocab, void *scratch)
+{
+    bl_draws draws = {tier, rows, count, vocab, scratch};
+    if (pool && count > 1) bl_pool_run(pool, draw_some, &draws);
+    else draw_some(&draws, 0, 1);
 }
 
 /* ---- scores ------------------------------------------------------------------------------------------------------ */

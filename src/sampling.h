@@ -13,7 +13,7 @@ typedef struct {
     double uniform;     /* the random number, in [0, 1) */
 } bl_drawing;
 
-/* Bytes of scratch for a vocabulary. */
+/* Bytes of scratch for a vocabulary, a multiple of 64. */
 int64_t bl_draw_bytes(int64_t vocab);
 
 enum { BL_DRAW_BLOCK = 1024 };
@@ -27,6 +27,16 @@ enum { BL_DRAW_BLOCK = 1024 };
  * bins, 32 to a unit of logits, each in four lanes by id modulo 4, and then one by one; for the draw by those blocks,
  * and then one by one. */
 int64_t bl_draw(const bl_tier *tier, const float *logits, int64_t vocab, const bl_drawing *how, void *scratch);
+
+typedef struct {
+    const float *logits; /* (vocab) */
+    bl_drawing how;
+    int64_t id; /* result, as bl_draw gives it */
+} bl_row;
+
+/* Draw from every row, each on one worker of the pool, or all on the calling thread if pool is NULL. scratch has
+ * bl_draw_bytes for each worker, but not for more than there are rows. */
+void bl_draw_rows(const bl_tier *tier, bl_pool *pool, bl_row *rows, int64_t count, int64_t vocab, void *scratch);
 
 /* What the log-probabilities of a row are made of: that of an id is logit - peak - log(total), in float64. total is the
  * sum of the weights exp(logit - peak), added up as for a draw. top (count, at most vocab) = the ids of the likeliest,

@@ -9,13 +9,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bitnet_lut import Sampling
-from bitnet_lut._native import Drawer, missing_features, tier_names
+from bitnet_lut._native import Drawer, Pool, missing_features, tier_names
 from bitnet_lut.reference import exp
-from bitnet_lut.runtime.sampling import Sampler
+from bitnet_lut.runtime.cpu import choose_isa
+from bitnet_lut.runtime.sampling import Drawing, Sampler
 
 f32 = np.float32
 BINS, BLOCK, LANES = 1024, 1024, 16
 DRAWERS = {isa: Drawer(isa=isa) for isa in tier_names() if not missing_features(isa)}
+
+
+def draw(drawer: Drawer, logits, *, top_k, top_p, log_min_p, temperature, uniform) -> int:
+    return drawer.draw([Drawing(logits, top_k, top_p, log_min_p, temperature, uniform)])[0]
 
 
 def weigh(logits: NDArray[np.float32], peak: np.float32, scale: np.float32):
@@ -99,9 +104,14 @@ def twin(logits, *, top_k, top_p, log_min_p, temperature, uniform) -> int:
     return int(ids[last])
 
 
+def twin_of(drawing: Drawing) -> int:
+    logits, *how = drawing
+    return twin(logits, **dict(zip(Drawing._fields[1:], how, strict=True)))
+
+
 def check(logits: NDArray[np.float32], **how: float) -> None:
     expected = twin(logits, **how)
-    found = {isa: drawer.draw(logits, **how) for isa, drawer in DRAWERS.items()}
+    found = {isa: draw(drawer, logits, **how) for isa, drawer in DRAWERS.items()}
     assert found == dict.fromkeys(DRAWERS, expected)
 
 
@@ -205,6 +215,25 @@ def test_frequencies_are_the_probabilities(sampling):
     assert np.all(np.abs(counts - expected) <= 5 * deviation + 1e-12)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_rows_that_threads_share(threads):
+    random = np.random.default_rng(threads)
+    drawer = Drawer(isa=choose_isa(), pool=Pool(threads))
+    for count in [0, 1, 2, 5, 40]:
+        rows = []
+        for _ in range(count):
+            logits = (random.standard_normal(700) * 3).astype(f32)
+            how = (int(random.integers(0, 50)), random.uniform(0.5, 1), -math.inf, 0.9)
+            rows.append(Drawing(logits, *how, random.random()))
+        if count > 2:
+            rows[1].logits[5] = math.nan
+        expected = [-1 if np.isnan(one[0]).any() else twin_of(one) for one in rows]
+        assert drawer.draw(rows) == expected
+    rows.append(rows[0]._replace(logits=np.zeros(5, f32)))
+    with pytest.raises(ValueError, match="length of a row is 5, expected 700"):
+        drawer.draw(rows)
+
+
 @pytest.mark.parametrize("isa", DRAWERS)
 @pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf])
 @pytest.mark.parametrize("at", [0, 17, 68])
@@ -212,10 +241,10 @@ def test_there_is_nothing_to_choose_from(isa, bad, at):
     how = {"top_k": 0, "top_p": 1.0, "log_min_p": -math.inf, "temperature": 1.0, "uniform": 0.5}
     row = np.zeros(69, f32)
     row[3] = -math.inf
-    assert DRAWERS[isa].draw(row, **how) >= 0
+    assert draw(DRAWERS[isa], row, **how) >= 0
     row[at] = bad
-    assert DRAWERS[isa].draw(row, **how) == -1
-    assert DRAWERS[isa].draw(np.full(69, -math.inf, f32), **how) == -1
+    assert draw(DRAWERS[isa], row, **how) == -1
+    assert draw(DRAWERS[isa], np.full(69, -math.inf, f32), **how) == -1
     with pytest.raises(ValueError, match="there is nothing to score"):
         DRAWERS[isa].score(row, 3)
 
@@ -236,8 +265,8 @@ def test_what_is_out_of_range_is_refused(wrong):
     how = {"top_k": 0, "top_p": 1.0, "log_min_p": -1.0, "temperature": 1.0, "uniform": 0.5}
     drawer = DRAWERS["scalar"]
     with pytest.raises(ValueError, match="must be in their ranges"):
-        drawer.draw(np.zeros(5, f32), **how | wrong)
+        draw(drawer, np.zeros(5, f32), **how | wrong)
     with pytest.raises(ValueError, match="there are 0 logits"):
-        drawer.draw(np.zeros(0, f32), **how)
+        draw(drawer, np.zeros(0, f32), **how)
     with pytest.raises(ValueError, match="top is 6, there are 5 logits"):
         drawer.score(np.zeros(5, f32), 6)

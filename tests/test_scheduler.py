@@ -17,7 +17,7 @@ from bitnet_lut import Generation, Model, NumericsError, Sampling, _native
 from bitnet_lut.demo import MODEL
 from bitnet_lut.runtime import engine as engine_module
 from bitnet_lut.runtime.decoder import Decoder
-from bitnet_lut.runtime.sampling import Sampler
+from bitnet_lut.runtime.sampling import Drawing, Sampler
 from bitnet_lut.runtime.scheduler import Run, Scheduler
 from bitnet_lut.runtime.stopping import StopRules
 
@@ -39,6 +39,7 @@ class Watched:
     def __init__(self, model: Model) -> None:
         self._engine, self.config = model._engine, model.config
         self.weights, self.cache_bytes = model._engine.weights, model._engine.cache_bytes
+        self.draw = model._engine.draw
         self.steps: list[list[int]] = []
         self.caches: list[weakref.ref[Weak]] = []
         self.room = 10**9  # caches that fit at once
@@ -114,6 +115,28 @@ def test_any_mixture_is_each_text_alone(demo: Model, data: Any) -> None:
             ids, max_tokens=tokens, sampling=sampling, stop=stop, ignore_eos=True, speculate=False
         )
         assert said(run.result) == said(alone)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_draws_are_the_same_alone_and_together(demo: Model, threads: int) -> None:
+    """Those made in C together, and those of Python beside them."""
+    settings: list[dict[str, Any]] = [
+        {},
+        {"temperature": 0.9},
+        {"temperature": 0.9, "top_p": 0.9},
+        {"temperature": 0.9, "typical_p": 0.9},
+        {"temperature": 1.2, "top_k": 20, "repetition_penalty": 1.2, "logit_bias": {7: 2.0}},
+        {"presence_penalty": 0.5},
+        {"temperature": 0.7, "min_p": 0.05, "order": "transformers"},
+    ]
+    model = Model(MODEL, threads=threads)
+    scheduler = Scheduler(model._engine)
+    samplings = [Sampling(**options, seed=seed) for seed, options in enumerate(settings * 2)]
+    runs = [queue(scheduler, model, [5, 6], 12, sampling=sampling) for sampling in samplings]
+    scheduler.finish()
+    for run, sampling in zip(runs, samplings, strict=True):
+        alone = demo.generate([5, 6], max_tokens=12, sampling=sampling, ignore_eos=True)
+        assert run.result.ids == alone.ids
 
 
 def test_a_place_is_filled_as_soon_as_a_text_ends(demo: Model) -> None:
@@ -228,10 +251,10 @@ def test_what_a_model_cannot_compute_ends_that_text_only(demo: Model) -> None:
 class Picky(Sampler):
     """Finds nothing to choose from after two tokens."""
 
-    def __call__(self, logits: np.ndarray, history: Sequence[int], **options: Any) -> int:
+    def drawing(self, logits: np.ndarray, history: Sequence[int], **options: Any) -> Drawing:
         if len(history) > 3:
-            raise ValueError("nothing to choose from")
-        return super().__call__(logits, history, **options)
+            logits = np.full_like(logits, -np.inf)
+        return super().drawing(logits, history, **options)
 
 
 def test_a_choice_that_cannot_be_made_ends_that_text_only(demo: Model) -> None:

@@ -197,6 +197,7 @@ class Fake:
         self.ids, self.poison, self.position, self.context = ids, poison, 0, 64
         self.config = demo().config
         self._engine = self._cache = self
+        self.draw = demo()._engine.draw
 
     def step(
         self, chunks: Sequence[tuple["Fake", np.ndarray]], rows: np.ndarray, logits: np.ndarray

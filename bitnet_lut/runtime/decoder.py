@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bitnet_lut.runtime.generation import FinishReason
 from bitnet_lut.runtime.logprobs import TokenLogprob, token_logprob
-from bitnet_lut.runtime.sampling import Sampler
+from bitnet_lut.runtime.sampling import Drawing, Sampler
 from bitnet_lut.runtime.speculation import Speculation
 from bitnet_lut.runtime.stopping import StoppedText, StopRules
 from bitnet_lut.text.tokenizer import Tokenizer
@@ -172,10 +172,38 @@ class Decoder:
             self._chunk = Chunk([*ids, *draft], 1 + len(draft))
         return self._chunk
 
-    def feed(self, logits: NDArray[np.float32], seconds: float | None = None) -> None:
+    def drawing(self, logits: NDArray[np.float32]) -> Drawing | None:
+        """The only draw that `feed` makes of *logits*; None if it makes none, others or more.
+
+        It takes a random number: draw, and hand `feed` what is drawn. Raises what `feed` raises.
+        """
+        is_last = self.position + len(self._chunk.ids) == len(self.prompt)
+        if self._follower or not self._sampler.is_plain or not len(logits):
+            return None
+        if self.in_prompt:
+            if not is_last or self._stop.limit <= 0:
+                return None
+        elif len(logits) > 1:
+            return None
+        forbidden = self._stop.forbidden(len(self._history) - len(self.prompt))
+        return self._sampler.drawing(
+            logits[-1, : self._known],
+            self._history,
+            prompt=len(self.prompt),
+            forbidden=forbidden,
+        )
+
+    def feed(
+        self,
+        logits: NDArray[np.float32],
+        seconds: float | None = None,
+        *,
+        drawn: int | None = None,
+    ) -> None:
         """Choose tokens from the *logits* (rows, vocab) of the chunk that `next` gave.
 
         seconds: how long the step took, if it was for this text alone; guesses are made by that.
+        drawn: the token that `drawing` gave, if it gave one.
         Raises ValueError if there is nothing to choose from, and what logits processors raise;
         nothing has changed then.
         """
@@ -185,7 +213,7 @@ class Decoder:
         draft = () if self.in_prompt else ids[len(ids) - rows + 1 :]
         if self.in_prompt:
             logits = self._score_prompt(logits)
-        chosen = self._choose(logits, draft) if len(logits) else []
+        chosen = self._choose(logits, draft, drawn) if len(logits) else []
         self.drafted += len(draft)
         self.accepted += len(chosen) - 1 if draft else 0
         self._learn(chosen, None if self.in_prompt else seconds)
@@ -243,7 +271,9 @@ class Decoder:
         ends = self._stop.end_ids | self._stop.stop_ids
         return list(takewhile(lambda token: token not in ends, draft))
 
-    def _choose(self, logits: NDArray[np.float32], draft: Sequence[int]) -> list[int]:
+    def _choose(
+        self, logits: NDArray[np.float32], draft: Sequence[int], drawn: int | None
+    ) -> list[int]:
         """Choose a token after each guess of *draft*, until a choice is not the next guess."""
         if self._follower:
             return self._follow(logits[-1, : self._known], self._follower)
@@ -252,7 +282,9 @@ class Decoder:
         for row, guess in zip(logits[:, : self._known], [*draft, None], strict=True):
             forbidden = self._stop.forbidden(len(self._history) - prompt)
             try:
-                token = self._sampler(row, self._history, prompt=prompt, forbidden=forbidden)
+                token = drawn
+                if token is None:
+                    token = self._sampler(row, self._history, prompt=prompt, forbidden=forbidden)
             except Exception:
                 if not chosen:
                     raise

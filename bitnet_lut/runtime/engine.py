@@ -5,14 +5,18 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut import _native
-from bitnet_lut._native import PAGE, Cache, Pages, Pool, Weights, Workspace
+from bitnet_lut._native import PAGE, Cache, Drawer, Pages, Pool, Weights, Workspace
 from bitnet_lut.errors import NumericsError
 from bitnet_lut.runtime.memory import in_megabytes, refuse_beyond
+
+if TYPE_CHECKING:
+    from bitnet_lut.runtime.sampling import Drawing
 
 __all__ = ["BATCH", "Engine", "Probe"]
 
@@ -41,6 +45,8 @@ class Engine:
         self.kind, self._context, self._batch = kind, context, batch
         self._fingerprint: str | None = None
         self._workspace: Workspace | None = None
+        self._isa = weights.isa
+        self._drawer = Drawer(isa=self._isa, pool=pool)
         self._lock = threading.Lock()
         _ENGINES.add(self)
 
@@ -144,6 +150,14 @@ class Engine:
                 self._workspace = workspace
             return workspace.step(chunks, rows, logits, hidden, probe=probe)
 
+    def draw(self, drawings: list["Drawing"]) -> list[int]:
+        """Draw from rows of one vocabulary, on all threads; see `_native.Drawer.draw`.
+
+        Waits while another thread steps this model.
+        """
+        with self._lock:
+            return self._drawer.draw(drawings)
+
     def fault(self, cache: Cache, ids: NDArray[np.int32], rows: int) -> NumericsError:
         """The error for *ids*, which gave NaN or Inf: runs them again to see where.
 
@@ -160,6 +174,7 @@ class Engine:
     def _renew(self) -> None:
         """Replace what a thread that does not exist in this process may hold."""
         self._lock, self._workspace = threading.Lock(), None
+        self._drawer = Drawer(isa=self._isa, pool=self.pool)
 
 
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from bitnet_lut.runtime.filters import (
 if TYPE_CHECKING:
     from bitnet_lut.runtime.bad_words import BadWords
 
-__all__ = ["LogitsProcessor", "Order", "Sampler", "Sampling"]
+__all__ = ["Drawing", "LogitsProcessor", "Order", "Sampler", "Sampling"]
 
 LogitsProcessor = Callable[[Sequence[int], NDArray[np.float32]], NDArray[Any]]
 Order = Literal["llama.cpp", "transformers"]
@@ -190,6 +190,23 @@ def _checked_bias(bias: Any) -> Mapping[int, float]:
     return MappingProxyType(found)
 
 
+class Drawing(NamedTuple):
+    """What `_native.Drawer.draw` draws a token from."""
+
+    logits: NDArray[np.float32]
+    top_k: int
+    top_p: float
+    log_min_p: float
+    temperature: float
+    uniform: float
+
+    def checked(self, id: int) -> int:
+        """The *id* that was drawn; ValueError if there was nothing to choose from."""
+        if id < 0:
+            _peak(self.logits)  # raises
+        return id
+
+
 class Sampler:
     """Draws tokens; holds the random state, so one Sampler serves one generated text.
 
@@ -215,7 +232,8 @@ class Sampler:
         self._breakers = breakers or {}
         self._bad_words, self._processors = bad_words, tuple(processors)
         self._bits = np.random.PCG64(sampling.seed)
-        self._is_plain = all(getattr(sampling, name) == getattr(Sampling, name) for name in _RARE)
+        is_rare = any(getattr(sampling, name) != getattr(Sampling, name) for name in _RARE)
+        self._in_c = sampling.temperature == 0 or not is_rare
         self._bias_ids = np.array(list(sampling.logit_bias), np.int64)
         self._biases = np.array(list(sampling.logit_bias.values()), np.float32)
 
@@ -241,10 +259,11 @@ class Sampler:
             raise ValueError(f"logits have the shape {logits.shape}: they must be (vocab,)")
         for process in self._processors:
             logits = _processed(process, history, logits)
+        if self._in_c:
+            drawing = self.drawing(logits, history, prompt=prompt, forbidden=forbidden)
+            return drawing.checked(*drawer().draw([drawing]))
         logits = self._shape(logits, history, prompt, forbidden)
         temperature = self.sampling.temperature
-        if self._is_plain or temperature == 0:
-            return self._draw_plainly(logits)
         peak = _peak(logits)
         scaled: NDArray[Any] = logits
         if self.sampling.order == "transformers":
@@ -255,6 +274,34 @@ class Sampler:
         kept = scaled[ids].astype(np.float64)
         kept -= kept.max()
         return int(ids[self._draw(kept, temperature)])
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether `drawing` says all that a call does: no processor is called."""
+        return self._in_c and not self._processors
+
+    def drawing(
+        self,
+        logits: NDArray[np.float32],
+        history: Sequence[int],
+        *,
+        prompt: int = 0,
+        forbidden: Collection[int] = (),
+    ) -> Drawing:
+        """The draw that a call would make, with its random number; arguments as for a call.
+
+        Raises ValueError if *history* or the bias has an id outside the vocabulary.
+        """
+        logits = self._shape(logits, history, prompt, forbidden)
+        sampling = self.sampling
+        return Drawing(
+            np.ascontiguousarray(logits),
+            min(sampling.top_k, logits.size),
+            sampling.top_p,
+            math.log(sampling.min_p) if sampling.min_p else -math.inf,
+            sampling.temperature,
+            self._uniform() if sampling.temperature else 0.0,
+        )
 
     def _shape(
         self,
@@ -329,21 +376,6 @@ class Sampler:
         if may_exclude and ids.size > 1 and self._uniform() <= sampling.xtc_probability:
             ids = without_top_choices(logits, ids, sampling.xtc_threshold)
         return ids
-
-    def _draw_plainly(self, logits: NDArray[np.float32]) -> int:
-        """Draw with top_k, top_p, min_p and temperature alone."""
-        sampling = self.sampling
-        id = drawer().draw(
-            np.ascontiguousarray(logits),
-            top_k=min(sampling.top_k, logits.size),
-            top_p=sampling.top_p,
-            log_min_p=math.log(sampling.min_p) if sampling.min_p else -math.inf,
-            temperature=sampling.temperature,
-            uniform=self._uniform() if sampling.temperature else 0.0,
-        )
-        if id < 0:
-            _peak(logits)  # raises
-        return id
 
     def _uniform(self) -> float:
         """A random number in [0, 1)."""

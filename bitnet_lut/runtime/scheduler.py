@@ -15,6 +15,7 @@ from bitnet_lut.runtime.decoder import Chunk, Decoder
 from bitnet_lut.runtime.engine import BATCH, Engine
 from bitnet_lut.runtime.generation import Generation, Timings
 from bitnet_lut.runtime.prefixes import Prefix, Prefixes
+from bitnet_lut.runtime.sampling import Drawing
 
 __all__ = ["Run", "Scheduler"]
 
@@ -131,12 +132,29 @@ class Run:
             return _Planned(self, self.cache, lost, again=True)
         return _Planned(self, self.cache, self.decoder.next(most))
 
-    def feed(self, logits: NDArray[np.float32], seconds: float | None) -> None:
-        """Hand the decoder the *logits* of its chunk, and forget the guesses that were wrong."""
+    def drawing(self, logits: NDArray[np.float32]) -> Drawing | None:
+        """What `Decoder.drawing` says; ends the text with what it raises."""
+        try:
+            return self.decoder.drawing(logits)
+        except ValueError as error:
+            self.fail(error)
+            return None
+
+    def feed(
+        self,
+        logits: NDArray[np.float32],
+        seconds: float | None,
+        drawn: tuple[Drawing, int] | None = None,
+    ) -> None:
+        """Hand the decoder the *logits* of its chunk, and forget the guesses that were wrong.
+
+        drawn: what `drawing` gave, and the id that was drawn.
+        """
         assert self.cache is not None
         in_prompt = self.decoder.in_prompt
         try:
-            self.decoder.feed(logits, seconds)
+            id = None if drawn is None else drawn[0].checked(drawn[1])
+            self.decoder.feed(logits, seconds, drawn=id)
         except Exception as error:  # a logits processor may raise anything
             self.fail(error)
             return
@@ -271,18 +289,29 @@ class Scheduler:
         took = time.perf_counter() - start
         self._time(took, sum(map(len, ids)))
         seconds = took if len(self._running) == 1 else None
-        at = 0
-        for (run, cache, chunk, again), some, is_finite in zip(planned, ids, finite, strict=True):
-            if again and is_finite:
+        at, fed = 0, []
+        for one, some, is_finite in zip(planned, ids, finite, strict=True):
+            if one.again and is_finite:
                 continue
             if is_finite:
-                in_prompt = run.decoder.in_prompt
-                run.feed(logits[at : at + chunk.rows], seconds)
-                if in_prompt and not run.decoder.in_prompt:
-                    self._waiting.extendleft(reversed(run.siblings))
-            elif not run.decoder.drop_draft():
-                run.fail(self._engine.fault(cache, some, chunk.rows))
-            at += chunk.rows
+                fed.append((one.run, logits[at : at + one.chunk.rows]))
+            elif not one.run.decoder.drop_draft():
+                one.run.fail(self._engine.fault(one.cache, some, one.chunk.rows))
+            at += one.chunk.rows
+        self._feed(fed, seconds)
+
+    def _feed(self, fed: list[tuple[Run, NDArray[np.float32]]], seconds: float | None) -> None:
+        """Hand texts the logits of their chunks; what can be drawn in C is drawn together."""
+        drawings = {run: found for run, rows in fed if (found := run.drawing(rows)) is not None}
+        ids = self._engine.draw(list(drawings.values()))
+        drawn = dict(zip(drawings, zip(drawings.values(), ids, strict=True), strict=True))
+        for run, rows in fed:
+            if run.ended:
+                continue
+            in_prompt = run.decoder.in_prompt
+            run.feed(rows, seconds, drawn.get(run))
+            if in_prompt and not run.decoder.in_prompt:
+                self._waiting.extendleft(reversed(run.siblings))
 
     def _admit(self) -> None:
         """Start texts that wait, in their order, while there is a place and memory."""
