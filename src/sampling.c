@@ -134,7 +134,7 @@ static void keep_until(bl_choice *choice, bl_ranked last)
         const int32_t id = id_at(choice, i);
         choice->kept_logit[count] = logit;
         choice->kept_id[count] = id;
-        count += logit > last.logit || (logit == last.logit && id <= last.id);
+        count += (logit > last.logit) | ((logit == last.logit) & (id <= last.id));
     }
     choose_kept(choice, count);
 }
@@ -204,20 +204,50 @@ static void add_bins(const bl_choice *choice, double (*mass)[4])
     }
 }
 
-/* The one of a bin with which the weights reach what is wanted; those passed rank before the bin. */
-static bl_ranked find_last(const bl_choice *choice, int bin, double passed, double wanted)
+/* Which of the BINS of a bin. */
+static int part_of_bin(const bl_choice *choice, float logit, int bin)
 {
-    int64_t members = 0, last = 0;
-    for (int64_t i = 0; i < choice->count; i++) {
-        choice->ranked[members] = (bl_ranked){choice->logit[i], id_at(choice, i)};
-        members += bin_of(choice, i) == bin;
-    }
+    const float part = ((choice->peak - logit) * BINS_OF_A_UNIT - (float)bin) * BINS;
+    return part < BINS - 1 ? (int)part : BINS - 1;
+}
+
+/* The one of the first members of ranked, all in a bin, with which the weights reach what is wanted; the last one if
+ * they do not. Those passed rank before. */
+static bl_ranked find_member(const bl_choice *choice, int64_t members, double passed, double wanted)
+{
+    int64_t last = 0;
     qsort(choice->ranked, (size_t)members, sizeof *choice->ranked, by_rank);
     for (; last < members - 1; last++) {
         passed += (double)bl_weight(choice->ranked[last].logit - choice->peak);
         if (passed >= wanted) break;
     }
     return choice->ranked[last];
+}
+
+/* The same of a bin: it is cut into bins once more, of which only the one that matters is ranked. */
+static bl_ranked find_last(const bl_choice *choice, int bin, double passed, double wanted)
+{
+    double mass[BINS][4] = {{0}};
+    int64_t members = 0, count = 0;
+    int last = 0;
+    for (int64_t i = 0; i < choice->count; i++) {
+        choice->ranked[members] = (bl_ranked){choice->logit[i], id_at(choice, i)};
+        members += bin_of(choice, i) == bin;
+    }
+    for (int64_t i = 0; i < members; i++) {
+        const bl_ranked one = choice->ranked[i];
+        const int part = part_of_bin(choice, one.logit, bin);
+        mass[part][one.id & 3] += (double)bl_weight(one.logit - choice->peak);
+        last = part > last ? part : last;
+    }
+    for (int part = 0; part < last; part++) {
+        const double sum = passed + ((mass[part][0] + mass[part][1]) + (mass[part][2] + mass[part][3]));
+        if (sum >= wanted) last = part;
+        else passed = sum;
+    }
+    for (int64_t i = 0; i < members; i++)
+        if (part_of_bin(choice, choice->ranked[i].logit, bin) == last) choice->ranked[count++] = choice->ranked[i];
+    return find_member(choice, count, passed, wanted);
 }
 
 /* Keep the fewest whose weights reach what is wanted; 0 if the first bins do not. */

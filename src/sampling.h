@@ -24,7 +24,8 @@ enum { BL_DRAW_BLOCK = 1024 };
  *
  * Weights are exp(logit - largest), for the draw exp((logit - largest) * (1 / temperature)), in float32 by bl_weight.
  * They are added up in float64: all of them by blocks of BL_DRAW_BLOCK in order of ids, each in 16 lanes; for top_p by
- * bins, 32 to a unit of logits, each in four lanes by id modulo 4, and then one by one; for the draw by those blocks,
+ * 1024 bins, 32 to a unit of logits, each in four lanes by id modulo 4, the bin that reaches the share by 1024 bins of
+ * itself in the same way, and the one of those that does, or the last, one by one; for the draw by those blocks,
  * and then one by one. */
 int64_t bl_draw(const bl_tier *tier, const float *logits, int64_t vocab, const bl_drawing *how, void *scratch);
 

@@ -52,25 +52,38 @@ def nucleus(logits, ids, peak, top_p):
     weights = weigh(logits[ids], peak, f32(1))
     wanted = top_p * sum_blocks(weights)
     with np.errstate(over="ignore"):
-        bins = np.minimum((peak - logits[ids]) * f32(32), BINS - 1).astype(int)
+        below = (peak - logits[ids]) * f32(32)
+    passed, at = pass_bins(below, ids, weights, 0.0, wanted)
+    if at == BINS:
+        return ids
+    members = np.minimum(below, BINS - 1).astype(int) == at
+    inside = ids[members]
+    with np.errstate(over="ignore"):
+        parts = (below[members] - f32(at)) * f32(BINS)
+    numbers = np.minimum(parts, BINS - 1).astype(int)
+    highest = numbers.max()
+    first = numbers < highest  # the last one is taken if no other is
+    passed, part = pass_bins(parts[first], inside[first], weights[members][first], passed, wanted)
+    ranked = inside[numbers == min(part, highest)]
+    for last in ranked[np.lexsort((ranked, -logits[ranked]))]:
+        passed += float(weigh(logits[last : last + 1], peak, f32(1))[0])
+        if passed >= wanted:
+            break
+    own = logits[ids]
+    return ids[(own > logits[last]) | ((own == logits[last]) & (ids <= last))]
+
+
+def pass_bins(below, ids, weights, passed: float, wanted: float) -> tuple[float, int]:
+    """The bin in which the weights reach what is wanted, BINS if none, and their sum before it."""
+    bins = np.minimum(below, BINS - 1).astype(int)
     lanes = [
         np.bincount(bins[ids % 4 == i], weights[ids % 4 == i].astype(float), BINS) for i in range(4)
     ]
-    mass = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
-    passed = 0.0
-    for at in range(BINS):
-        if passed + mass[at] < wanted:
-            passed += mass[at]
-            continue
-        members = ids[bins == at]
-        ranked = members[np.lexsort((members, -logits[members]))]
-        for last in ranked:
-            passed += float(weigh(logits[last : last + 1], peak, f32(1))[0])
-            if passed >= wanted:
-                break
-        own = logits[ids]
-        return ids[(own > logits[last]) | ((own == logits[last]) & (ids <= last))]
-    return ids
+    for at, mass in enumerate((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])):
+        if passed + mass >= wanted:
+            return passed, at
+        passed += mass
+    return passed, BINS
 
 
 def twin(logits, *, top_k, top_p, log_min_p, temperature, uniform) -> int:
