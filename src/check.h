@@ -8,7 +8,7 @@
 enum {
     BL_CHECK_COLS = 672,
     BL_CHECK_ROWS = 6,
-    BL_CHECK_TOKENS = 9,
+    BL_CHECK_TOKENS = 17, /* two tiles of amx that overlap */
     BL_CHECK_DOTS = 1 + 2 + 3 + 9 + 41,
     BL_CHECK_BYTES = BL_CHECK_COLS * 4,
     BL_CHECK_TERNARY_ROWS = 198, /* a pair of panels, one alone, and one that is not full */

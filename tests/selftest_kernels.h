@@ -222,13 +222,13 @@ static void check_dense_shape(bl_type type, int64_t rows, int64_t cols, int64_t 
 
 static void check_dense(void)
 {
-    static const int cols[] = {1, 5, 15, 16, 17, 96, 255, 256, 257, 320, 512, 640}, tokens[] = {1, 2, 5, 32, 33};
+    static const int cols[] = {1, 5, 15, 16, 17, 96, 255, 256, 257, 320, 512, 640}, tokens[] = {1, 2, 5, 9, 32, 33, 70};
     static const int rows[] = {1, 2, 3, 4, 5, 8, 9, 32, 33, 71};
     for (int type = BL_F32; type < BL_TYPE_COUNT; type++)
         for (size_t c = 0; c < sizeof cols / sizeof *cols; c++)
             for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
                 const int block = type == BL_Q6_K ? 256 : type == BL_Q8_0 || type == BL_Q4_0 ? 32 : 1;
-                if (cols[c] % block == 0) check_dense_shape((bl_type)type, rows[r], cols[c], tokens[(r + c) % 5]);
+                if (cols[c] % block == 0) check_dense_shape((bl_type)type, rows[r], cols[c], tokens[(r + c) % 7]);
             }
     check_dense_shape(BL_Q6_K, 33, 65 * 256, 2); /* more blocks than have their scales converted at once */
 }

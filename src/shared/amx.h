@@ -62,8 +62,14 @@ BL_INLINE void amx_store(int t, void *to, int64_t stride)
         memcpy((uint8_t *)to + r * stride, amx.tile[t][r], amx.sizes.row_bytes[t]);
 }
 
-/* c (m, n) += a (m, 4 k) of int8 . b (k, 4 n) of uint8. */
-BL_INLINE void amx_multiply(int c, int a, int b)
+BL_INLINE void amx_zero(int t)
+{
+    amx_need(amx.in_use && amx.sizes.rows[t]);
+    memset(amx.tile[t], 0, sizeof amx.tile[t]);
+}
+
+/* c (m, n) += a (m, 4 k) of int8 . b (k, 4 n) of int8 or uint8. */
+BL_INLINE void amx_multiply(int c, int a, int b, int b_is_signed)
 {
     const bl_tile_sizes *s = &amx.sizes;
     amx_need(amx.in_use && s->rows[c] == s->rows[a] && s->row_bytes[c] == s->row_bytes[b]);
@@ -72,8 +78,10 @@ BL_INLINE void amx_multiply(int c, int a, int b)
         for (int n = 0; n < s->row_bytes[c] / 4; n++) {
             int32_t sum;
             memcpy(&sum, &amx.tile[c][m][4 * n], sizeof sum);
-            for (int k = 0; k < s->row_bytes[a]; k++)
-                sum += (int8_t)amx.tile[a][m][k] * amx.tile[b][k / 4][4 * n + k % 4];
+            for (int k = 0; k < s->row_bytes[a]; k++) {
+                const uint8_t other = amx.tile[b][k / 4][4 * n + k % 4];
+                sum += (int8_t)amx.tile[a][m][k] * (b_is_signed ? (int8_t)other : other);
+            }
             memcpy(&amx.tile[c][m][4 * n], &sum, sizeof sum);
         }
 }
@@ -82,7 +90,9 @@ BL_INLINE void amx_multiply(int c, int a, int b)
 #define TILE_RELEASE() tile_release()
 #define TILE_LOAD(tile, from, stride) amx_load(tile, from, stride)
 #define TILE_STORE(tile, to, stride) amx_store(tile, to, stride)
-#define TILE_MULTIPLY(c, a, b) amx_multiply(c, a, b)
+#define TILE_ZERO(tile) amx_zero(tile)
+#define TILE_MULTIPLY(c, a, b) amx_multiply(c, a, b, 0)
+#define TILE_MULTIPLY_SIGNED(c, a, b) amx_multiply(c, a, b, 1)
 
 #else
 /* In assembly: gcc's own macros do not say that they touch memory. */
@@ -92,7 +102,9 @@ BL_INLINE void amx_multiply(int c, int a, int b)
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile::"r"(from), "r"((int64_t)(stride)) : "memory")
 #define TILE_STORE(tile, to, stride)                                                                                   \
     __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"((int64_t)(stride)) : "memory")
+#define TILE_ZERO(tile) __asm__ volatile("tilezero %tmm" #tile)
 #define TILE_MULTIPLY(c, a, b) __asm__ volatile("tdpbsud %tmm" #b ", %tmm" #a ", %tmm" #c)
+#define TILE_MULTIPLY_SIGNED(c, a, b) __asm__ volatile("tdpbssd %tmm" #b ", %tmm" #a ", %tmm" #c)
 #endif
 
 #endif

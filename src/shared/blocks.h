@@ -24,7 +24,6 @@
 #include "shared/numerics.h"
 
 enum {
-    BL_STRIP_TOKENS = 8,  /* tokens that share the codes of a unit once they are decoded */
     BL_CHUNK = 256,       /* columns: one unit of every lane */
     BL_CHUNK_BYTES = 272, /* the most that a row of a chunk takes in ggml's blocks: 8 of Q8_0 */
     BL_HALVES_BYTES = 2 * BL_STRIP

@@ -1,7 +1,7 @@
 /* Dense block types by vpmaddubsw, 8 rows at once. Included by the tiers avx2 and avxvnni inside their target
  * regions. */
 
-enum { SCALES_AT_ONCE = 0 };
+enum { SCALES_AT_ONCE = 0, STRIP_TOKENS = 8 };
 
 /* Codes of 8 rows and 16 columns. */
 BL_INLINE void unit_codes(__m256i u8x32[4], const bl_type type, const uint8_t *codes)
@@ -63,7 +63,7 @@ BL_INLINE __m256 add_group(__m256 sum, const __m256i u8x32[4], __m256 scale, con
 
 BL_INLINE void lane_sums(float *sums, const bl_type type, const bl_lane *lane, const int64_t n)
 {
-    __m256 sum[BL_STRIP_TOKENS][4];
+    __m256 sum[STRIP_TOKENS][4];
     for (int64_t t = 0; t < n; t++)
         for (int h = 0; h < 4; h++) sum[t][h] = _mm256_setzero_ps();
     for (int64_t u = 0; u < lane->count; u++) {

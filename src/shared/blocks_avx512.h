@@ -1,7 +1,7 @@
 /* Dense block types by vpdpbusd, 32 rows at once: they share the digits that are broadcast. Included by the tiers
  * avx512 and amx inside their target regions. */
 
-enum { SCALES_AT_ONCE = 0 };
+enum { SCALES_AT_ONCE = 0, LANE_TOKENS = 4 /* whose sums registers hold */ };
 
 /* Codes of 16 rows and 16 columns. */
 BL_INLINE void unit_codes(__m512i u8x64[4], const bl_type type, const uint8_t *codes)
@@ -33,6 +33,14 @@ BL_INLINE __m512 unit_scales(const bl_type type, const uint8_t *unit, const uint
     return type == BL_Q6_K ? _mm512_mul_ps(load_i8((const int8_t *)unit + row), scale) : scale;
 }
 
+/* sum + the dot products of 16 rows with the digits of a group, times scale and step. */
+BL_INLINE __m512 add_dots(__m512 sum, const __m512i dot[3], __m512 scale, __m512 step)
+{
+    const __m512i high = _mm512_add_epi32(_mm512_slli_epi32(dot[0], 7), dot[1]);
+    const __m512 all = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 7), dot[2]));
+    return _mm512_add_ps(sum, _mm512_mul_ps(all, _mm512_mul_ps(scale, step)));
+}
+
 /* Add the dot products of 32 rows with a group. */
 BL_INLINE void add_group(__m512 sum[2], const __m512i u8x64[2][4], const __m512 scale[2], const bl_fixed *x,
                          const int offset)
@@ -49,17 +57,14 @@ BL_INLINE void add_group(__m512 sum[2], const __m512i u8x64[2][4], const __m512 
         }
     }
     const __m512 step = _mm512_set1_ps(x->step);
-    for (int h = 0; h < 2; h++) {
-        const __m512i high = _mm512_add_epi32(_mm512_slli_epi32(dot[h][0], 7), dot[h][1]);
-        const __m512 all = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 7), dot[h][2]));
-        sum[h] = _mm512_add_ps(sum[h], _mm512_mul_ps(all, _mm512_mul_ps(scale[h], step)));
-    }
+    for (int h = 0; h < 2; h++) sum[h] = add_dots(sum[h], dot[h], scale[h], step);
 }
 
-BL_INLINE void lane_sums(float *sums, const bl_type type, const bl_lane *lane, const int64_t n)
+/* lane_sums of up to LANE_TOKENS tokens from the first on. */
+BL_INLINE void lane_tile(float *sums, const bl_type type, const bl_lane *lane, int64_t first, const int tokens)
 {
-    __m512 sum[BL_STRIP_TOKENS][2];
-    for (int64_t t = 0; t < n; t++) sum[t][0] = sum[t][1] = _mm512_setzero_ps();
+    __m512 sum[LANE_TOKENS][2];
+    for (int t = 0; t < tokens; t++) sum[t][0] = sum[t][1] = _mm512_setzero_ps();
     for (int64_t u = 0; u < lane->count; u++) {
         const uint8_t *unit = lane->units + u * bl_unit_bytes(type), *halves = lane->halves + u * lane->halves_step;
         __m512i codes[2][4];
@@ -69,9 +74,24 @@ BL_INLINE void lane_sums(float *sums, const bl_type type, const bl_lane *lane, c
             unit_codes(codes[h], type, unit + bl_unit_scales(type) + h * bl_codes_bytes(type));
             scale[h] = unit_scales(type, unit, halves, BL_LANES * h);
         }
-        for (int64_t t = 0; t < n; t++)
-            add_group(sum[t], (const __m512i(*)[4])codes, scale, bl_lane_x(lane, u, t), bl_code_offset(type));
+        for (int t = 0; t < tokens; t++)
+            add_group(sum[t], (const __m512i(*)[4])codes, scale, bl_lane_x(lane, u, first + t), bl_code_offset(type));
     }
-    for (int64_t t = 0; t < n; t++)
-        for (int h = 0; h < 2; h++) _mm512_storeu_ps(sums + BL_STRIP * t + BL_LANES * h, sum[t][h]);
+    for (int t = 0; t < tokens; t++)
+        for (int h = 0; h < 2; h++) _mm512_storeu_ps(sums + BL_STRIP * (first + t) + BL_LANES * h, sum[t][h]);
+}
+
+/* lane_sums of any number of tokens: codes, in the nearest cache, are decoded again for every few of them, which is
+ * cheaper than sums in memory (Zen 5). */
+BL_INLINE void lane_in_registers(float *sums, const bl_type type, const bl_lane *lane, const int64_t n)
+{
+    for (int64_t t = 0, tokens; t < n; t += tokens) {
+        tokens = bl_even_share(n - t, LANE_TOKENS);
+        switch (tokens) { /* instantiated for numbers known to the compiler */
+        case 1: lane_tile(sums, type, lane, t, 1); break;
+        case 2: lane_tile(sums, type, lane, t, 2); break;
+        case 3: lane_tile(sums, type, lane, t, 3); break;
+        default: lane_tile(sums, type, lane, t, 4); break;
+        }
+    }
 }

@@ -1,7 +1,7 @@
 /* Dense block types on NEON, 4 rows at once. Included by the tiers neon and up, inside their target region, after they
  * have defined dot_fours. */
 
-enum { SCALES_AT_ONCE = 1 };
+enum { SCALES_AT_ONCE = 1, STRIP_TOKENS = 8 };
 
 /* Codes of 4 rows and 16 columns; for Q8_0 the values themselves. */
 BL_INLINE void unit_codes(int8x16_t q[4], const bl_type type, const uint8_t *codes)

@@ -41,11 +41,11 @@ BL_INLINE const float *strip_scales(float *to, const bl_type type, const uint8_t
     return to;
 }
 
-/* out (n, 32) = a strip . n tokens, at most BL_STRIP_TOKENS. */
+/* out (n, 32) = a strip . n tokens, at most the tier's STRIP_TOKENS. */
 BL_INLINE void multiply_strip(float *out, const bl_type type, const uint8_t *strip, const uint8_t *prepared,
                               int64_t cols, const int64_t n)
 {
-    float sums[BL_LANES][BL_STRIP_TOKENS * BL_STRIP], scales[SCALED_BLOCKS * BL_STRIP];
+    float sums[BL_LANES][STRIP_TOKENS * BL_STRIP], scales[SCALED_BLOCKS * BL_STRIP];
     const int64_t groups = cols / BL_LANES, block_groups = bl_block_cols(type) / BL_LANES;
     bl_lane lane = {.units = strip + cols / bl_block_cols(type) * BL_HALVES_BYTES,
                     .halves_step = BL_LANES / block_groups * BL_HALVES_BYTES,
@@ -72,10 +72,10 @@ BL_INLINE void block_range(float *out, int64_t out_stride, const bl_type type, c
     for (int64_t row = lo; row < hi; row += BL_STRIP) {
         const uint8_t *strip = weights + row / BL_STRIP * strip_bytes;
         const int64_t rows = hi - row < BL_STRIP ? hi - row : BL_STRIP;
-        for (int64_t t = 0; t < n; t += BL_STRIP_TOKENS) {
-            const int64_t tokens = n - t < BL_STRIP_TOKENS ? n - t : BL_STRIP_TOKENS;
+        for (int64_t t = 0, tokens; t < n; t += tokens) {
+            tokens = bl_even_share(n - t, STRIP_TOKENS);
             const uint8_t *token = prepared + t * token_bytes;
-            float part[BL_STRIP_TOKENS * BL_STRIP];
+            float part[STRIP_TOKENS * BL_STRIP];
             if (tokens == 1) multiply_strip(part, type, strip, token, cols, 1);
             else multiply_strip(part, type, strip, token, cols, tokens);
             for (int64_t i = 0; i < tokens; i++)

@@ -18,6 +18,8 @@ BL_TARGET("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gf
 #include "shared/lanes_avx512.h"
 
 #include "shared/blocks_avx512.h"
+
+#include "shared/blocks_amx.h"
 #include "shared/lut_avx512.h"
 #include "shared/ops.h"
 #include "shared/panel_amx.h"

@@ -8,6 +8,14 @@ BL_TARGET("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gf
 #include "shared/lanes_avx512.h"
 
 #include "shared/blocks_avx512.h"
+
+enum { STRIP_TOKENS = 8 };
+
+BL_INLINE void lane_sums(float *sums, const bl_type type, const bl_lane *lane, const int64_t n)
+{
+    lane_in_registers(sums, type, lane, n);
+}
+
 #include "shared/lut_avx512.h"
 #include "shared/ops.h"
 #include "shared/panel_avx512.h"

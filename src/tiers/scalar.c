@@ -108,7 +108,7 @@ BL_INLINE void unit_values(int16_t values[4][64], const bl_type type, const uint
         for (int i = 0; i < 64; i++) values[r][i] = (int16_t)(q[r][i] - (1 << bl_code_offset(type)));
 }
 
-enum { SCALES_AT_ONCE = 1 };
+enum { SCALES_AT_ONCE = 1, STRIP_TOKENS = 8 };
 
 /* The scales of 16 rows of unit u, the first of which is `row`. */
 BL_INLINE f32x16 unit_scales(const bl_type type, const bl_lane *lane, int64_t u, int row)
@@ -141,7 +141,7 @@ BL_INLINE f32x16 unit_dot(int16_t values[4][64], const bl_fixed *x)
     return dot;
 }
 
-/* sums (n, 32) = what one lane of a strip adds up to, unit after unit, for n tokens, at most BL_STRIP_TOKENS: the dot
+/* sums (n, 32) = what one lane of a strip adds up to, unit after unit, for n tokens, at most STRIP_TOKENS: the dot
  * product of each unit, exact, times its scale and the step of the activations. */
 BL_INLINE void lane_sums(float *sums, const bl_type type, const bl_lane *lane, int64_t n)
 {
