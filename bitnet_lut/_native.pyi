@@ -129,6 +129,8 @@ class Weights:
     @property
     def isa(self) -> str: ...
     @property
+    def batch(self) -> int: ...
+    @property
     def strip_bytes(self) -> int: ...
     def __new__(
         cls,
@@ -145,7 +147,7 @@ PAGE: int
 def cache_bytes(weights: Weights, context: int, *, kind: str = "f16") -> int: ...
 def page_bytes(weights: Weights, *, kind: str = "f16") -> int: ...
 def workspace_bytes(
-    weights: Weights, *, context: int, batch: int = 128, threads: int = 1
+    weights: Weights, *, context: int, batch: int | None = None, threads: int = 1
 ) -> int: ...
 
 @disjoint_base
@@ -200,7 +202,7 @@ class Workspace:
     @property
     def batch(self) -> int: ...
     def __new__(
-        cls, weights: Weights, pool: Pool, *, context: int, batch: int = 128
+        cls, weights: Weights, pool: Pool, *, context: int, batch: int | None = None
     ) -> Workspace: ...
     def step(
         self,

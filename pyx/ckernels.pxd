@@ -79,6 +79,7 @@ cdef extern from "bitnet_lut/bitnet_lut.h" nogil:
         const char *name
         uint32_t needs
         const char *dot
+        int64_t batch
         const bl_cell *cells[]
         int64_t (*dense_bytes)(int64_t) noexcept nogil
         void (*dense_prepare)(uint8_t *, const float *, int64_t) noexcept nogil

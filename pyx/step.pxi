@@ -23,8 +23,9 @@ from cengine cimport (
 cdef int64_t _MOST_BATCH = 1 << 16  # a workspace asks for the size of an input at each number of tokens up to it
 
 
-def workspace_bytes(Weights weights not None, *, int64_t context, int64_t batch=128, int threads=1) -> int:
+def workspace_bytes(Weights weights not None, *, int64_t context, batch=None, int threads=1) -> int:
     """Bytes of a Workspace before it is made."""
+    batch = weights.batch if batch is None else batch
     if not (1 <= context <= _MOST and 1 <= batch <= _MOST_BATCH and threads >= 1):
         raise ValueError(f"context {context}, batch {batch} and threads {threads} must be in 1..{_MOST}, "
                          f"1..{_MOST_BATCH} and 1..{_MOST}")
@@ -34,7 +35,8 @@ def workspace_bytes(Weights weights not None, *, int64_t context, int64_t batch=
 cdef class Workspace:
     """The scratch of a step. It holds nothing from one step to the next, so all sequences of a model can share one.
 
-    context: longest Cache it can step. batch: most tokens computed at once; it does not change any result.
+    context: longest Cache it can step. batch: most tokens computed at once, None: as many as pay on the weights' tier;
+    it does not change any result.
 
     One thread uses it at a time; a second one is refused with RuntimeError.
     """
@@ -48,7 +50,8 @@ cdef class Workspace:
     cdef readonly Pool pool
     cdef readonly int64_t nbytes
 
-    def __cinit__(self, Weights weights not None, Pool pool not None, *, int64_t context, int64_t batch=128):
+    def __cinit__(self, Weights weights not None, Pool pool not None, *, int64_t context, batch=None):
+        batch = weights.batch if batch is None else batch
         self.weights, self.pool, self.lock = weights, pool, threading.Lock()
         self.nbytes = workspace_bytes(weights, context=context, batch=batch, threads=pool.threads)
         cdef uint8_t *memory = _allocate(self.nbytes, &self.block)

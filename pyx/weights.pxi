@@ -56,6 +56,11 @@ cdef class Weights:
     def __dealloc__(self):
         free(self.layers)
 
+    @property
+    def batch(self) -> int:
+        """Most tokens computed at once that pay on this tier."""
+        return self.model.tier.batch
+
     cdef int _set_config(self, config) except -1:
         cdef bl_model *m = &self.model
         m.layers = config.block_count

@@ -12,7 +12,7 @@
 #include "native.h"
 #include "pool.h"
 
-enum { BATCH = 128, MOST_THREADS = 1024 };
+enum { MOST_THREADS = 1024 };
 
 static void stop(const char *name, const char *fault)
 {
@@ -132,8 +132,8 @@ static void generate(bl_pool *pool, int32_t *ids, int64_t prompt, int64_t count)
     bl_workspace workspace;
     float *logits = memory(m->vocab * (int64_t)sizeof *logits);
     bl_cache_place(&cache, m, BL_KV_F16, context, memory(bl_cache_bytes(m, BL_KV_F16, context)));
-    bl_workspace_place(&workspace, m, context, BATCH, pool->workers,
-                       memory(bl_workspace_bytes(m, context, BATCH, pool->workers)));
+    bl_workspace_place(&workspace, m, context, m->tier->batch, pool->workers,
+                       memory(bl_workspace_bytes(m, context, m->tier->batch, pool->workers)));
     run(pool, &workspace, &cache, ids, prompt, logits);
     for (int64_t i = 0; i < count; i++) {
         int32_t *next = &ids[prompt + i];

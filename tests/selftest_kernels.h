@@ -130,6 +130,7 @@ static void check_ternary(void)
     for (size_t r = 0; r < sizeof panels / sizeof *panels; r++)
         for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++)
             check_ternary_shape(panels[r], cols[r % 11], tokens[t], (pattern)(t % 2));
+    check_ternary_shape(70, 250, 514, 0); /* more tokens than any tier keeps the sums of */
     for (int kind = 0; kind < PATTERNS; kind++) {
         check_ternary_shape(5, 1 << 14, 5, (pattern)kind);
         check_ternary_shape(1300, 250, 13, (pattern)kind); /* many panels */

@@ -43,6 +43,7 @@ class Watched:
         self.steps: list[list[int]] = []
         self.caches: list[weakref.ref[Weak]] = []
         self.room = 10**9  # caches that fit at once
+        self.batch = 128  # tokens of a step, on every tier
         self.poison = -1
 
     def cache(self, context: int, *, promised: int = 0) -> Any:

@@ -196,6 +196,7 @@ class Fake:
     def __init__(self, ids: Sequence[int], *, poison: int = -1) -> None:
         self.ids, self.poison, self.position, self.context = ids, poison, 0, 64
         self.config = demo().config
+        self.batch = self.context
         self._engine = self._cache = self
         self.draw = demo()._engine.draw
 

@@ -23,7 +23,7 @@ __all__ = ["BATCH", "Engine", "Probe"]
 # Called with the layer (-1 outside the layers), the op's name and its result (n, width).
 Probe = Callable[[int, str, NDArray[np.float32]], None]
 
-# Tokens computed at once. More gain nothing: so many decode weights, and wait for threads, rarely.
+# Texts that run together at most, and tokens whose logits are in memory at once.
 BATCH = 128
 _PROBED = 8  # tokens that the hash of a model is made from
 
@@ -33,16 +33,17 @@ class Engine:
 
     kind: what caches keep keys and values in, one of `_native.CACHE_KINDS`.
     context: positions that the workspace is made for; it grows if a longer cache comes.
-    batch: most tokens computed at once; results do not depend on it.
+    batch: most tokens computed at once; results do not depend on it. None: as many as pay here.
     """
 
     def __init__(
-        self, weights: Weights, pool: Pool, *, kind: str, context: int, batch: int = BATCH
+        self, weights: Weights, pool: Pool, *, kind: str, context: int, batch: int | None = None
     ) -> None:
         """Take over *weights* and *pool*; the workspace is made when it is first needed."""
         self.config, self.pool = weights.config, pool
         self._weights: Weights | None = weights
-        self.kind, self._context, self._batch = kind, context, batch
+        self.kind, self._context = kind, context
+        self.batch = weights.batch if batch is None else batch
         self._fingerprint: str | None = None
         self._workspace: Workspace | None = None
         self._isa = weights.isa
@@ -73,7 +74,7 @@ class Engine:
     def workspace_bytes(self, context: int) -> int:
         """Bytes of the workspace for caches of up to *context* positions."""
         return _native.workspace_bytes(
-            self.weights, context=context, batch=self._batch, threads=self.pool.threads
+            self.weights, context=context, batch=self.batch, threads=self.pool.threads
         )
 
     def cache(self, context: int, *, promised: int = 0) -> Cache:
@@ -146,7 +147,7 @@ class Engine:
             if workspace is None or workspace.context < context:
                 context = max(context, self._context)
                 self._workspace = None  # the old one goes before the new one comes
-                workspace = Workspace(weights, self.pool, context=context, batch=self._batch)
+                workspace = Workspace(weights, self.pool, context=context, batch=self.batch)
                 self._workspace = workspace
             return workspace.step(chunks, rows, logits, hidden, probe=probe)
 

@@ -454,7 +454,7 @@ class Scheduler:
 
     def _room_for_prompts(self, tokens: int) -> int:
         """How many tokens of prompts may run beside *tokens* of texts that generate."""
-        room = max(BATCH - tokens, _LEAST_OF_PROMPTS)
+        room = max(self._engine.batch - tokens, _LEAST_OF_PROMPTS)
         if tokens and self._budget is not None and self._seconds:
             affordable = int(self._budget / self._seconds) - tokens
             room = min(room, max(affordable, _LEAST_IN_TIME))

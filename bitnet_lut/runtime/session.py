@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bitnet_lut._native import Cache
 from bitnet_lut.errors import NumericsError
 from bitnet_lut.runtime.arguments import int32_ids, whole_number
-from bitnet_lut.runtime.engine import BATCH, Engine, Probe
+from bitnet_lut.runtime.engine import Engine, Probe
 from bitnet_lut.runtime.saved import save_cache
 from bitnet_lut.runtime.use_lock import UseLock
 
@@ -74,14 +74,14 @@ class Session:
             self._check_room(tokens)
             rows = len(tokens) if each else 1
             found = np.empty((rows, self._engine.config.vocab_size), np.float32)
-            start = self.position
+            start, batch = self.position, self._engine.batch
             try:
-                for at in range(0, len(tokens), BATCH):
-                    piece = tokens[at : at + BATCH]
+                for at in range(0, len(tokens), batch):
+                    piece = tokens[at : at + batch]
                     if each:
-                        self._run(piece, found[at : at + BATCH])
+                        self._run(piece, found[at : at + batch])
                     else:
-                        self._run(piece, found if at + BATCH >= len(tokens) else found[:0])
+                        self._run(piece, found if at + batch >= len(tokens) else found[:0])
             except BaseException:
                 self._cache.rewind(start)
                 raise
@@ -92,7 +92,8 @@ class Session:
         """Run *ids* (n) as `step` does and show *probe* the result of every op.
 
         probe: called as ``probe(layer, op, array)`` in the order of the computation, layer -1
-        outside the layers, array float32 (tokens, width), of at most 128 tokens at a time.
+        outside the layers, array float32 (tokens, width), of at most as many tokens at a time
+        as are computed at once: 128, or 512 on the tier amx.
         Returns the float32 logits (vocab,) after the last id. Raises what `step` raises.
         """
         tokens = int32_ids(ids)

@@ -134,6 +134,7 @@ typedef struct {
     const char *name;
     uint32_t needs;  /* bits of bl_cpu() */
     const char *dot; /* the instruction that multiplies and adds bytes; "" for plain C */
+    int64_t batch;   /* most tokens of one pass that pay: so many decode weights, and wait for threads, rarely */
 
     const bl_cell *cells[BL_KERNEL_COUNT]; /* NULL where the kernel runs in plain C: see bl_cell_of */
 

@@ -19,9 +19,13 @@
 enum {
     BL_PANEL = 64,
     BL_QUAD_BYTES = 4 * BL_PANEL,
-    BL_QUADS = 240,       /* decoded at once: a multiple of what every kernel decodes in one step */
-    BL_PANEL_TOKENS = 128 /* whose sums are kept at once */
+    BL_QUADS = 240 /* decoded at once: a multiple of what every kernel decodes in one step */
 };
+
+/* Tokens whose sums are kept at once. A tier that multiplies faster than it decodes takes more. */
+#ifndef BL_PANEL_TOKENS
+#define BL_PANEL_TOKENS 128
+#endif
 
 /* Where the byte of row r lies among the 64 of a packed vector. Swapped like this, rows are in order after a transpose
  * by unpack instructions, which work within 16 bytes. It is its own inverse. */

@@ -1,6 +1,9 @@
 /* AMX of Sapphire Rapids and later: the avx512 tier, with the int8 tiles for more than a few tokens. scalar.c states
  * what each function does. With BL_AMX_STANDIN arrays stand in for the tiles, to test the tier where the processor has
  * none. */
+
+/* Tiles multiply so fast that decoding the weights for every 128 tokens would take much of a prompt. */
+#define BL_PANEL_TOKENS 512
 #include "tiers/tier.h"
 
 #if BL_AMX
@@ -68,6 +71,7 @@ const bl_tier bl_tier_amx = {
     .name = "amx",
     .needs = NEEDS | NEEDS_TILES,
     .dot = "tdpbsud",
+    .batch = BL_PANEL_TOKENS,
     .cells = {[BL_I2_S] = &i2_s_amx_cell, [BL_TL1] = &tl1_cell, [BL_TL2] = &tl2_cell, [BL_TL5] = &tl5_cell},
     TIER_OPS,
     .roof_read = roof_read,

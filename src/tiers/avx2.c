@@ -73,6 +73,7 @@ const bl_tier bl_tier_avx2 = {
     .name = "avx2",
     .needs = BL_CPU_AVX2 | BL_CPU_F16C,
     .dot = "vpmaddubsw",
+    .batch = 128,
     .cells = {[BL_I2_S] = &i2_s_cell, [BL_TL1] = &tl1_cell, [BL_TL2] = &tl2_cell, [BL_TL5] = &tl5_cell},
     TIER_OPS,
     .roof_read = roof_read,

@@ -57,6 +57,7 @@ const bl_tier bl_tier_avx512 = {
     .needs = BL_CPU_AVX2 | BL_CPU_F16C | BL_CPU_AVX512F | BL_CPU_AVX512BW | BL_CPU_AVX512DQ | BL_CPU_AVX512VL |
              BL_CPU_AVX512VNNI | BL_CPU_AVX512VBMI | BL_CPU_GFNI,
     .dot = "vpdpbusd",
+    .batch = 128,
     .cells = {[BL_I2_S] = &i2_s_cell, [BL_TL1] = &tl1_cell, [BL_TL2] = &tl2_cell, [BL_TL5] = &tl5_cell},
     TIER_OPS,
     .roof_read = roof_read,

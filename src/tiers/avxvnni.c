@@ -78,6 +78,7 @@ const bl_tier bl_tier_avxvnni = {
     .name = "avxvnni",
     .needs = NEEDS,
     .dot = "vpdpbusd",
+    .batch = 128,
     .cells = {[BL_I2_S] = &i2_s_cell, [BL_TL1] = &tl1_cell, [BL_TL2] = &tl2_cell, [BL_TL5] = &tl5_cell},
     TIER_OPS,
     .roof_read = roof_read,

@@ -52,6 +52,7 @@ const bl_tier bl_tier_neon = {
     .name = "neon",
     .needs = BL_CPU_NEON,
     .dot = "smlal",
+    .batch = 128,
     .cells = {[BL_I2_S] = &i2_s_cell, [BL_TL1] = &tl1_cell, [BL_TL2] = &tl2_cell, [BL_TL5] = &tl5_cell},
     TIER_OPS,
     .roof_read = roof_read,

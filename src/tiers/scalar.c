@@ -239,6 +239,7 @@ const bl_tier bl_tier_scalar = {
     .name = "scalar",
     .needs = 0,
     .dot = "",
+    .batch = 128,
     TIER_OPS,
     .roof_read = roof_read,
     .roof_multiply = roof_multiply,

@@ -52,6 +52,7 @@ const bl_tier bl_tier_wasm128 = {
     .name = "wasm128",
     .needs = BL_CPU_WASM128,
     .dot = "i16x8.extmul",
+    .batch = 128,
     .cells = {[BL_I2_S] = &i2_s_cell, [BL_TL1] = &tl1_cell},
     TIER_OPS,
     .roof_read = roof_read,

@@ -68,6 +68,7 @@ const bl_tier bl_tier_wasmrelaxed = {
     .name = "wasmrelaxed",
     .needs = BL_CPU_WASM128 | BL_CPU_WASMRELAXED,
     .dot = "i32x4.relaxed_dot_i8x16_i7x16_add",
+    .batch = 128,
     .cells = {[BL_I2_S] = &i2_s_cell, [BL_TL1] = &tl1_cell},
     TIER_OPS,
     .roof_read = roof_read,
