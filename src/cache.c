@@ -38,9 +38,7 @@ void bl_store_row(const bl_tier *tier, const bl_kv_rows *rows, bl_kv kv, int64_t
 
 /* Where a head's positions from some one on, the first of a group, are in memory for so many positions: the scales
  * stand behind all rows. */
-typedef struct {
-    uint8_t *rows, *scales;
-} bl_strip;
+typedef struct { uint8_t *rows, *scales; } bl_strip;
 
 static bl_strip bl_strip_at(uint8_t *start, const bl_kv_format *format, int64_t head_dim, int64_t room, int64_t at)
 {

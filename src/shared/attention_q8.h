@@ -98,8 +98,7 @@ BL_INLINE void mix_columns_q8(float *out, const q8_vector *weights, const uint8_
         const int8_t *values = (const int8_t *)strip + p * head_dim + 4 * k;
         prefetch_kv(next, p * head_dim + 4 * k, 64 * vectors);
         for (int v = 0; v < vectors; v++)
-            for (int h = 0; h < heads; h++)
-                sum[h][v] = add_quads(sum[h][v], values + 64 * v, weights[h].values + p);
+            for (int h = 0; h < heads; h++) sum[h][v] = add_quads(sum[h][v], values + 64 * v, weights[h].values + p);
     }
     for (int h = 0; h < heads; h++)
         for (int v = 0; v < vectors; v++) {

@@ -187,7 +187,7 @@ BL_INLINE quad_sums add_i32(quad_sums a, quad_sums b)
 BL_INLINE quad_sums add_quads(quad_sums sum, const int8_t *quads, const int8_t *values)
 {
     EACH_LANE
-        for (int i = 0; i < 4; i++) sum.lane[j] += quads[4 * j + i] * values[i];
+    for (int i = 0; i < 4; i++) sum.lane[j] += quads[4 * j + i] * values[i];
     return sum;
 }
 BL_INLINE f32x16 to_floats(quad_sums v)
