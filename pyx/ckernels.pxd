@@ -40,6 +40,7 @@ cdef extern from "bitnet_lut/bitnet_lut.h" nogil:
     int64_t bl_i2_s_row_bytes(int64_t cols)
     int bl_has_code_3(const uint8_t *codes, int64_t n)
     int64_t bl_round_up(int64_t n, int64_t step)
+    int64_t bl_score_stride(int64_t length)
 
     ctypedef int64_t (*bl_packed_bytes)(int64_t, int64_t) noexcept nogil
     ctypedef void (*bl_pack)(uint8_t *, const uint8_t *, int64_t, int64_t, int64_t, int64_t) noexcept nogil
@@ -96,5 +97,5 @@ cdef extern from "bitnet_lut/bitnet_lut.h" nogil:
         int64_t roof_macs
 
     void bl_attention(const bl_tier *, float *, const float *, const bl_kv_rows *, const bl_kv_rows *, int64_t, float,
-                      float *, int) noexcept nogil
+                      float *, int, int) noexcept nogil
     const bl_tier *bl_tiers[]

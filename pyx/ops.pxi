@@ -25,6 +25,7 @@ from ckernels cimport (
     bl_pack_blocks,
     bl_rescale,
     bl_row_bytes,
+    bl_score_stride,
     bl_tier,
     bl_type,
     bl_unpack_blocks,
@@ -220,7 +221,7 @@ def attention(const float[:, ::1] q not None, const float[:, ::1] keys not None,
     if length == 0 or head_dim == 0:
         return out
     cdef float[:, ::1] result = out
-    cdef float[::1] scores = np.empty(heads * length, np.float32)
+    cdef float[::1] scores = np.empty(heads * bl_score_stride(length), np.float32)
     cdef int64_t strip_bytes = bl_kv_strip_bytes(kv, head_dim, BL_PAGE), pages = _pages_of(length), i
     cdef uint8_t[::1] memory = np.empty(2 * pages * strip_bytes, np.uint8)
     cdef uintptr_t[::1] page = np.empty(pages, np.uintp)
@@ -234,5 +235,6 @@ def attention(const float[:, ::1] q not None, const float[:, ::1] keys not None,
     for i in range(length):
         bl_store_row(tier, &key_rows, BL_KEYS, i, &keys[i, 0])
         bl_store_row(tier, &value_rows, BL_VALUES, i, &values[i, 0])
-    bl_attention(tier, &result[0, 0], &q[0, 0], &key_rows, &value_rows, length, scale, &scores[0], heads)
+    bl_attention(tier, &result[0, 0], &q[0, 0], &key_rows, &value_rows, length, scale, &scores[0], 1,
+                 heads)
     return out

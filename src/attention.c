@@ -5,12 +5,17 @@
 #include "pass.h"
 
 void bl_attention(const bl_tier *tier, float *out, const float *q, const bl_kv_rows *keys, const bl_kv_rows *values,
-                  int64_t length, float scale, float *scores, int heads)
+                  int64_t length, float scale, float *scores, int tokens, int heads)
 {
-    float total[BL_MAX_HEADS];
-    tier->score_keys(scores, length, q, keys, 0, length, scale, heads);
-    for (int h = 0; h < heads; h++) total[h] = tier->exp_scores(scores + h * length, length);
-    tier->mix_values(out, scores, length, total, values, length, 0, values->head_dim, heads);
+    const int64_t longest = length + tokens - 1, stride = bl_score_stride(longest);
+    float total[BL_MAX_QUERIES];
+    tier->score_keys(scores, stride, q, keys, 0, longest, scale, tokens * heads);
+    for (int i = 0; i < tokens * heads; i++) {
+        const int64_t seen = length + i / heads;
+        total[i] = tier->exp_scores(scores + i * stride, seen);
+        memset(scores + i * stride + seen, 0, (size_t)(longest - seen) * sizeof *scores);
+    }
+    tier->mix_values(out, scores, stride, total, values, longest, 0, values->head_dim, tokens * heads);
 }
 
 /* head = one head of queries or keys of token t, normed if there is a norm, and rotated. */
@@ -44,15 +49,6 @@ void bl_fill_cache(const bl_pass *p, int64_t layer, int worker, int workers)
     }
 }
 
-/* How many of the heads that share keys are done together: fewer while there is not enough work for every worker. */
-BL_INLINE int64_t bl_heads_together(const bl_pass *p, int workers)
-{
-    const int64_t group = p->model->heads / p->model->kv_heads;
-    int64_t together = group < BL_MAX_HEADS ? group : BL_MAX_HEADS;
-    while (together > 1 && p->n * p->model->kv_heads * ((group + together - 1) / together) < 4 * workers) together /= 2;
-    return together;
-}
-
 /* q (count, stride) = queries of token t from a head on. */
 static void bl_rotate_queries(const bl_pass *p, int64_t layer, int64_t t, int64_t head, int64_t count, float *q)
 {
@@ -70,34 +66,79 @@ static bl_kv_rows bl_rows_of_head(const bl_pass *p, int64_t layer, int64_t t, in
     return bl_cache_rows(p->work->places[t].cache, m, layer, head / (m->heads / m->kv_heads), kv);
 }
 
-/* Causal attention of `count` heads from `head` on, which share keys, for token t. */
-static void bl_attend_heads(const bl_pass *p, int64_t layer, int64_t t, int64_t head, int64_t count, float *scratch)
+/* How the queries of a pass are cut into pieces, which the workers share out. */
+typedef struct {
+    int64_t heads;  /* that share keys and are done together */
+    int64_t parts;  /* of the heads of one kv head */
+    int64_t tokens; /* most that are done together */
+} bl_pieces;
+
+/* Fewer heads and tokens together while there is not enough work for every worker. */
+static bl_pieces bl_cut(const bl_pass *p, int workers)
+{
+    const int64_t group = p->model->heads / p->model->kv_heads, pairs = p->n * p->model->kv_heads;
+    bl_pieces cut = {.heads = group < BL_MAX_HEADS ? group : BL_MAX_HEADS};
+    while (cut.heads > 1 && pairs * ((group + cut.heads - 1) / cut.heads) < 4 * workers) cut.heads /= 2;
+    cut.parts = (group + cut.heads - 1) / cut.heads;
+    cut.tokens = BL_MAX_QUERIES / cut.heads;
+    while (cut.tokens > 1 && pairs * cut.parts < 4 * workers * cut.tokens) cut.tokens /= 2;
+    return cut;
+}
+
+/* How many tokens from t on, at most that many, follow each other in one text. */
+static int64_t bl_following(const bl_pass *p, int64_t t, int64_t most)
+{
+    const bl_place *place = &p->work->places[t];
+    int64_t count = 1;
+    while (count < most && t + count < p->n && place[count].cache == place->cache) count++;
+    return count;
+}
+
+/* Causal attention of `heads` heads from `head` on, which share keys, for tokens from t on. */
+static void bl_attend_piece(const bl_pass *p, int64_t layer, int64_t t, int64_t tokens, int64_t head, int64_t heads,
+                            float *scratch)
 {
     const bl_model *m = p->model;
     const bl_kv_rows keys = bl_rows_of_head(p, layer, t, head, BL_KEYS);
     const bl_kv_rows values = bl_rows_of_head(p, layer, t, head, BL_VALUES);
     const int64_t stride = bl_head_stride(m);
-    float *scores = scratch, *q = scratch + BL_MAX_HEADS * p->work->context, *out = q + BL_MAX_HEADS * stride;
-    bl_rotate_queries(p, layer, t, head, count, q);
-    bl_attention(m->tier, out, q, &keys, &values, p->work->places[t].position + 1, m->score_scale, scores, (int)count);
-    for (int64_t h = 0; h < count; h++)
-        memcpy(p->work->mixed + (t * m->heads + head + h) * m->head_dim, out + h * stride,
+    float *q = scratch, *out = q + BL_MAX_QUERIES * stride, *scores = out + BL_MAX_QUERIES * stride;
+    for (int64_t i = 0; i < tokens; i++) bl_rotate_queries(p, layer, t + i, head, heads, q + i * heads * stride);
+    bl_attention(m->tier, out, q, &keys, &values, p->work->places[t].position + 1, m->score_scale, scores, (int)tokens,
+                 (int)heads);
+    for (int64_t i = 0; i < tokens * heads; i++)
+        memcpy(p->work->mixed + ((t + i / heads) * m->heads + head + i % heads) * m->head_dim, out + i * stride,
                (size_t)m->head_dim * sizeof(float));
 }
 
-/* This worker's heads of mixed = causal attention; those that share keys come one after the other. */
+/* Positions that a piece reads. */
+static int64_t bl_cost(const bl_pass *p, int64_t t, int64_t tokens)
+{
+    return tokens * (p->work->places[t].position + tokens);
+}
+
+/* This worker's pieces of mixed = causal attention, shared out by the positions that they read; those that share keys
+ * come one after the other. */
 static void bl_attend_by_heads(const bl_pass *p, int64_t layer, int worker, int workers)
 {
     const bl_model *m = p->model;
-    const int64_t group = m->heads / m->kv_heads, together = bl_heads_together(p, workers);
-    const int64_t parts = (group + together - 1) / together;
-    int64_t lo, hi;
-    bl_share(p->n * m->kv_heads * parts, 1, worker, workers, &lo, &hi);
-    for (int64_t i = lo; i < hi; i++) {
-        const int64_t t = i % p->n, kv_head = i / p->n / parts, first = i / p->n % parts * together;
-        const int64_t count = group - first < together ? group - first : together;
-        bl_attend_heads(p, layer, t, kv_head * group + first, count, bl_scratch(p, worker));
+    const int64_t group = m->heads / m->kv_heads;
+    const bl_pieces cut = bl_cut(p, workers);
+    int64_t all = 0, before = 0;
+    for (int64_t t = 0, tokens; t < p->n; t += tokens) {
+        tokens = bl_following(p, t, cut.tokens);
+        all += m->kv_heads * cut.parts * bl_cost(p, t, tokens);
     }
+    for (int64_t part = 0; part < m->kv_heads * cut.parts; part++)
+        for (int64_t t = 0, tokens; t < p->n; t += tokens) {
+            tokens = bl_following(p, t, cut.tokens);
+            const int64_t cost = bl_cost(p, t, tokens), owner = (2 * before + cost) * workers / (2 * all);
+            before += cost;
+            if (owner != worker) continue;
+            const int64_t first = part % cut.parts * cut.heads;
+            const int64_t heads = group - first < cut.heads ? group - first : cut.heads;
+            bl_attend_piece(p, layer, t, tokens, part / cut.parts * group + first, heads, bl_scratch(p, worker));
+        }
 }
 
 /* ---- one token far on in a text: every key and value is read once, whatever the number of workers --------------- */

@@ -39,12 +39,13 @@ static void check_gemm(const bl_tier *tier, int kernel, bl_check_input *in, cons
     cell->gemm(dot, ROWS, in->packed, in->prepared, ROWS, COLS, 0, ROWS, n);
 }
 
-/* Two heads over keys and values (length, 48). */
-static void check_attention(const bl_tier *tier, float *out, bl_check_input *in, bl_kv_kind kind, int length)
+/* Two heads of some tokens over keys and values (length, 48). */
+static void check_attention(const bl_tier *tier, float *out, bl_check_input *in, bl_kv_kind kind, int length,
+                            int tokens)
 {
     enum { COLS = 48, LENGTH = BL_CHECK_COLS / COLS, PAGES = (LENGTH + BL_PAGE - 1) / BL_PAGE };
     const int64_t strip = bl_kv_strip_bytes(kind, COLS, BL_PAGE);
-    float scores[2 * LENGTH];
+    float scores[BL_MAX_QUERIES * 80]; /* rows of bl_score_stride(LENGTH) */
     uint8_t *pages[PAGES];
     for (int i = 0; i < PAGES; i++) pages[i] = in->strips + 2 * i * strip;
     const bl_kv_rows keys = {pages, 0, kind, COLS}, values = {pages, strip, kind, COLS};
@@ -52,7 +53,7 @@ static void check_attention(const bl_tier *tier, float *out, bl_check_input *in,
         bl_store_row(tier, &keys, BL_KEYS, p, in->x[1] + p * COLS);
         bl_store_row(tier, &values, BL_VALUES, p, in->x[2] + p * COLS);
     }
-    bl_attention(tier, out, in->x[0], &keys, &values, length, 0.125f, scores, 2);
+    bl_attention(tier, out, in->x[0], &keys, &values, length - tokens + 1, 0.125f, scores, tokens, 2);
 }
 
 static void check_run(const bl_tier *tier, bl_check_input *in, bl_check_output *out)
@@ -92,7 +93,10 @@ static void check_run(const bl_tier *tier, bl_check_input *in, bl_check_output *
     tier->store_f16(out->half, in->x[3], COLS);
     tier->part_maxima(out->maxima, in->x[0], ODD);
     out->weight = tier->weigh(out->weights, in->x[0], ODD, 4.0f, 0.7f);
-    for (bl_kv_kind kind = 0; kind < BL_KV_KINDS; kind++) check_attention(tier, out->attention[kind], in, kind, 13);
+    for (bl_kv_kind kind = 0; kind < BL_KV_KINDS; kind++) {
+        check_attention(tier, out->attention[kind], in, kind, 13, 1);
+        check_attention(tier, out->tokens[kind], in, kind, 13, 7);
+    }
 }
 
 int bl_tier_agrees(const bl_tier *tier, bl_check_input *in, bl_check_output out[2])

@@ -31,7 +31,7 @@ typedef struct {
     float dense[BL_TYPE_COUNT][BL_CHECK_TOKENS][BL_CHECK_ROWS], dense1[BL_TYPE_COUNT][BL_CHECK_ROWS];
     float row[BL_TYPE_COUNT][BL_CHECK_COLS];
     float norm[BL_CHECK_COLS], silu[BL_CHECK_COLS], relu2[BL_CHECK_COLS], rope[BL_CHECK_COLS];
-    float attention[BL_KV_KINDS][2 * 48];
+    float attention[BL_KV_KINDS][2 * 48], tokens[BL_KV_KINDS][7 * 2 * 48];
     float maxima[BL_CHECK_COLS / BL_PART + 1], weights[BL_CHECK_COLS];
     double weight;
     uint16_t half[BL_CHECK_COLS];

@@ -90,9 +90,10 @@ static void check_rope(const bl_tier *tier, int64_t n)
     free(sine);
 }
 
-/* Attention over rows (length, head_dim) whose pages are pieces of memory of their own, of just the bytes they use. */
+/* Attention of the last tokens over rows (length, head_dim) whose pages are pieces of memory of their own, of just the
+ * bytes they use. */
 static void attend(const bl_tier *tier, float *out, const float *q, const float *keys, const float *values,
-                   bl_kv_kind kind, int64_t head_dim, int64_t length, float *scores, int heads)
+                   bl_kv_kind kind, int64_t head_dim, int64_t length, int tokens, int heads)
 {
     const int64_t count = (length + BL_PAGE - 1) / BL_PAGE, bytes = count * (int64_t)sizeof(uint8_t *);
     uint8_t **key_pages = room(bytes), **value_pages = room(bytes);
@@ -106,7 +107,9 @@ static void attend(const bl_tier *tier, float *out, const float *q, const float 
         bl_store_row(tier, &key_rows, BL_KEYS, p, keys + p * head_dim);
         bl_store_row(tier, &value_rows, BL_VALUES, p, values + p * head_dim);
     }
-    bl_attention(tier, out, q, &key_rows, &value_rows, length, 0.125f, scores, heads);
+    float *scores = room(tokens * heads * bl_score_stride(length) * 4);
+    bl_attention(tier, out, q, &key_rows, &value_rows, length - tokens + 1, 0.125f, scores, tokens, heads);
+    free(scores);
     for (int64_t i = 0; i < count; i++) {
         free(key_pages[i]);
         free(value_pages[i]);
@@ -115,24 +118,26 @@ static void attend(const bl_tier *tier, float *out, const float *q, const float 
     free(value_pages);
 }
 
-/* Scores within reach of exp, and some far below. */
-static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t length, bl_kv_kind kind, int heads)
+/* Scores within reach of exp, and some far below. Tokens that follow each other are each what they are alone. */
+static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t length, bl_kv_kind kind, int tokens,
+                            int heads)
 {
-    const int64_t elements = head_dim * length;
-    float *q = room(heads * head_dim * 4), *keys = room(elements * 4), *values = pick_floats(elements);
-    for (int64_t k = 0; k < heads * head_dim; k++) q[k] = (float)(random_below(2001) - 1000) * 0x1p-8f;
-    for (int64_t i = 0; i < elements; i++) keys[i] = (float)(random_below(2001) - 1000) * 0x1p-8f;
-    float *found = room(heads * head_dim * 4), *expected = room(heads * head_dim * 4);
-    float *scores = room(heads * length * 4);
-    attend(tier, found, q, keys, values, kind, head_dim, length, scores, heads);
-    for (int h = 0; h < heads; h++)
-        attend(&bl_tier_scalar, expected + h * head_dim, q + h * head_dim, keys, values, kind, head_dim, length, scores,
-               1);
-    same(tier->name, "attention", length, found, expected, heads * head_dim * 4);
+    const int64_t elements = head_dim * length, queries = tokens * heads;
+    float *q = room(queries * head_dim * 4), *keys = room(elements * 4), *values = room(elements * 4);
+    for (int64_t k = 0; k < queries * head_dim; k++) q[k] = (float)(random_below(2001) - 1000) * 0x1p-8f;
+    for (int64_t i = 0; i < elements; i++) {
+        keys[i] = (float)(random_below(2001) - 1000) * 0x1p-8f;
+        values[i] = (float)(random_below(2001) - 1000) * 0x1p-8f;
+    }
+    float *found = room(queries * head_dim * 4), *expected = room(queries * head_dim * 4);
+    attend(tier, found, q, keys, values, kind, head_dim, length, tokens, heads);
+    for (int64_t i = 0; i < queries; i++)
+        attend(&bl_tier_scalar, expected + i * head_dim, q + i * head_dim, keys, values, kind, head_dim,
+               length - tokens + 1 + i / heads, 1, 1);
+    same(tier->name, "attention", length, found, expected, queries * head_dim * 4);
     free(q);
     free(keys);
     free(values);
-    free(scores);
 }
 
 /* Every half but the NaNs there and back; between two of them, to the nearest, ties to even. */
@@ -184,7 +189,8 @@ static void check_ops(void)
             for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++)
                 for (int heads = 1; heads <= BL_MAX_HEADS; heads++)
                     for (bl_kv_kind kind = 0; kind < BL_KV_KINDS; kind++)
-                        check_attention(tier, head_dims[d], lengths[l], kind, heads);
+                        for (int tokens = 1; tokens <= BL_MAX_QUERIES / heads && tokens <= lengths[l]; tokens *= 2)
+                            check_attention(tier, head_dims[d], lengths[l], kind, tokens, heads);
     }
 }
 

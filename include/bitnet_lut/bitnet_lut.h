@@ -121,8 +121,9 @@ int bl_has_code_3(const uint8_t *codes, int64_t n);
 
 /* ---- tiers ------------------------------------------------------------------------------------------------------- */
 
-/* Most heads of one call of attention: they share the keys and values that are read. */
-enum { BL_MAX_HEADS = 4 };
+/* Attention: most heads of one token, and most queries (heads of several tokens), that are done together and share the
+ * keys and values that are read. */
+enum { BL_MAX_HEADS = 4, BL_MAX_QUERIES = 16 };
 
 /* Logits whose maximum stands for them while the likeliest are looked for. */
 enum { BL_PART = 64 };
@@ -155,13 +156,13 @@ typedef struct {
     void (*rope)(float *x, const float *cosine, const float *sine, int64_t rope_dim, int interleaved);
     void (*store_f16)(uint16_t *out, const float *x, int64_t n);
 
-    /* Attention of 1 to BL_MAX_HEADS heads that share keys and values, in three steps: see bl_attention. */
+    /* Attention of 1 to BL_MAX_QUERIES queries that share keys and values, in three steps: see bl_attention. Queries
+     * and weights are quantized for BL_KV_Q8: see shared/attention_q8.h. */
     void (*score_keys)(float *scores, int64_t stride, const float *q, const bl_kv_rows *keys, int64_t lo, int64_t hi,
-                       float scale, int heads);
+                       float scale, int queries);
     float (*exp_scores)(float *scores, int64_t length);
-    /* Queries and weights are quantized for BL_KV_Q8: see shared/attention_q8.h. */
     void (*mix_values)(float *out, const float *weights, int64_t stride, const float *total, const bl_kv_rows *values,
-                       int64_t length, int64_t lo, int64_t hi, int heads);
+                       int64_t length, int64_t lo, int64_t hi, int queries);
 
     /* The draw of a token, see sampling.h. maxima (n / BL_PART, rounded up) = the largest of each BL_PART of x (n),
      * where none is NaN; of 0 and -0 it may be either. weights (n) = exp((x (n) - peak) * scale) by bl_weight; their
@@ -185,10 +186,16 @@ extern const bl_tier bl_tier_scalar;
 /* The functions of a kernel (its index in bl_kernels) on a tier. */
 const bl_cell *bl_cell_of(const bl_tier *tier, int kernel);
 
-/* out (heads, head_dim) = softmax(q (heads, head_dim) . keys * scale) . values for one token; scores is room for
- * heads * length floats. */
+/* Floats from the scores of one query to those of the next: a power of two would crowd them in a few sets of the first
+ * cache. */
+BL_INLINE int64_t bl_score_stride(int64_t length) { return bl_round_up(length, 64) + 16; }
+
+/* out (tokens, heads, head_dim) = softmax(q (tokens, heads, head_dim) . keys * scale) . values for tokens that follow
+ * each other, tokens * heads at most BL_MAX_QUERIES and heads at most BL_MAX_HEADS. The first of them sees `length`
+ * positions, each other one more than the one before. scores is room for tokens * heads rows of
+ * bl_score_stride(length + tokens - 1) floats. */
 void bl_attention(const bl_tier *tier, float *out, const float *q, const bl_kv_rows *keys, const bl_kv_rows *values,
-                  int64_t length, float scale, float *scores, int heads);
+                  int64_t length, float scale, float *scores, int tokens, int heads);
 
 /* ---- a model ---------------------------------------------------------------------------------------------------- */
 

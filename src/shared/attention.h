@@ -118,6 +118,7 @@ BL_INLINE void mix_blocks(float *out, const float *weights, int64_t stride, cons
 }
 
 #include "shared/attention_q8.h"
+#include "shared/attention_tiles.h"
 
 /* Call one of the above for a number of heads known to the compiler; caches of floats head by head. */
 #define BL_EACH_HEADS(call)                                                                                            \
@@ -128,9 +129,8 @@ BL_INLINE void mix_blocks(float *out, const float *weights, int64_t stride, cons
     default: call(4); return;                                                                                          \
     }
 
-/* scores (heads, stride), at positions lo <= p < hi, = q (heads, head_dim) . keys (., head_dim) * scale. */
-static void score_keys(float *scores, int64_t stride, const float *q, const bl_kv_rows *rows, int64_t lo, int64_t hi,
-                       float scale, int heads)
+static void score_heads(float *scores, int64_t stride, const float *q, const bl_kv_rows *rows, int64_t lo, int64_t hi,
+                        float scale, int heads)
 {
 #define BL_SCORE_F16(count) score_pages(scores, stride, q, rows, BL_KV_F16, lo, hi, scale, count)
 #define BL_SCORE_Q8(count) score_q8(scores, stride, q, rows, lo, hi, scale, count)
@@ -142,10 +142,23 @@ static void score_keys(float *scores, int64_t stride, const float *q, const bl_k
 #undef BL_SCORE_Q8
 }
 
-/* Columns lo <= k < hi, multiples of 16, of out (heads, head_dim) = weights (heads, stride) . values (length, head_dim)
- * / total (heads). */
-static void mix_values(float *out, const float *weights, int64_t stride, const float *total, const bl_kv_rows *rows,
-                       int64_t length, int64_t lo, int64_t hi, int heads)
+/* scores (queries, stride), at positions lo <= p < hi, = q (queries, head_dim) . keys (., head_dim) * scale. */
+static void score_keys(float *scores, int64_t stride, const float *q, const bl_kv_rows *rows, int64_t lo, int64_t hi,
+                       float scale, int queries)
+{
+    if (in_tiles(rows, queries)) {
+        if (rows->kind == BL_KV_F16) score_tiles(scores, stride, q, rows, BL_KV_F16, lo, hi, scale, queries);
+        else score_tiles(scores, stride, q, rows, BL_KV_F32, lo, hi, scale, queries);
+        return;
+    }
+    for (int i = 0; i < queries; i += BL_MAX_HEADS) {
+        const int heads = queries - i < BL_MAX_HEADS ? queries - i : BL_MAX_HEADS;
+        score_heads(scores + i * stride, stride, q + i * rows->head_dim, rows, lo, hi, scale, heads);
+    }
+}
+
+static void mix_heads(float *out, const float *weights, int64_t stride, const float *total, const bl_kv_rows *rows,
+                      int64_t length, int64_t lo, int64_t hi, int heads)
 {
 #define BL_MIX_F16(count) mix_blocks(out, weights, stride, total, rows, BL_KV_F16, length, lo, hi, count)
 #define BL_MIX_Q8(count) mix_q8(out, weights, stride, total, rows, length, lo, hi, count)
@@ -157,4 +170,22 @@ static void mix_values(float *out, const float *weights, int64_t stride, const f
 #undef BL_MIX_F16
 #undef BL_MIX_Q8
 }
+
+/* Columns lo <= k < hi, multiples of 16, of out (queries, head_dim) = weights (queries, stride) . values (length,
+ * head_dim) / total (queries). */
+static void mix_values(float *out, const float *weights, int64_t stride, const float *total, const bl_kv_rows *rows,
+                       int64_t length, int64_t lo, int64_t hi, int queries)
+{
+    if (in_tiles(rows, queries)) {
+        if (rows->kind == BL_KV_F16) mix_tiles(out, weights, stride, total, rows, BL_KV_F16, length, lo, hi, queries);
+        else mix_tiles(out, weights, stride, total, rows, BL_KV_F32, length, lo, hi, queries);
+        return;
+    }
+    for (int i = 0; i < queries; i += BL_MAX_HEADS) {
+        const int heads = queries - i < BL_MAX_HEADS ? queries - i : BL_MAX_HEADS;
+        mix_heads(out + i * rows->head_dim, weights + i * stride, stride, total + i, rows, length, lo, hi, heads);
+    }
+}
 #undef BL_EACH_HEADS
+#undef TILE_QUERIES
+#undef TILE_KEYS

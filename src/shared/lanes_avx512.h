@@ -39,6 +39,36 @@ BL_INLINE float largest(f32x16 v)
     const __m128 f32x2 = _mm_max_ps(f32x4, _mm_movehl_ps(f32x4, f32x4));
     return _mm_cvtss_f32(_mm_max_ss(f32x2, _mm_movehdup_ps(f32x2)));
 }
+
+/* Attention of several queries is made in tiles of so many queries and keys. */
+#define TILE_QUERIES 4
+#define TILE_KEYS 4
+
+/* Half as many vectors, of the sums of two parts of each: parts of 4 lanes, or lanes within them. */
+#define BL_FOLD(v, half, shuffle, first, second)                                                                       \
+    for (int i = 0; i < half; i++)                                                                                     \
+    v[i] = _mm512_add_ps(shuffle(v[i], v[i + half], first), shuffle(v[i], v[i + half], second))
+
+/* scores (queries, stride) = reduce(sum) * scale of each query and key, in the order of additions that reduce has. */
+BL_INLINE void reduce_tile(float *scores, int64_t stride, f32x16 sum[TILE_QUERIES][TILE_KEYS], float scale)
+{
+    /* Where folding leaves vector i: in part 0 2 1 3 by its upper two bits, at lane 0 2 1 3 of it by the lower two. */
+    static const int order[4] = {0, 2, 1, 3};
+    __m512 v[16];
+    for (int q = 0; q < TILE_QUERIES; q++)
+        for (int k = 0; k < TILE_KEYS; k++) v[4 * order[q] + order[k]] = sum[q][k];
+    BL_FOLD(v, 8, _mm512_shuffle_f32x4, 0x44, 0xee);
+    BL_FOLD(v, 4, _mm512_shuffle_f32x4, 0x88, 0xdd);
+    BL_FOLD(v, 2, _mm512_shuffle_ps, 0x44, 0xee);
+    BL_FOLD(v, 1, _mm512_shuffle_ps, 0x88, 0xdd);
+    const __m512 all = _mm512_mul_ps(v[0], _mm512_set1_ps(scale));
+    _mm_storeu_ps(scores, _mm512_castps512_ps128(all));
+    _mm_storeu_ps(scores + stride, _mm512_extractf32x4_ps(all, 1));
+    _mm_storeu_ps(scores + 2 * stride, _mm512_extractf32x4_ps(all, 2));
+    _mm_storeu_ps(scores + 3 * stride, _mm512_extractf32x4_ps(all, 3));
+}
+#undef BL_FOLD
+
 BL_INLINE void store_f16x16(uint16_t *p, f32x16 v)
 {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));

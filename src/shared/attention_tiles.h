@@ -1,0 +1,145 @@
+/* Attention of more queries than one token's heads: keys and values become floats once for all of them, and are
+ * multiplied in tiles of queries by keys, or by columns, which stay in registers. Each sum is in the same order as
+ * elsewhere. Included inside a target region. */
+
+/* A tier with many registers has larger tiles. */
+#ifndef TILE_QUERIES
+#define TILE_QUERIES 2
+#define TILE_KEYS 2
+
+BL_INLINE void reduce_tile(float *scores, int64_t stride, f32x16 sum[TILE_QUERIES][TILE_KEYS], float scale)
+{
+    for (int i = 0; i < TILE_QUERIES; i++)
+        for (int j = 0; j < TILE_KEYS; j++) scores[i * stride + j] = reduce(sum[i][j]) * scale;
+}
+#endif
+
+enum { BLOCK_FLOATS = 4096 }; /* of keys or values at once, which stay in the nearest cache */
+
+/* Rows p .. p + n of a page as floats: in block, or where they are. */
+BL_INLINE const float *rows_as_floats(float *block, const uint8_t *strip, const bl_kv_kind kind, int64_t head_dim,
+                                      int64_t p, int64_t n)
+{
+    const uint8_t *rows = strip + bl_kv_bytes(kind, p * head_dim);
+    if (kind == BL_KV_F32) return (const float *)(const void *)rows;
+    for (int64_t i = 0; i < n * head_dim; i += BL_LANES) store(block + i, load_kv(rows, i, kind));
+    return block;
+}
+
+/* How many rows from p on, before hi, lie in one page and fit in a block. */
+BL_INLINE int64_t block_rows(int64_t head_dim, int64_t p, int64_t hi)
+{
+    const int64_t left = BL_PAGE - p % BL_PAGE, fit = BLOCK_FLOATS / head_dim, n = left < fit ? left : fit;
+    return hi - p < n ? hi - p : n;
+}
+
+BL_INLINE void score_tile(float *scores, int64_t stride, const float *q, const float *keys, int64_t head_dim,
+                          float scale, const int queries, const int count)
+{
+    f32x16 sum[TILE_QUERIES][TILE_KEYS];
+    for (int i = 0; i < queries; i++)
+        for (int j = 0; j < count; j++) sum[i][j] = zero();
+    for (int64_t k = 0; k < head_dim; k += BL_LANES) {
+        f32x16 key[TILE_KEYS];
+        for (int j = 0; j < count; j++) key[j] = load(keys + j * head_dim + k);
+        for (int i = 0; i < queries; i++) {
+            const f32x16 query = load(q + i * head_dim + k);
+            for (int j = 0; j < count; j++) sum[i][j] = add(sum[i][j], mul(query, key[j]));
+        }
+    }
+    if (queries == TILE_QUERIES && count == TILE_KEYS) {
+        reduce_tile(scores, stride, sum, scale);
+        return;
+    }
+    for (int i = 0; i < queries; i++)
+        for (int j = 0; j < count; j++) scores[i * stride + j] = reduce(sum[i][j]) * scale;
+}
+
+/* scores (queries, stride) = q (queries, head_dim) . keys (n, head_dim) * scale. */
+BL_INLINE void score_block(float *scores, int64_t stride, const float *q, const float *keys, int64_t head_dim,
+                           int64_t n, float scale, int queries)
+{
+#define BL_SCORE(rows, count)                                                                                          \
+    score_tile(scores + i * stride + j, stride, q + i * head_dim, keys + j * head_dim, head_dim, scale, rows, count)
+    for (int i = 0; i < queries;) {
+        const int whole = queries - i >= TILE_QUERIES;
+        int64_t j = 0;
+        for (; whole && j + TILE_KEYS <= n; j += TILE_KEYS) BL_SCORE(TILE_QUERIES, TILE_KEYS);
+        for (; whole && j < n; j++) BL_SCORE(TILE_QUERIES, 1);
+        for (; j + TILE_KEYS <= n; j += TILE_KEYS) BL_SCORE(1, TILE_KEYS);
+        for (; j < n; j++) BL_SCORE(1, 1);
+        i += whole ? TILE_QUERIES : 1;
+    }
+#undef BL_SCORE
+}
+
+BL_INLINE void score_tiles(float *scores, int64_t stride, const float *q, const bl_kv_rows *rows, const bl_kv_kind kind,
+                           int64_t lo, int64_t hi, float scale, int queries)
+{
+    _Alignas(64) float block[BLOCK_FLOATS];
+    for (int64_t p = lo, n; p < hi; p += n) {
+        const uint8_t *strip = rows->pages[p / BL_PAGE] + rows->offset;
+        n = block_rows(rows->head_dim, p, hi);
+        const float *keys = rows_as_floats(block, strip, kind, rows->head_dim, p % BL_PAGE, n);
+        score_block(scores + p, stride, q, keys, rows->head_dim, n, scale, queries);
+    }
+}
+
+/* Columns of out (queries, head_dim) += weights (queries, stride) . values (n, head_dim), row after row. */
+BL_INLINE void mix_tile(float *out, const float *weights, int64_t stride, const float *values, int64_t head_dim,
+                        int64_t n, const int queries, const int vectors)
+{
+    f32x16 sum[TILE_QUERIES][TILE_KEYS];
+    for (int i = 0; i < queries; i++)
+        for (int v = 0; v < vectors; v++) sum[i][v] = load(out + i * head_dim + 16 * v);
+    for (int64_t p = 0; p < n; p++) {
+        f32x16 value[TILE_KEYS];
+        for (int v = 0; v < vectors; v++) value[v] = load(values + p * head_dim + 16 * v);
+        for (int i = 0; i < queries; i++) {
+            const f32x16 weight = set1(weights[i * stride + p]);
+            for (int v = 0; v < vectors; v++) sum[i][v] = add(sum[i][v], mul(weight, value[v]));
+        }
+    }
+    for (int i = 0; i < queries; i++)
+        for (int v = 0; v < vectors; v++) store(out + i * head_dim + 16 * v, sum[i][v]);
+}
+
+/* Columns lo <= k < hi of the same. */
+BL_INLINE void mix_rows(float *out, const float *weights, int64_t stride, const float *values, int64_t head_dim,
+                        int64_t n, int64_t lo, int64_t hi, int queries)
+{
+#define BL_MIX(rows, vectors)                                                                                          \
+    mix_tile(out + i * head_dim + k, weights + i * stride, stride, values + k, head_dim, n, rows, vectors)
+    for (int i = 0; i < queries;) {
+        const int whole = queries - i >= TILE_QUERIES;
+        int64_t k = lo;
+        for (; whole && k + 16 * TILE_KEYS <= hi; k += 16 * TILE_KEYS) BL_MIX(TILE_QUERIES, TILE_KEYS);
+        for (; whole && k < hi; k += 16) BL_MIX(TILE_QUERIES, 1);
+        for (; k + 16 * TILE_KEYS <= hi; k += 16 * TILE_KEYS) BL_MIX(1, TILE_KEYS);
+        for (; k < hi; k += 16) BL_MIX(1, 1);
+        i += whole ? TILE_QUERIES : 1;
+    }
+#undef BL_MIX
+}
+
+BL_INLINE void mix_tiles(float *out, const float *weights, int64_t stride, const float *total, const bl_kv_rows *rows,
+                         const bl_kv_kind kind, int64_t length, int64_t lo, int64_t hi, int queries)
+{
+    _Alignas(64) float block[BLOCK_FLOATS];
+    const int64_t head_dim = rows->head_dim;
+    for (int i = 0; i < queries; i++) memset(out + i * head_dim + lo, 0, (size_t)(hi - lo) * sizeof *out);
+    for (int64_t p = 0, n; p < length; p += n) {
+        const uint8_t *strip = rows->pages[p / BL_PAGE] + rows->offset;
+        n = block_rows(head_dim, p, length);
+        const float *values = rows_as_floats(block, strip, kind, head_dim, p % BL_PAGE, n);
+        mix_rows(out, weights + p, stride, values, head_dim, n, lo, hi, queries);
+    }
+    for (int i = 0; i < queries; i++)
+        for (int64_t k = lo; k < hi; k++) out[i * head_dim + k] /= total[i];
+}
+
+/* Whether so many queries are done in tiles: with less than one tile of rows in a block nothing is shared. */
+BL_INLINE int in_tiles(const bl_kv_rows *rows, int queries)
+{
+    return queries > BL_MAX_HEADS && rows->kind != BL_KV_Q8 && TILE_KEYS * rows->head_dim <= BLOCK_FLOATS;
+}
