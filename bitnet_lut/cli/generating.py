@@ -33,7 +33,12 @@ def add_model_options(
     )
     parser.add_argument("--threads", type=positive, help="default: all available cores")
     parser.add_argument("--context", type=positive, help=context)
-    parser.add_argument("--kv", choices=CACHE_KINDS, default="f16", help="kind of the KV cache")
+    parser.add_argument(
+        "--kv",
+        choices=CACHE_KINDS,
+        default="f16",
+        help="keep keys and values in 16, 32 or 8 bits; default f16",
+    )
     add_isa(parser)
     parser.add_argument("--kernel", default="auto", help="kernel of the ternary layers")
     add_reading_options(parser)
