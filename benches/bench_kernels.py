@@ -77,7 +77,7 @@ def bench_gemm(benchmark, roofs, cell, shape, tokens):
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 def bench_gemm_in_cache(benchmark, roofs, cell, tokens):
-    _bench(benchmark, roofs, cell, cached_shape(), tokens, cached=True)
+    _bench(benchmark, roofs, cell, cached_shape(1), tokens, cached=True)
 
 
 @pytest.mark.parametrize("tokens", [1, 32])

@@ -407,7 +407,7 @@ class TestHistory:
         ]
         assert {"bitnet_lut i2_s avx2", "other <engine>", "01 Nov 12:00"} <= set(texts)
         assert texts.count("load 1.5") == texts.count("A CPU") == 2
-        assert {"abcdef123", "generate 64", "threads 2"} <= set(texts)
+        assert {"abcdef123", "generate 64, threads 2"} <= set(texts)
 
 
 class TestCompare:

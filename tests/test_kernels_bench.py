@@ -175,6 +175,7 @@ def test_roofs_of_a_figure():
         ({"gb_s": 21.0}, True),
         ({"gb_s": 21.1}, False),
         ({"gb_s": 21.1, "cached": True}, True),
+        ({"gb_s": 21.1, "cached": True, "cache_gb_s": 20.0}, False),
         ({"gmac_s": 105.0}, True),
         ({"gmac_s": 106.0}, False),
         ({"gmac_s": 106.0, "cached": True}, False),
@@ -360,14 +361,18 @@ def test_a_roofline_shows_every_figure_shape_and_roof():
         figure(tokens=4, cached=True, cache_gb_s=50.0),
         figure(gmac_s=1e4, rows=20),
     ]
-    axes = pictures.roofline(some, "title").axes[0]
+    picture = pictures.roofline([*some, figure(threads=2)], "title")
+    axes, other = picture.axes
+    assert (axes.get_title(), other.get_title()) == ("title, 1 thread", "title, 2 threads")
+    assert axes.get_ylim() == other.get_ylim()
     points = [tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xydata()) == 1]
     assert {(one.intensity, one.gmac_s) for one in some} == set(points)
     assert len(points) == 5  # what is not possible has a circle as well
-    shown = [text.get_text() for text in axes.get_legend().get_texts()]
+    shown = [text.get_text() for text in picture.legends[0].get_texts()]
     shapes = ["10 x 10 from memory", "10 x 10 in the L2 cache", "20 x 10 from memory"]
-    assert shown[:4] == ["k on scalar", *shapes]
-    assert any(text.startswith("memory 20 GB/s") for text in shown)
+    assert shown == ["k on scalar", *shapes, "above a roof: not possible"]
+    roofs = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert any(text.startswith("memory 20 GB/s") for text in roofs)
     assert [text.get_text() for text in axes.texts] == ["1 token", "4 tokens"]
 
 

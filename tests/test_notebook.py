@@ -35,11 +35,13 @@ def test_the_study_runs(quick):
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    kept = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
+    assert sum("image/png" in output.get("data", {}) for output in kept) == 1
+    assert not any(output["output_type"] == "error" for output in kept)
     names = {"__name__": "study"}
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         for place, cell in enumerate(notebook["cells"]):
             if cell["cell_type"] == "code":
-                assert not cell["outputs"]
                 source = "".join(cell["source"]).replace(
                     "SHAPE = (2560, 2560)", "SHAPE = (64, 128)"
                 )

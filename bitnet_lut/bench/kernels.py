@@ -80,9 +80,8 @@ class KernelFigure:
         the multiply-adds of several weights, and issue as often as one of those.
         """
         most = self.integer_gmac_s * max(1.0, self.weights_per_lookup / 2)
-        if self.gmac_s > TOLERANCE * most:
-            return False
-        return self.cached or self.gb_s <= TOLERANCE * self.read_gb_s
+        read = self.cache_gb_s if self.cached else self.read_gb_s
+        return self.gmac_s <= TOLERANCE * most and self.gb_s <= TOLERANCE * read
 
 
 class Roofs:
@@ -127,11 +126,13 @@ def _roof_tier(isa: str) -> str:
     return next(tier for tier in known if not _native.missing_features(tier))
 
 
-def cached_shape() -> tuple[int, int]:
-    """The shape (rows, cols) of a matrix that takes half of a core's second cache as i2_s."""
+def cached_shape(threads: int) -> tuple[int, int]:
+    """The shape (rows, cols) of a matrix of which each thread has what, as i2_s, takes half of a
+    core's second cache.
+    """
     cols = 2560
     fitting = machine().caches.get("L2", 0) // 2 // (cols // 4)
-    return min(1024, max(256, fitting // 256 * 256)), cols
+    return threads * min(1024, max(256, fitting // 256 * 256)), cols
 
 
 def matrix_shapes(shape: str) -> list[tuple[int, int]]:
@@ -155,7 +156,7 @@ def bench(
     counters: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[KernelFigure]:
-    """Measure each kernel on a small matrix in the cache, and on *shapes* streaming from memory.
+    """Measure each kernel on a matrix in the second caches, and on *shapes* streaming from memory.
 
     nbytes: packed weights to stream; default: several times the caches.
     counters: run each once more for what the processor counts; needs `counters.why_not` to be None.
@@ -167,7 +168,7 @@ def bench(
     roofs = Roofs(threads, nbytes)
     figures: list[KernelFigure] = []
     total = len(kernels) * len(tokens) * (1 + len(shapes))
-    for shape, cached in ((cached_shape(), True), *((shape, False) for shape in shapes)):
+    for shape, cached in ((cached_shape(threads), True), *((shape, False) for shape in shapes)):
         where = 0 if cached else nbytes
         for figure, timer in _measure(kernels, shape, tokens, threads, where, roofs):
             figures.append(replace(figure, counts=timer.counts()) if counters else figure)
