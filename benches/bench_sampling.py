@@ -1,5 +1,7 @@
 """Choosing a token: one row of logits of 128,256 ids, beside the same in NumPy."""
 
+from array import array
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ SETTINGS = {
     "top_k": {"top_k": 40},
     "min_p": {"min_p": 0.05},
     "all": {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.1},
+    "penalties": {"presence_penalty": 0.5, "frequency_penalty": 0.1, "logit_bias": {7: 2.0}},
 }
 
 
@@ -32,7 +35,13 @@ def bench_draw(benchmark, logits, name, by):
     # A step that keeps everything makes NumPy do the others.
     rare = {"typical_p": 1 - 1e-12} if by == "numpy" else {}
     sampler = Sampler(Sampling(temperature=0.8, seed=1, **SETTINGS[name], **rare))
-    benchmark(sampler, logits, range(500))
+    benchmark(sampler, logits, array("q", range(500)))
+
+
+def bench_allowed(benchmark, logits):
+    """Greedy choice of what a grammar allows."""
+    allowed = np.random.default_rng(1).random(VOCAB) < 0.5
+    benchmark(Sampler(Sampling()), logits, (), allowed=allowed)
 
 
 def bench_scores(benchmark, logits):

@@ -222,6 +222,23 @@ def first_fault(
 ) -> str: ...
 
 @disjoint_base
+class Changes:
+    vocab: int
+    def __new__(
+        cls,
+        vocab: int,
+        *,
+        bias: tuple[NDArray[np.int64], NDArray[np.float64]],
+        history: NDArray[np.int64],
+        prompt: int,
+        repetition: float,
+        presence: float,
+        frequency: float,
+        others: tuple[NDArray[np.int64], NDArray[np.float64]],
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Changes: ...
+    def applied(self, logits: NDArray[np.float32]) -> NDArray[np.float32]: ...
+
 class Drawer:
     def __new__(cls, *, isa: str, pool: Pool | None = None) -> Drawer: ...
     def draw(self, rows: list[Drawing]) -> list[int]: ...

@@ -24,8 +24,23 @@ cdef extern from "sampling.h" nogil:
         int64_t count
         int32_t *top
     int64_t bl_draw_bytes(int64_t vocab)
+    ctypedef struct bl_additions:
+        int64_t count
+        const int64_t *ids
+        const double *numbers
+    ctypedef struct bl_changes:
+        bl_additions bias
+        int64_t length, prompt
+        const int64_t *history
+        float repetition
+        double presence, frequency
+        bl_additions others
+        const uint8_t *allowed
+    void bl_change_row(const bl_changes *changes, const float *logits, int64_t vocab, float *changed, int32_t *marks)
+    int64_t bl_draw_rows_bytes(int64_t vocab)
     ctypedef struct bl_row:
         const float *logits
+        const bl_changes *changes
         bl_drawing how
         int64_t id
     void bl_draw_rows(const bl_tier *tier, bl_pool *pool, bl_row *rows, int64_t count, int64_t vocab, void *scratch)
@@ -37,6 +52,79 @@ cdef bl_drawing _drawing(int64_t top_k, double top_p, double log_min_p, double t
         raise ValueError(f"top_k {top_k}, top_p {top_p}, log_min_p {log_min_p}, temperature {temperature} and uniform "
                          f"{uniform} must be in their ranges")
     return bl_drawing(top_k, top_p, log_min_p, temperature, uniform)
+
+
+cdef int _refuse_outside(str what, const int64_t[::1] ids, int64_t vocab) except -1:
+    cdef int64_t i
+    for i in range(ids.shape[0]):
+        if not 0 <= ids[i] < vocab:
+            raise ValueError(f"{what} holds id {ids[i]}, the vocabulary has {vocab}")
+    return 0
+
+
+cdef int _point(bl_additions *made, str what, const int64_t[::1] ids, const double[::1] numbers, int64_t vocab
+                ) except -1:
+    """Make them additions of *ids* and *numbers*, which the caller keeps."""
+    if ids is None or numbers is None:
+        raise TypeError(f"{what}: ids and numbers must be arrays, not None")
+    _refuse_outside(what, ids, vocab)
+    _same(f"how many numbers {what} has", numbers.shape[0], ids.shape[0])
+    made.count = ids.shape[0]
+    made.ids = &ids[0] if made.count else NULL
+    made.numbers = &numbers[0] if made.count else NULL
+    return 0
+
+
+cdef class Changes:
+    """What is done to the logits of *vocab* ids before a draw, in this order; see sampling.h for the arithmetic.
+
+    bias: (ids int64 (n,), numbers float64 (n,)), added to logits.
+    repetition: divides the positive logits of ids in history, int64 (n,), and multiplies the others; 1: off.
+    presence, frequency: taken off the logits of ids in history but for its first *prompt* ids, once, and for each time.
+    others: as bias; minus infinity forbids an id. allowed: bool (vocab,), ids that are not are forbidden; None: all are.
+    The arrays must not change. Raises ValueError for ids outside the vocabulary and arrays of different lengths.
+    """
+
+    cdef bl_changes made
+    cdef readonly int64_t vocab
+    cdef object kept
+
+    def __cinit__(self, int64_t vocab, *, tuple bias not None, const int64_t[::1] history not None, int64_t prompt,
+                  float repetition, double presence, double frequency, tuple others not None, allowed=None):
+        cdef const uint8_t[::1] mask
+        if vocab < 1:
+            raise ValueError(f"the vocabulary has {vocab} ids")
+        if not 0 <= prompt <= history.shape[0]:
+            raise ValueError(f"{prompt} ids of the history are a prompt, it has {history.shape[0]}")
+        _refuse_outside("history", history, vocab)
+        self.vocab, self.kept = vocab, (bias, history, others, allowed)
+        _point(&self.made.bias, "logit_bias", bias[0], bias[1], vocab)
+        _point(&self.made.others, "history", others[0], others[1], vocab)
+        self.made.length, self.made.prompt = history.shape[0], prompt
+        self.made.history = &history[0] if history.shape[0] else NULL
+        self.made.repetition, self.made.presence, self.made.frequency = repetition, presence, frequency
+        self.made.allowed = NULL
+        if allowed is not None:
+            mask = allowed.view(np.uint8)
+            _same("length of allowed", mask.shape[0], vocab)
+            self.made.allowed = &mask[0]
+
+    def applied(self, const float[::1] logits not None):
+        """Logits float32 (vocab,) with the changes, in a new array."""
+        _same("length of a row", logits.shape[0], self.vocab)
+        found = np.empty(self.vocab, np.float32)
+        cdef float[::1] changed = found
+        cdef int32_t[::1] marks = np.empty(self.vocab, np.int32)
+        with nogil:
+            bl_change_row(&self.made, &logits[0], self.vocab, &changed[0], &marks[0])
+        return found
+
+
+cdef const bl_changes *_changes_of(Changes changes, int64_t vocab) except? NULL:
+    if changes is None:
+        return NULL
+    _same("vocabulary of changes", changes.vocab, vocab)
+    return &changes.made
 
 
 cdef class Drawer:
@@ -62,7 +150,7 @@ cdef class Drawer:
         cdef int64_t workers = 1 if self.pool is None else min(self.pool.threads, rows)
         if not 1 <= vocab < 2**31:
             raise ValueError(f"there are {vocab} logits: they must be 1 to 2**31 - 1")
-        cdef int64_t wanted = workers * bl_draw_bytes(vocab)
+        cdef int64_t wanted = workers * bl_draw_rows_bytes(vocab)
         if wanted > self.room:
             room = realloc(self.scratch, <size_t>wanted)
             if room is NULL:
@@ -73,9 +161,9 @@ cdef class Drawer:
     def draw(self, list rows not None) -> list[int]:
         """Draw an id from each of *rows*, all of one vocabulary; -1 where the largest logit is not finite or one is NaN.
 
-        A row is a tuple (logits, top_k, top_p, log_min_p, temperature, uniform): logits float32 (vocab,); top_k 0 keeps
-        all; top_p in (0, 1]; log_min_p the logarithm of min_p, -infinity keeps all; temperature 0 takes the likeliest;
-        uniform the random number, in [0, 1).
+        A row is a tuple (logits, top_k, top_p, log_min_p, temperature, uniform, changes): logits float32 (vocab,);
+        top_k 0 keeps all; top_p in (0, 1]; log_min_p the logarithm of min_p, -infinity keeps all; temperature 0 takes
+        the likeliest; uniform the random number, in [0, 1); changes what the draw sees changed of logits, or None.
         Raises ValueError for values outside their ranges and rows of different lengths.
         """
         cdef const float[::1] logits
@@ -86,12 +174,13 @@ cdef class Drawer:
         try:
             if drawn is NULL:
                 raise MemoryError(f"no memory for {count} rows")
-            for i, (row, top_k, top_p, log_min_p, temperature, uniform) in enumerate(rows):
+            for i, (row, top_k, top_p, log_min_p, temperature, uniform, changes) in enumerate(rows):
                 logits = row
-                kept.append(logits)  # until all are drawn
+                kept.append((logits, changes))  # until all are drawn
                 vocab = vocab if i else logits.shape[0]
                 _same("length of a row", logits.shape[0], vocab)
                 drawn[i].logits = &logits[0] if vocab else NULL
+                drawn[i].changes = _changes_of(changes, vocab)
                 drawn[i].how = _drawing(top_k, top_p, log_min_p, temperature, uniform)
             _hold(self.lock, held, "this drawer is in use by another thread: make one for each")
             self._make_room(vocab, count)

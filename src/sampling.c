@@ -42,6 +42,10 @@ int64_t bl_draw_bytes(int64_t vocab)
     return bl_round_up(bytes, 64);
 }
 
+static int64_t changed_bytes(int64_t vocab) { return bl_round_up(vocab * (int64_t)sizeof(float), 64); }
+
+int64_t bl_draw_rows_bytes(int64_t vocab) { return bl_draw_bytes(vocab) + changed_bytes(vocab); }
+
 static int has_nan(const bl_tier *tier, const float *logits, int64_t vocab)
 {
     if (tier->finite(logits, vocab)) return 0;
@@ -328,6 +332,52 @@ int64_t bl_draw(const bl_tier *tier, const float *logits, int64_t vocab, const b
     return id_at(&choice, find_place(&choice, (float)(1.0 / temperature), how->uniform));
 }
 
+/* ---- changes ----------------------------------------------------------------------------------------------------- */
+
+static void add(const bl_additions *additions, float *logits)
+{
+    for (int64_t i = 0; i < additions->count; i++) {
+        float *logit = &logits[additions->ids[i]];
+        *logit = (float)((double)*logit + additions->numbers[i]);
+    }
+}
+
+static void penalize_repeated(const bl_changes *changes, float *logits, int32_t *is_done)
+{
+    for (int64_t i = 0; i < changes->length; i++) is_done[changes->history[i]] = 0;
+    for (int64_t i = 0; i < changes->length; i++) {
+        const int64_t id = changes->history[i];
+        const float logit = logits[id];
+        if (!is_done[id]) logits[id] = logit > 0.0f ? logit / changes->repetition : logit * changes->repetition;
+        is_done[id] = 1;
+    }
+}
+
+static void penalize_generated(const bl_changes *changes, float *logits, int32_t *times)
+{
+    for (int64_t i = changes->prompt; i < changes->length; i++) times[changes->history[i]] = 0;
+    for (int64_t i = changes->prompt; i < changes->length; i++) times[changes->history[i]]++;
+    for (int64_t i = changes->prompt; i < changes->length; i++) {
+        const int64_t id = changes->history[i];
+        const double off = changes->presence + changes->frequency * times[id];
+        if (times[id]) logits[id] = (float)((double)logits[id] - off);
+        times[id] = 0;
+    }
+}
+
+void bl_change_row(const bl_changes *changes, const float *logits, int64_t vocab, float *changed, int32_t *marks)
+{
+    memcpy(changed, logits, (size_t)vocab * sizeof *changed);
+    add(&changes->bias, changed);
+    if (changes->repetition != 1.0f) penalize_repeated(changes, changed, marks);
+    if (changes->presence != 0.0 || changes->frequency != 0.0) penalize_generated(changes, changed, marks);
+    add(&changes->others, changed);
+    if (changes->allowed)
+        for (int64_t i = 0; i < vocab; i++) changed[i] = changes->allowed[i] ? changed[i] : -1.0f / 0.0f;
+}
+
+/* ---- rows of a step ---------------------------------------------------------------------------------------------- */
+
 typedef struct {
     const bl_tier *tier;
     bl_row *rows;
@@ -338,9 +388,14 @@ typedef struct {
 static void draw_some(void *context, int worker, int workers)
 {
     const bl_draws *draws = context;
-    uint8_t *scratch = draws->scratch + worker * bl_draw_bytes(draws->vocab);
-    for (int64_t i = worker; i < draws->count; i += workers)
-        draws->rows[i].id = bl_draw(draws->tier, draws->rows[i].logits, draws->vocab, &draws->rows[i].how, scratch);
+    const int64_t vocab = draws->vocab, bytes = bl_draw_bytes(vocab);
+    uint8_t *scratch = draws->scratch + worker * bl_draw_rows_bytes(vocab);
+    float *changed = (float *)(void *)(scratch + bytes);
+    for (int64_t i = worker; i < draws->count; i += workers) {
+        bl_row *row = &draws->rows[i];
+        if (row->changes) bl_change_row(row->changes, row->logits, vocab, changed, (int32_t *)(void *)scratch);
+        row->id = bl_draw(draws->tier, row->changes ? changed : row->logits, vocab, &row->how, scratch);
+    }
 }
 
 void bl_draw_rows(const bl_tier *tier, bl_pool *pool, bl_row *rows, int64_t count, int64_t vocab, void *scratch)

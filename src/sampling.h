@@ -30,13 +30,37 @@ enum { BL_DRAW_BLOCK = 1024 };
 int64_t bl_draw(const bl_tier *tier, const float *logits, int64_t vocab, const bl_drawing *how, void *scratch);
 
 typedef struct {
-    const float *logits; /* (vocab) */
+    int64_t count;
+    const int64_t *ids;    /* (count) */
+    const double *numbers; /* (count), each added to the logit of its id in float64 */
+} bl_additions;
+
+/* What is done to logits before a draw, in this order; each step rounds to float32. */
+typedef struct {
+    bl_additions bias;
+    int64_t length, prompt;     /* of history, the first ones of which were not generated */
+    const int64_t *history;     /* (length) */
+    float repetition;           /* divides the positive logits of ids in history, multiplies the others; 1: off */
+    double presence, frequency; /* taken off those of generated ids, once and as often as they are there */
+    bl_additions others;        /* of minus infinity: forbid */
+    const uint8_t *allowed;     /* (vocab), 0 forbids an id; NULL: all are allowed */
+} bl_changes;
+
+/* changed (vocab) = logits (vocab) with the changes. marks (vocab) is scratch. */
+void bl_change_row(const bl_changes *changes, const float *logits, int64_t vocab, float *changed, int32_t *marks);
+
+typedef struct {
+    const float *logits;       /* (vocab) */
+    const bl_changes *changes; /* NULL: none */
     bl_drawing how;
     int64_t id; /* result, as bl_draw gives it */
 } bl_row;
 
+/* Bytes of scratch of a worker that draws from rows, a multiple of 64. */
+int64_t bl_draw_rows_bytes(int64_t vocab);
+
 /* Draw from every row, each on one worker of the pool, or all on the calling thread if pool is NULL. scratch has
- * bl_draw_bytes for each worker, but not for more than there are rows. */
+ * bl_draw_rows_bytes for each worker, but not for more than there are rows. */
 void bl_draw_rows(const bl_tier *tier, bl_pool *pool, bl_row *rows, int64_t count, int64_t vocab, void *scratch);
 
 /* What the log-probabilities of a row are made of: that of an id is logit - peak - log(total), in float64. total is the

@@ -93,8 +93,48 @@ static void check_weights(const bl_tier *tier, int64_t n)
     free(logits);
 }
 
+static int64_t *random_ids(int64_t count, int64_t vocab)
+{
+    int64_t *ids = room(count * 8);
+    for (int64_t i = 0; i < count; i++) ids[i] = random_below((int)vocab);
+    return ids;
+}
+
+/* A row with changes stays in its memory, and only what is named changes. */
+static void check_changes(int64_t vocab)
+{
+    const double numbers[3] = {1.5, -0.25, -INFINITY};
+    const int64_t length = random_below(40);
+    int64_t *ids = random_ids(3, vocab), *history = random_ids(length, vocab);
+    const bl_changes changes = {.bias = {2, ids, numbers},
+                                .length = length,
+                                .prompt = random_below((int)length + 1),
+                                .history = history,
+                                .repetition = random_below(2) ? 1.0f : 1.3f,
+                                .presence = random_below(3) * 0.5,
+                                .frequency = random_below(3) * 0.5,
+                                .others = {1, ids + 2, numbers + 2}};
+    float *logits = random_logits(vocab), *changed = room(vocab * 4);
+    int32_t *marks = room(vocab * 4);
+    uint8_t *named = room(vocab);
+    memset(named, 0, (size_t)vocab);
+    for (int64_t i = 0; i < 3; i++) named[ids[i]] = 1;
+    for (int64_t i = 0; i < length; i++) named[history[i]] = 1;
+    bl_change_row(&changes, logits, vocab, changed, marks);
+    if (changed[ids[2]] != -INFINITY) FAIL("an id is not forbidden");
+    for (int64_t i = 0; i < vocab; i++)
+        if (!named[i] && changed[i] != logits[i]) FAIL("logit %lld changes", (long long)i);
+    free(named);
+    free(marks);
+    free(changed);
+    free(logits);
+    free(history);
+    free(ids);
+}
+
 static void check_draw(void)
 {
+    for (int64_t vocab = 1; vocab <= 200; vocab++) check_changes(vocab);
     for (int i = 0; i < bl_tier_count; i++)
         for (int64_t n = 1; n <= 200; n++)
             if (runs_here(bl_tiers[i])) check_weights(bl_tiers[i], n);

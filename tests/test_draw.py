@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bitnet_lut import Sampling
-from bitnet_lut._native import Drawer, Pool, missing_features, tier_names
+from bitnet_lut._native import Changes, Drawer, Pool, missing_features, tier_names
 from bitnet_lut.reference import exp
 from bitnet_lut.runtime.cpu import choose_isa
 from bitnet_lut.runtime.sampling import Drawing, Sampler
@@ -118,8 +118,10 @@ def twin(logits, *, top_k, top_p, log_min_p, temperature, uniform) -> int:
 
 
 def twin_of(drawing: Drawing) -> int:
-    logits, *how = drawing
-    return twin(logits, **dict(zip(Drawing._fields[1:], how, strict=True)))
+    logits, *how, changes = drawing
+    if changes:
+        logits = changes.applied(logits)
+    return twin(logits, **dict(zip(Drawing._fields[1:-1], how, strict=True)))
 
 
 def check(logits: NDArray[np.float32], **how: float) -> None:
@@ -228,6 +230,77 @@ def test_frequencies_are_the_probabilities(sampling):
     assert np.all(np.abs(counts - expected) <= 5 * deviation + 1e-12)
 
 
+def changes(vocab: int, **how) -> Changes:
+    no_ids, no_numbers = np.empty(0, np.int64), np.empty(0)
+    off = {"history": no_ids, "prompt": 0, "repetition": 1, "presence": 0, "frequency": 0}
+    return Changes(
+        vocab, **{"bias": (no_ids, no_numbers), "others": (no_ids, no_numbers)} | off | how
+    )
+
+
+def random_changes(random: np.random.Generator, vocab: int) -> Changes | None:
+    """Some of them, none, or all."""
+    how = {
+        "bias": (random.integers(0, vocab, 3), random.standard_normal(3).astype(f32).astype(float)),
+        "others": (random.integers(0, vocab, 9), np.repeat([-0.7, -math.inf], [4, 5])),
+        "history": random.integers(0, vocab, 60),
+        "prompt": 20,
+        "allowed": random.random(vocab) < 0.6,
+    }
+    chosen = {name: how[name] for name in how if random.random() < 0.5}
+    if "history" not in chosen:
+        chosen.pop("prompt", None)
+    numbers = {"repetition": 1.3, "presence": 0.5, "frequency": -0.25}
+    return changes(vocab, **chosen, **numbers) if random.random() < 0.8 else None
+
+
+def test_changes_by_their_definition():
+    random = np.random.default_rng(8)
+    row = (random.standard_normal(50) * 3).astype(f32)
+    history = random.integers(0, 50, 40)
+    allowed = random.random(50) < 0.7
+    bias = np.array([3, 4]), np.array([1.5, -math.inf])
+    others = np.array([3, 9, 9]), np.array([-0.7, -0.1, -math.inf])
+    penalties = {"repetition": 1.1, "presence": 0.3, "frequency": 0.2}
+    found = changes(
+        50, bias=bias, history=history, prompt=15, others=others, allowed=allowed, **penalties
+    ).applied(row)
+    expected = row.copy()
+    expected[bias[0]] += bias[1].astype(f32)
+    seen = np.unique(history)
+    expected[seen] = np.where(expected[seen] > 0, expected[seen] / 1.1, expected[seen] * 1.1)
+    generated, times = np.unique(history[15:], return_counts=True)
+    expected[generated] -= 0.3 + 0.2 * times
+    expected[3] -= 0.7
+    expected[9] = -math.inf
+    expected[~allowed] = -math.inf
+    assert found.tolist() == expected.tolist()
+
+
+def test_changes_that_do_not_fit_are_refused():
+    ids, numbers = np.array([2, 5]), np.zeros(2)
+    for name, what in {"bias": "logit_bias", "others": "history"}.items():
+        with pytest.raises(ValueError, match=f"{what} holds id 5, the vocabulary has 5"):
+            changes(5, **{name: (ids, numbers)})
+        with pytest.raises(ValueError, match=f"how many numbers {what} has is 1, expected 2"):
+            changes(6, **{name: (ids, numbers[:1])})
+        with pytest.raises(TypeError, match="must be arrays, not None"):
+            changes(6, **{name: (ids, None)})
+    with pytest.raises(ValueError, match="history holds id -1"):
+        changes(5, history=np.array([0, -1]))
+    with pytest.raises(ValueError, match="3 ids of the history are a prompt, it has 2"):
+        changes(9, history=ids, prompt=3)
+    with pytest.raises(ValueError, match="length of allowed is 4, expected 5"):
+        changes(5, allowed=np.ones(4, bool))
+    with pytest.raises(ValueError, match="the vocabulary has 0 ids"):
+        changes(0)
+    row = np.zeros(5, f32)
+    with pytest.raises(ValueError, match="length of a row is 5, expected 6"):
+        changes(6).applied(row)
+    with pytest.raises(ValueError, match="vocabulary of changes is 6, expected 5"):
+        DRAWERS["scalar"].draw([Drawing(row, 0, 1.0, -1.0, 1.0, 0.5, changes(6))])
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_rows_that_threads_share(threads):
     random = np.random.default_rng(threads)
@@ -237,12 +310,14 @@ def test_rows_that_threads_share(threads):
         for _ in range(count):
             logits = (random.standard_normal(700) * 3).astype(f32)
             how = (int(random.integers(0, 50)), random.uniform(0.5, 1), -math.inf, 0.9)
-            rows.append(Drawing(logits, *how, random.random()))
+            rows.append(Drawing(logits, *how, random.random(), random_changes(random, 700)))
         if count > 2:
-            rows[1].logits[5] = math.nan
+            rows[1].logits[:] = math.nan
         expected = [-1 if np.isnan(one[0]).any() else twin_of(one) for one in rows]
+        before = [one.logits.tobytes() for one in rows]
         assert drawer.draw(rows) == expected
-    rows.append(rows[0]._replace(logits=np.zeros(5, f32)))
+        assert [one.logits.tobytes() for one in rows] == before
+    rows.append(rows[0]._replace(logits=np.zeros(5, f32), changes=None))
     with pytest.raises(ValueError, match="length of a row is 5, expected 700"):
         drawer.draw(rows)
 

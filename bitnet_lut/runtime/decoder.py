@@ -12,6 +12,7 @@ the ids on a cache:
 """
 
 import sys
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from itertools import takewhile
@@ -87,7 +88,7 @@ class Decoder:
         self._text = StoppedText(stop.strings)
         self._characters = tokenizer.stream(skip_special=True, start=False)
         self._follower = follower
-        self._history = list(prompt)
+        self._history = array("q", prompt)  # NumPy reads it as it is
         self._chunk, self._skip_draft = _NOTHING, False
         self._chosen: deque[int] = deque()  # and not taken yet
 
@@ -135,7 +136,7 @@ class Decoder:
     @property
     def ran(self) -> list[int]:
         """The ids that have been run and stand: those of the first `position` positions."""
-        return self._history[: self.position]
+        return self._history[: self.position].tolist()
 
     @property
     def length(self) -> int:
@@ -178,20 +179,16 @@ class Decoder:
         It takes a random number: draw, and hand `feed` what is drawn. Raises what `feed` raises.
         """
         is_last = self.position + len(self._chunk.ids) == len(self.prompt)
-        if self._follower or not self._sampler.is_plain or not len(logits):
+        if not self._sampler.is_plain or not len(logits):
             return None
         if self.in_prompt:
             if not is_last or self._stop.limit <= 0:
                 return None
         elif len(logits) > 1:
             return None
-        forbidden = self._stop.forbidden(len(self._history) - len(self.prompt))
-        return self._sampler.drawing(
-            logits[-1, : self._known],
-            self._history,
-            prompt=len(self.prompt),
-            forbidden=forbidden,
-        )
+        if self._follower and self._follower.is_forced:
+            return None
+        return self._sampler.drawing(logits[-1, : self._known], self._history, **self._options())
 
     def feed(
         self,
@@ -276,15 +273,11 @@ class Decoder:
     ) -> list[int]:
         """Choose a token after each guess of *draft*, until a choice is not the next guess."""
         if self._follower:
-            return self._follow(logits[-1, : self._known], self._follower)
+            return self._follow(logits[-1, : self._known], self._follower, drawn)
         chosen: list[int] = []
-        prompt = len(self.prompt)
         for row, guess in zip(logits[:, : self._known], [*draft, None], strict=True):
-            forbidden = self._stop.forbidden(len(self._history) - prompt)
             try:
-                token = drawn
-                if token is None:
-                    token = self._sampler(row, self._history, prompt=prompt, forbidden=forbidden)
+                token = self._sample(row) if drawn is None else drawn
             except Exception:
                 if not chosen:
                     raise
@@ -297,14 +290,25 @@ class Decoder:
                 break
         return chosen
 
-    def _follow(self, row: NDArray[np.float32], follower: "Follower") -> list[int]:
+    def _sample(self, row: NDArray[np.float32]) -> int:
+        return self._sampler(row, self._history, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """What the sampler has to know beside the history."""
+        prompt = len(self.prompt)
+        if self._follower:
+            return {"prompt": prompt, "allowed": self._follower.allowed()}
+        return {"prompt": prompt, "forbidden": self._stop.forbidden(len(self._history) - prompt)}
+
+    def _follow(
+        self, row: NDArray[np.float32], follower: "Follower", drawn: int | None
+    ) -> list[int]:
         """What the grammar forces; or a choice from what it allows, and what it then forces."""
         # Every token that is scored needs a row of its own.
         room = self._stop.limit - len(self.ids) if self._top is None else 1
-        chosen = follower.forced(room)
+        chosen = follower.forced(room) if drawn is None else []
         if not chosen:
-            allowed = follower.allow(row)
-            token = self._sampler(allowed, self._history, prompt=len(self.prompt))
+            token = self._sample(row) if drawn is None else drawn
             follower.accept(token)
             chosen = [token]
             if token not in self._stop.end_ids | self._stop.stop_ids:

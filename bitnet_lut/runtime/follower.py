@@ -25,18 +25,21 @@ class Follower:
         Taken one by one or at once, they are the same.
         """
         found: list[int] = []
-        while len(found) < most and not self._constraint.ended:
-            if not self._forced:
-                self._forced.extend(self._constraint.forced())
-            if not self._forced:
-                break
+        while len(found) < most and self.is_forced:
             found.append(self._forced.popleft())
             self._constraint.accept(found[-1])
         return found
 
-    def allow(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The logits *row* (vocab,) with -inf for all that may not come next."""
-        return np.where(self._constraint.allowed(), row, np.float32(-np.inf))
+    @property
+    def is_forced(self) -> bool:
+        """Whether there is nothing to choose: a certain token must come now."""
+        if not self._forced and not self._constraint.ended:
+            self._forced.extend(self._constraint.forced())
+        return bool(self._forced) and not self._constraint.ended
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Which ids may come next, bool (vocab,)."""
+        return self._constraint.allowed()
 
     def accept(self, id: int) -> None:
         """Note that *id* was chosen."""

@@ -1,7 +1,6 @@
 """Choosing the next token from logits."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bitnet_lut._native import Changes
+from bitnet_lut.runtime.changes import Changer
 from bitnet_lut.runtime.drawer import drawer
-from bitnet_lut.runtime.dry import Breakers, dry_penalties
+from bitnet_lut.runtime.dry import Breakers
 from bitnet_lut.runtime.filters import (
     likeliest,
     nucleus,
@@ -199,20 +200,21 @@ class Drawing(NamedTuple):
     log_min_p: float
     temperature: float
     uniform: float
+    changes: Changes | None = None
 
     def checked(self, id: int) -> int:
         """The *id* that was drawn; ValueError if there was nothing to choose from."""
         if id < 0:
-            _peak(self.logits)  # raises
+            _peak(_changed(self.logits, self.changes))  # raises
         return id
 
 
 class Sampler:
     """Draws tokens; holds the random state, so one Sampler serves one generated text.
 
-    `Sampling` says in which order the steps run. top_k, top_p, min_p, temperature and the draw run
-    in C, see src/sampling.h; beside typical_p, top_n_sigma, XTC or the order of transformers they
-    run here, in float64 as those do, except bias, penalties and DRY.
+    `Sampling` says in which order the steps run. Bias and penalties are applied in C, see
+    src/sampling.h, and top_k, top_p, min_p, temperature and the draw run there too; beside
+    typical_p, top_n_sigma, XTC or the order of transformers they run here, in float64 as those do.
     """
 
     def __init__(
@@ -229,13 +231,11 @@ class Sampler:
         bad_words: what is not chosen. processors: change the logits before all else.
         """
         self.sampling = sampling
-        self._breakers = breakers or {}
-        self._bad_words, self._processors = bad_words, tuple(processors)
+        self._changes = Changer(sampling, breakers or {}, bad_words)
+        self._processors = tuple(processors)
         self._bits = np.random.PCG64(sampling.seed)
         is_rare = any(getattr(sampling, name) != getattr(Sampling, name) for name in _RARE)
         self._in_c = sampling.temperature == 0 or not is_rare
-        self._bias_ids = np.array(list(sampling.logit_bias), np.int64)
-        self._biases = np.array(list(sampling.logit_bias.values()), np.float32)
 
     def __call__(
         self,
@@ -244,13 +244,14 @@ class Sampler:
         *,
         prompt: int = 0,
         forbidden: Collection[int] = (),
+        allowed: NDArray[np.bool_] | None = None,
     ) -> int:
         """Choose a token id.
 
         logits: float32 (vocab,); not changed. -inf forbids a token.
         history: the ids that count as repeated, usually the prompt and everything generated.
         prompt: how many of them, the first ones, were not generated.
-        forbidden: ids that must not be chosen.
+        forbidden: ids that must not be chosen. allowed: bool (vocab,), those that may; None: all.
         Equal logits are ordered by id, the lowest first. Raises ValueError if a logit is NaN or
         +inf, if none is finite, or if *history* or the bias has an id outside the vocabulary;
         and what the processors raise.
@@ -260,9 +261,11 @@ class Sampler:
         for process in self._processors:
             logits = _processed(process, history, logits)
         if self._in_c:
-            drawing = self.drawing(logits, history, prompt=prompt, forbidden=forbidden)
+            drawing = self.drawing(
+                logits, history, prompt=prompt, forbidden=forbidden, allowed=allowed
+            )
             return drawing.checked(*drawer().draw([drawing]))
-        logits = self._shape(logits, history, prompt, forbidden)
+        logits = _changed(logits, self._changes(logits.size, history, prompt, forbidden, allowed))
         temperature = self.sampling.temperature
         peak = _peak(logits)
         scaled: NDArray[Any] = logits
@@ -287,12 +290,12 @@ class Sampler:
         *,
         prompt: int = 0,
         forbidden: Collection[int] = (),
+        allowed: NDArray[np.bool_] | None = None,
     ) -> Drawing:
         """The draw that a call would make, with its random number; arguments as for a call.
 
         Raises ValueError if *history* or the bias has an id outside the vocabulary.
         """
-        logits = self._shape(logits, history, prompt, forbidden)
         sampling = self.sampling
         return Drawing(
             np.ascontiguousarray(logits),
@@ -301,67 +304,8 @@ class Sampler:
             math.log(sampling.min_p) if sampling.min_p else -math.inf,
             sampling.temperature,
             self._uniform() if sampling.temperature else 0.0,
+            self._changes(logits.size, history, prompt, forbidden, allowed),
         )
-
-    def _shape(
-        self,
-        logits: NDArray[np.float32],
-        history: Sequence[int],
-        prompt: int,
-        forbidden: Collection[int],
-    ) -> NDArray[np.float32]:
-        """Logits after bias and penalties: *logits* themselves or a copy."""
-        sampling = self.sampling
-        if self._bias_ids.size:
-            _refuse_outside("logit_bias", self._bias_ids, logits.size)
-            logits = logits.copy()
-            logits[self._bias_ids] += self._biases
-        window = sampling.penalty_window or len(history)
-        if sampling.repetition_penalty != 1:
-            logits = _penalize(logits, history[-window:], sampling.repetition_penalty)
-        if sampling.presence_penalty or sampling.frequency_penalty:
-            generated = history[max(prompt, len(history) - window) :]
-            logits = self._penalize_generated(logits, generated)
-        if sampling.is_dry:
-            logits = self._penalize_repeats(logits, history)
-        if forbidden or self._bad_words:
-            logits = logits.copy()
-            logits[list(forbidden)] = -np.inf
-        if self._bad_words:
-            logits[self._bad_words.forbidden(history)] = -np.inf
-        return logits
-
-    def _penalize_generated(
-        self, logits: NDArray[np.float32], generated: Sequence[int]
-    ) -> NDArray[np.float32]:
-        counts = Counter(generated)
-        ids = np.fromiter(counts, np.int64, len(counts))
-        times = np.fromiter(counts.values(), np.float64, len(counts))
-        _refuse_outside("history", ids, logits.size)
-        logits = logits.copy()
-        sampling = self.sampling
-        logits[ids] -= sampling.presence_penalty + sampling.frequency_penalty * times
-        return logits
-
-    def _penalize_repeats(
-        self, logits: NDArray[np.float32], history: Sequence[int]
-    ) -> NDArray[np.float32]:
-        sampling = self.sampling
-        if sampling.dry_penalty_last_n > 0:
-            history = history[-sampling.dry_penalty_last_n :]
-        penalties = dry_penalties(
-            history,
-            self._breakers,
-            multiplier=sampling.dry_multiplier,
-            base=sampling.dry_base,
-            allowed_length=sampling.dry_allowed_length,
-        )
-        ids = np.fromiter(penalties, np.int64, len(penalties))
-        _refuse_outside("history", ids, logits.size)
-        logits = logits.copy()
-        with np.errstate(over="ignore"):
-            logits[ids] -= np.fromiter(penalties.values(), np.float64, len(penalties))
-        return logits
 
     def _candidates(self, logits: NDArray[Any]) -> NDArray[np.intp]:
         """The ids that are left to choose from."""
@@ -391,6 +335,10 @@ class Sampler:
         return min(drawn, int(np.searchsorted(cumulative, cumulative[-1])))
 
 
+def _changed(logits: NDArray[np.float32], changes: Changes | None) -> NDArray[np.float32]:
+    return changes.applied(np.ascontiguousarray(logits)) if changes else logits
+
+
 def _peak(logits: NDArray[np.float32]) -> float:
     """The largest logit; ValueError if it is not finite or one is NaN."""
     peak = float(logits.max())
@@ -412,23 +360,3 @@ def _processed(
             f"array of {logits.shape}"
         )
     return found.astype(np.float32, copy=False)
-
-
-def _penalize(
-    logits: NDArray[np.float32], history: Sequence[int], penalty: float
-) -> NDArray[np.float32]:
-    if not history:
-        return logits
-    seen = np.fromiter(set(history), np.int64)
-    _refuse_outside("history", seen, logits.size)
-    repeated = logits[seen]
-    logits = logits.copy()
-    with np.errstate(over="ignore", under="ignore"):
-        logits[seen] = np.where(repeated > 0, repeated / penalty, repeated * penalty)
-    return logits
-
-
-def _refuse_outside(what: str, ids: NDArray[np.int64], size: int) -> None:
-    if ids.size and (ids.min() < 0 or ids.max() >= size):
-        bad = ids.min() if ids.min() < 0 else ids.max()
-        raise ValueError(f"{what} holds id {bad}, the vocabulary has {size}")
