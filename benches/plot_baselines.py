@@ -59,10 +59,12 @@ def draw(runs: Sequence[dict], what: str, threads: int | None) -> Figure:
 def _name(run: dict) -> str:
     """When it was, of which commit, on which processor, beside which load."""
     load = run.get("load_average")
+    cpu, _, model = run.get("machine", {}).get("cpu", "").partition(" (")
     lines = [
         f"{datetime.fromisoformat(run['date']):%d %b %H:%M}",
         run.get("commit", "")[:9],
-        run.get("machine", {}).get("cpu", "")[:24],
+        cpu[:24],
+        model.rstrip(")"),
         "" if load is None else f"load {load[0]:.1f}",
     ]
     return "\n".join(line for line in lines if line)

@@ -3,6 +3,7 @@
 import os
 import platform
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -80,14 +81,19 @@ def cpu_info() -> CpuInfo:
 
 
 def cpu_name() -> str:
-    """The name of the processor, else of its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        return platform.machine()
+    """The name of the processor, else of its architecture, with its family and model if known.
+
+    In virtual machines the name may be that of a whole series, as AMD EPYC.
+    """
+    found: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            found.setdefault(key.strip(), value.strip())
+    name = found.get("model name", platform.machine())
+    if "cpu family" in found and "model" in found:
+        name += f" (family {found['cpu family']}, model {found['model']})"
+    return name
 
 
 def default_threads() -> int:
