@@ -95,9 +95,7 @@ def test_the_self_test_in_a_program_that_does_not_wait_for_children():
 
 
 def test_a_processor_is_named_with_its_family_and_model(monkeypatch):
-    text = (
-        "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n\nmodel\t\t: 9\n"
-    )
+    text = "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\nmodel\t: 9\n"
     monkeypatch.setattr(cpu.Path, "read_text", lambda path: text)
     assert cpu.cpu_name() == "AMD EPYC (family 26, model 2)"
     monkeypatch.setattr(cpu.Path, "read_text", lambda path: "Processor\t: ARM\n")
