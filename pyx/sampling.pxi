@@ -81,7 +81,7 @@ cdef class Changes:
     bias: (ids int64 (n,), numbers float64 (n,)), added to logits.
     repetition: divides the positive logits of ids in history, int64 (n,), and multiplies the others; 1: off.
     presence, frequency: taken off the logits of ids in history but for its first *prompt* ids, once, and for each time.
-    others: as bias; minus infinity forbids an id. allowed: bool (vocab,), ids that are not are forbidden; None: all are.
+    others: as bias; minus infinity forbids an id. allowed: bool (vocab,), other ids are forbidden; None: all are.
     The arrays must not change. Raises ValueError for ids outside the vocabulary and arrays of different lengths.
     """
 
@@ -159,7 +159,7 @@ cdef class Drawer:
         return 0
 
     def draw(self, list rows not None) -> list[int]:
-        """Draw an id from each of *rows*, all of one vocabulary; -1 where the largest logit is not finite or one is NaN.
+        """Draw an id from each of *rows*, of one vocabulary; -1 where the largest logit is not finite or one is NaN.
 
         A row is a tuple (logits, top_k, top_p, log_min_p, temperature, uniform, changes): logits float32 (vocab,);
         top_k 0 keeps all; top_p in (0, 1]; log_min_p the logarithm of min_p, -infinity keeps all; temperature 0 takes
@@ -194,7 +194,7 @@ cdef class Drawer:
     def score(self, const float[::1] logits not None, int64_t top):
         """What log-probabilities of float32 logits (vocab,) are made of: ``(peak, total, ids int32 (top,))``.
 
-        That of an id is ``logit - peak - log(total)``. ids: of the likeliest, likeliest first; of equal ones the lowest.
+        That of an id is ``logit - peak - log(total)``. ids: the likeliest first; of equal ones the lowest.
         Raises ValueError if the largest logit is not finite, one is NaN, or *top* is not in 0..vocab.
         """
         cdef bl_score score
