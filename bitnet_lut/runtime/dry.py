@@ -46,12 +46,14 @@ def dry_penalties(
 
 def _since_breaker(history: Sequence[int], breakers: Breakers) -> int:
     """How many tokens follow the last sequence that breaks repeats."""
-    for place in range(len(history) - 1, -1, -1):
-        after = len(history) - place - 1
+    for after, id in enumerate(reversed(history)):
+        if id not in breakers:
+            continue
+        begin = len(history) - after
         found = [
             len(tail)
-            for tail in breakers.get(history[place], ())
-            if len(tail) <= after and tuple(history[place + 1 : place + 1 + len(tail)]) == tail
+            for tail in breakers[id]
+            if len(tail) <= after and tuple(history[begin : begin + len(tail)]) == tail
         ]
         if found:
             return after - max(found)
