@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bitnet_lut import Sampling
-from bitnet_lut.runtime.logprobs import token_logprob
+from bitnet_lut.runtime.drawer import drawer
+from bitnet_lut.runtime.logprobs import Scoring
 from bitnet_lut.runtime.sampling import Sampler
 
 VOCAB = 128_256
@@ -45,4 +46,5 @@ def bench_allowed(benchmark, logits):
 
 
 def bench_scores(benchmark, logits):
-    benchmark(token_logprob, logits, 7, 5)
+    scoring = Scoring(logits, 5)
+    benchmark(lambda: scoring.token(7, *drawer().score([scoring])))

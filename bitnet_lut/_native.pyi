@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 
 from bitnet_lut.families import ModelConfig
 from bitnet_lut.formats.tensors import Tensor
+from bitnet_lut.runtime.logprobs import Score, Scoring
 from bitnet_lut.runtime.sampling import Drawing
 
 MAX_COLS: int
@@ -243,6 +244,4 @@ class Changes:
 class Drawer:
     def __new__(cls, *, isa: str, pool: Pool | None = None) -> Drawer: ...
     def draw(self, rows: list[Drawing]) -> list[int]: ...
-    def score(
-        self, logits: NDArray[np.float32], top: int
-    ) -> tuple[float, float, NDArray[np.int32]]: ...
+    def score(self, rows: list[Scoring]) -> list[Score | None]: ...

@@ -19,10 +19,12 @@ cdef extern from "sampling.h" nogil:
         double temperature
         double uniform
     ctypedef struct bl_score:
-        float peak
-        double total
+        const float *logits
         int64_t count
         int32_t *top
+        float peak
+        double total
+        int is_finite
     int64_t bl_draw_bytes(int64_t vocab)
     ctypedef struct bl_additions:
         int64_t count
@@ -44,7 +46,7 @@ cdef extern from "sampling.h" nogil:
         bl_drawing how
         int64_t id
     void bl_draw_rows(const bl_tier *tier, bl_pool *pool, bl_row *rows, int64_t count, int64_t vocab, void *scratch)
-    int bl_score_row(const bl_tier *tier, const float *logits, int64_t vocab, bl_score *score, void *scratch)
+    void bl_score_rows(const bl_tier *tier, bl_pool *pool, bl_score *rows, int64_t count, int64_t vocab, void *scratch)
 
 
 cdef bl_drawing _drawing(int64_t top_k, double top_p, double log_min_p, double temperature, double uniform) except *:
@@ -130,7 +132,7 @@ cdef const bl_changes *_changes_of(Changes changes, int64_t vocab) except? NULL:
 cdef class Drawer:
     """Draws tokens from logits and scores them, on the tier *isa*; see sampling.h for the arithmetic.
 
-    pool: threads that share the rows of a call of `draw`; None: the calling thread alone.
+    pool: threads that share the rows of a call; None: the calling thread alone.
     One thread uses it at a time; a second one is refused with RuntimeError.
     """
 
@@ -191,28 +193,40 @@ cdef class Drawer:
             _release(held)
             free(drawn)
 
-    def score(self, const float[::1] logits not None, int64_t top):
-        """What log-probabilities of float32 logits (vocab,) are made of: ``(peak, total, ids int32 (top,))``.
+    def score(self, list rows not None) -> list:
+        """What log-probabilities of *rows*, of one vocabulary, are made of: ``(peak, total, ids int32 (top,))``.
 
-        That of an id is ``logit - peak - log(total)``. ids: the likeliest first; of equal ones the lowest.
-        Raises ValueError if the largest logit is not finite, one is NaN, or *top* is not in 0..vocab.
+        A row is a tuple (logits float32 (vocab,), top). The log-probability of an id is ``logit - peak - log(total)``.
+        ids: of the likeliest, likeliest first; of equal ones the lowest. None in place of the tuple where the largest
+        logit is not finite or one is NaN. Raises ValueError if *top* is not in 0..vocab, and for rows of different
+        lengths.
         """
-        cdef bl_score score
-        cdef int64_t vocab = logits.shape[0]
-        cdef int found
-        if not 0 <= top <= vocab:
-            raise ValueError(f"top is {top}, there are {vocab} logits")
-        ids = np.empty(top, np.int32)
-        cdef int32_t[::1] likeliest = ids
-        score.count, score.top = top, &likeliest[0] if top else NULL
-        held = []
+        cdef const float[::1] logits
+        cdef int32_t[::1] likeliest
+        cdef int64_t count = len(rows), vocab = 1, top, i
+        cdef bl_score *scores = <bl_score *>malloc(<size_t>max(count, 1) * sizeof(bl_score))
+        cdef bl_pool *pool = NULL if self.pool is None else self.pool.pool
+        held, kept, ids = [], [], []
         try:
+            if scores is NULL:
+                raise MemoryError(f"no memory for {count} rows")
+            for i, (row, top) in enumerate(rows):
+                logits = row
+                kept.append(logits)  # until all are scored
+                vocab = vocab if i else logits.shape[0]
+                _same("length of a row", logits.shape[0], vocab)
+                if not 0 <= top <= vocab:
+                    raise ValueError(f"top is {top}, there are {vocab} logits")
+                ids.append(np.empty(top, np.int32))
+                likeliest = ids[i]
+                scores[i].count = top
+                scores[i].logits = &logits[0] if vocab else NULL
+                scores[i].top = &likeliest[0] if top else NULL
             _hold(self.lock, held, "this drawer is in use by another thread: make one for each")
-            self._make_room(vocab, 1)
+            self._make_room(vocab, count)
             with nogil:
-                found = bl_score_row(self.tier, &logits[0], vocab, &score, self.scratch)
+                bl_score_rows(self.tier, pool, scores, count, vocab, self.scratch)
+            return [(scores[i].peak, scores[i].total, ids[i]) if scores[i].is_finite else None for i in range(count)]
         finally:
             _release(held)
-        if not found:
-            raise ValueError("there is nothing to score: the largest logit is not finite, or one is NaN")
-        return score.peak, score.total, ids
+            free(scores)

@@ -407,13 +407,35 @@ void bl_draw_rows(const bl_tier *tier, bl_pool *pool, bl_row *rows, int64_t coun
 
 /* ---- scores ------------------------------------------------------------------------------------------------------ */
 
-int bl_score_row(const bl_tier *tier, const float *logits, int64_t vocab, bl_score *score, void *scratch)
+static void score_row(const bl_tier *tier, int64_t vocab, bl_score *score, void *scratch)
 {
     bl_choice choice;
-    if (!choose_all(&choice, tier, logits, vocab, scratch)) return 0;
+    score->is_finite = choose_all(&choice, tier, score->logits, vocab, scratch);
+    if (!score->is_finite) return;
     score->peak = choice.peak;
     score->total = add_weights(&choice, 1.0f);
     if (score->count) rank_likeliest(&choice, score->count);
     for (int64_t i = 0; i < score->count; i++) score->top[i] = choice.ranked[i].id;
-    return 1;
+}
+
+typedef struct {
+    const bl_tier *tier;
+    bl_score *rows;
+    int64_t count, vocab;
+    uint8_t *scratch;
+} bl_scores;
+
+static void score_some(void *context, int worker, int workers)
+{
+    const bl_scores *scores = context;
+    uint8_t *scratch = scores->scratch + worker * bl_draw_bytes(scores->vocab);
+    for (int64_t i = worker; i < scores->count; i += workers)
+        score_row(scores->tier, scores->vocab, &scores->rows[i], scratch);
+}
+
+void bl_score_rows(const bl_tier *tier, bl_pool *pool, bl_score *rows, int64_t count, int64_t vocab, void *scratch)
+{
+    bl_scores scores = {tier, rows, count, vocab, scratch};
+    if (pool && count > 1) bl_pool_run(pool, score_some, &scores);
+    else score_some(&scores, 0, 1);
 }

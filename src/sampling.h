@@ -63,17 +63,17 @@ int64_t bl_draw_rows_bytes(int64_t vocab);
  * bl_draw_rows_bytes for each worker, but not for more than there are rows. */
 void bl_draw_rows(const bl_tier *tier, bl_pool *pool, bl_row *rows, int64_t count, int64_t vocab, void *scratch);
 
-/* What the log-probabilities of a row are made of: that of an id is logit - peak - log(total), in float64. total is the
- * sum of the weights exp(logit - peak), added up as for a draw. top (count, at most vocab) = the ids of the likeliest,
- * likeliest first. */
+/* What the log-probabilities of a row are made of: that of an id is logit - peak - log(total), in float64. */
 typedef struct {
-    float peak; /* the largest logit */
-    double total;
-    int64_t count;
-    int32_t *top;
+    const float *logits; /* (vocab) */
+    int64_t count;       /* at most vocab */
+    int32_t *top;        /* results: (count) the ids of the likeliest, likeliest first, */
+    float peak;          /* the largest logit, */
+    double total;        /* and the sum of the weights exp(logit - peak), added up as for a draw; */
+    int is_finite;       /* 0, and no other result, if the largest logit is not finite or one is NaN */
 } bl_score;
 
-/* Returns 0 if the largest logit is not finite or one is NaN. */
-int bl_score_row(const bl_tier *tier, const float *logits, int64_t vocab, bl_score *score, void *scratch);
+/* Score rows as bl_draw_rows draws from them; scratch has bl_draw_bytes for each worker. */
+void bl_score_rows(const bl_tier *tier, bl_pool *pool, bl_score *rows, int64_t count, int64_t vocab, void *scratch);
 
 #endif

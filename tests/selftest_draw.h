@@ -39,10 +39,12 @@ static int64_t draw_on(const bl_tier *tier, const float *logits, int64_t vocab, 
 static void check_score(const bl_tier *tier, const float *logits, int64_t vocab)
 {
     const int64_t count = random_below((int)vocab + 1);
-    bl_score score = {.count = count, .top = room(count * 4)}, plain = {0};
+    bl_score score = {.logits = logits, .count = count, .top = room(count * 4)}, plain = {.logits = logits};
     void *scratch = room(bl_draw_bytes(vocab));
-    if (!bl_score_row(&bl_tier_scalar, logits, vocab, &plain, scratch)) FAIL("logits are not scored");
-    if (!bl_score_row(tier, logits, vocab, &score, scratch) || score.total != plain.total || score.peak != plain.peak)
+    bl_score_rows(&bl_tier_scalar, NULL, &plain, 1, vocab, scratch);
+    bl_score_rows(tier, NULL, &score, 1, vocab, scratch);
+    if (!plain.is_finite || !score.is_finite) FAIL("logits are not scored");
+    if (score.total != plain.total || score.peak != plain.peak)
         FAIL("%s scores %lld logits otherwise than scalar", tier->name, (long long)vocab);
     for (int64_t i = 1; i < count; i++) {
         const float a = logits[score.top[i - 1]], b = logits[score.top[i]];

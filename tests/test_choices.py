@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from bitnet_lut import Generation, Model, Sampling
 from bitnet_lut.demo import MODEL
-from bitnet_lut.runtime.logprobs import token_logprob
+from bitnet_lut.runtime.drawer import drawer
+from bitnet_lut.runtime.logprobs import Scoring, TokenLogprob
 
 STORY = "Once upon a time there was a young mouse named Leo."
 WARM = Sampling(temperature=0.9, top_k=40, seed=11)
@@ -20,6 +21,11 @@ WARM = Sampling(temperature=0.9, top_k=40, seed=11)
 @pytest.fixture(scope="module")
 def demo() -> Model:
     return Model(MODEL, threads=1)
+
+
+def token_logprob(logits: np.ndarray, id: int, top: int) -> TokenLogprob:
+    scoring = Scoring(np.ascontiguousarray(logits), min(top, logits.size))
+    return scoring.token(id, *drawer().score([scoring]))
 
 
 def plain_logprobs(row: np.ndarray) -> list[float]:

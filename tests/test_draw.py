@@ -12,6 +12,7 @@ from bitnet_lut import Sampling
 from bitnet_lut._native import Changes, Drawer, Pool, missing_features, tier_names
 from bitnet_lut.reference import exp
 from bitnet_lut.runtime.cpu import choose_isa
+from bitnet_lut.runtime.logprobs import Scoring
 from bitnet_lut.runtime.sampling import Drawing, Sampler
 
 f32 = np.float32
@@ -150,7 +151,7 @@ def check_scores(logits: NDArray[np.float32], top: int) -> None:
     total = sum_blocks(weigh(logits, peak, f32(1)))
     ids = np.lexsort((np.arange(logits.size), -logits))[:top].tolist()
     for isa, drawer in DRAWERS.items():
-        found = drawer.score(logits, top)
+        (found,) = drawer.score([(logits, top)])
         assert (*found[:2], found[2].tolist()) == (float(peak), total, ids), isa
     with np.errstate(over="ignore", under="ignore"):
         exact = math.fsum(np.exp(logits.astype(float) - float(peak)))
@@ -317,6 +318,15 @@ def test_rows_that_threads_share(threads):
         before = [one.logits.tobytes() for one in rows]
         assert drawer.draw(rows) == expected
         assert [one.logits.tobytes() for one in rows] == before
+    scorings = [(one.logits, number % 4) for number, one in enumerate(rows)]
+    found = drawer.score(scorings)
+    assert [one is None for one in found] == [number == 1 for number in range(40)]
+    for scoring, together in zip(scorings, found, strict=True):
+        (alone,) = DRAWERS["scalar"].score([scoring])
+        assert str(together) == str(alone)
+    assert drawer.score([]) == []
+    with pytest.raises(ValueError, match="length of a row is 5, expected 700"):
+        drawer.score([*scorings, (np.zeros(5, f32), 1)])
     rows.append(rows[0]._replace(logits=np.zeros(5, f32), changes=None))
     with pytest.raises(ValueError, match="length of a row is 5, expected 700"):
         drawer.draw(rows)
@@ -333,8 +343,9 @@ def test_there_is_nothing_to_choose_from(isa, bad, at):
     row[at] = bad
     assert draw(DRAWERS[isa], row, **how) == -1
     assert draw(DRAWERS[isa], np.full(69, -math.inf, f32), **how) == -1
+    (score,) = DRAWERS[isa].score([(row, 3)])
     with pytest.raises(ValueError, match="there is nothing to score"):
-        DRAWERS[isa].score(row, 3)
+        Scoring(row, 3).token(0, score)
 
 
 @pytest.mark.parametrize(
@@ -357,4 +368,4 @@ def test_what_is_out_of_range_is_refused(wrong):
     with pytest.raises(ValueError, match="there are 0 logits"):
         draw(drawer, np.zeros(0, f32), **how)
     with pytest.raises(ValueError, match="top is 6, there are 5 logits"):
-        drawer.score(np.zeros(5, f32), 6)
+        drawer.score([(np.zeros(5, f32), 6)])

@@ -39,7 +39,7 @@ class Watched:
     def __init__(self, model: Model) -> None:
         self._engine, self.config = model._engine, model.config
         self.weights, self.cache_bytes = model._engine.weights, model._engine.cache_bytes
-        self.draw = model._engine.draw
+        self.draw, self.score = model._engine.draw, model._engine.score
         self.steps: list[list[int]] = []
         self.caches: list[weakref.ref[Weak]] = []
         self.room = 10**9  # caches that fit at once

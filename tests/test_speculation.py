@@ -198,7 +198,7 @@ class Fake:
         self.config = demo().config
         self.batch = self.context
         self._engine = self._cache = self
-        self.draw = demo()._engine.draw
+        self.draw, self.score = demo()._engine.draw, demo()._engine.score
 
     def step(
         self, chunks: Sequence[tuple["Fake", np.ndarray]], rows: np.ndarray, logits: np.ndarray

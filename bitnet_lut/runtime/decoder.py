@@ -14,15 +14,16 @@ the ids on a cache:
 import sys
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bitnet_lut.runtime.drawer import drawer
 from bitnet_lut.runtime.generation import FinishReason
-from bitnet_lut.runtime.logprobs import TokenLogprob, token_logprob
+from bitnet_lut.runtime.logprobs import Score, Scoring, TokenLogprob
 from bitnet_lut.runtime.sampling import Drawing, Sampler
 from bitnet_lut.runtime.speculation import Speculation
 from bitnet_lut.runtime.stopping import StoppedText, StopRules
@@ -42,6 +43,7 @@ class Chunk(NamedTuple):
 
 
 _NOTHING = Chunk((), 0)
+Scored = Iterator[tuple[Scoring, Score | None]]
 
 
 class Decoder:
@@ -178,17 +180,30 @@ class Decoder:
 
         It takes a random number: draw, and hand `feed` what is drawn. Raises what `feed` raises.
         """
-        is_last = self.position + len(self._chunk.ids) == len(self.prompt)
-        if not self._sampler.is_plain or not len(logits):
-            return None
-        if self.in_prompt:
-            if not is_last or self._stop.limit <= 0:
-                return None
-        elif len(logits) > 1:
+        rows = self._to_choose_from(logits)
+        if not self._sampler.is_plain or len(rows) != 1:
             return None
         if self._follower and self._follower.is_forced:
             return None
-        return self._sampler.drawing(logits[-1, : self._known], self._history, **self._options())
+        return self._sampler.drawing(rows[0, : self._known], self._history, **self._options())
+
+    def scorings(self, logits: NDArray[np.float32]) -> list[Scoring]:
+        """The rows of *logits* that `feed` scores: those of the prompt, and of what is chosen."""
+        known = logits[:, : self._known]
+        following = known[: len(self.prompt) - 1 - self.position] if self.in_prompt else known[:0]
+        parts = ((following, self._prompt_top), (self._to_choose_from(known), self._top))
+        return [
+            Scoring(row, min(top, self._known))
+            for rows, top in parts
+            if top is not None
+            for row in rows
+        ]
+
+    def _to_choose_from(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not self.in_prompt:
+            return logits
+        is_last = self.position + len(self._chunk.ids) == len(self.prompt)
+        return logits[-1:] if is_last and self._stop.limit > 0 else logits[:0]
 
     def feed(
         self,
@@ -196,11 +211,13 @@ class Decoder:
         seconds: float | None = None,
         *,
         drawn: int | None = None,
+        scores: list[Score | None] | None = None,
     ) -> None:
         """Choose tokens from the *logits* (rows, vocab) of the chunk that `next` gave.
 
         seconds: how long the step took, if it was for this text alone; guesses are made by that.
         drawn: the token that `drawing` gave, if it gave one.
+        scores: those of `scorings`; None: score them here.
         Raises ValueError if there is nothing to choose from, and what logits processors raise;
         nothing has changed then.
         """
@@ -208,9 +225,17 @@ class Decoder:
         if logits.shape[0] != rows:
             raise ValueError(f"logits of {logits.shape[0]} tokens, but the chunk wants {rows}")
         draft = () if self.in_prompt else ids[len(ids) - rows + 1 :]
-        if self.in_prompt:
-            logits = self._score_prompt(logits)
-        chosen = self._choose(logits, draft, drawn) if len(logits) else []
+        scorings = self.scorings(logits)
+        scores = drawer().score(scorings) if scores is None else scores
+        scored = zip(scorings, scores, strict=True)
+        if self.in_prompt and self._prompt_top is not None:
+            following = self.prompt[self.position + 1 :][:rows]
+            self._prompt_scores += [
+                scoring.token(id, score)
+                for id, (scoring, score) in zip(following, scored, strict=False)
+            ]
+        logits = self._to_choose_from(logits)
+        chosen = self._choose(logits, draft, drawn, scored) if len(logits) else []
         self.drafted += len(draft)
         self.accepted += len(chosen) - 1 if draft else 0
         self._learn(chosen, None if self.in_prompt else seconds)
@@ -269,12 +294,18 @@ class Decoder:
         return list(takewhile(lambda token: token not in ends, draft))
 
     def _choose(
-        self, logits: NDArray[np.float32], draft: Sequence[int], drawn: int | None
+        self,
+        logits: NDArray[np.float32],
+        draft: Sequence[int],
+        drawn: int | None,
+        scored: Scored,
     ) -> list[int]:
         """Choose a token after each guess of *draft*, until a choice is not the next guess."""
         if self._follower:
-            return self._follow(logits[-1, : self._known], self._follower, drawn)
-        chosen: list[int] = []
+            chosen = self._follow(logits[-1, : self._known], self._follower, drawn)
+            self._score(chosen[0], scored)
+            return chosen
+        chosen = []
         for row, guess in zip(logits[:, : self._known], [*draft, None], strict=True):
             try:
                 token = self._sample(row) if drawn is None else drawn
@@ -282,13 +313,17 @@ class Decoder:
                 if not chosen:
                     raise
                 break  # raised again when the tokens before it have been taken
-            if self._top is not None:
-                self._scores.append(token_logprob(row, token, self._top))
+            self._score(token, scored)
             self._history.append(token)
             chosen.append(token)
             if token != guess:
                 break
         return chosen
+
+    def _score(self, chosen: int, scored: Scored) -> None:
+        if self._top is not None:
+            scoring, score = next(scored)
+            self._scores.append(scoring.token(chosen, score))
 
     def _sample(self, row: NDArray[np.float32]) -> int:
         return self._sampler(row, self._history, **self._options())
@@ -313,19 +348,8 @@ class Decoder:
             chosen = [token]
             if token not in self._stop.end_ids | self._stop.stop_ids:
                 chosen += follower.forced(room - 1)
-        if self._top is not None:
-            self._scores.append(token_logprob(row, chosen[0], self._top))
         self._history.extend(chosen)
         return chosen
-
-    def _score_prompt(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Score what follows in the prompt; returns the row to choose from, if there is one."""
-        following = self.prompt[self.position + 1 :]
-        if self._prompt_top is not None:
-            for row, id in zip(logits[:, : self._known], following, strict=False):
-                self._prompt_scores.append(token_logprob(row, id, self._prompt_top))
-        is_last = self.position + len(self._chunk.ids) == len(self.prompt)
-        return logits[-1:] if is_last and self._stop.limit > 0 else logits[:0]
 
     def _learn(self, chosen: Sequence[int], seconds: float | None) -> None:
         if self._speculation is None:

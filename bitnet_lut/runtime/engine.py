@@ -16,6 +16,7 @@ from bitnet_lut.errors import NumericsError
 from bitnet_lut.runtime.memory import in_megabytes, refuse_beyond
 
 if TYPE_CHECKING:
+    from bitnet_lut.runtime.logprobs import Score, Scoring
     from bitnet_lut.runtime.sampling import Drawing
 
 __all__ = ["BATCH", "Engine", "Probe"]
@@ -158,6 +159,14 @@ class Engine:
         """
         with self._lock:
             return self._drawer.draw(drawings)
+
+    def score(self, rows: list["Scoring"]) -> list["Score | None"]:
+        """Score rows of one vocabulary, on all threads; see `_native.Drawer.score`.
+
+        Waits while another thread steps this model.
+        """
+        with self._lock:
+            return self._drawer.score(rows)
 
     def fault(self, cache: Cache, ids: NDArray[np.int32], rows: int) -> NumericsError:
         """The error for *ids*, which gave NaN or Inf: runs them again to see where.

@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnet_lut.runtime.drawer import drawer
+__all__ = ["Score", "Scoring", "TokenLogprob"]
 
-__all__ = ["TokenLogprob", "token_logprob"]
+# Of a row: the largest logit, the sum of all weights, and int32 (top,), the likeliest ids.
+Score = tuple[float, float, NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,26 @@ class TokenLogprob:
     top: tuple[tuple[int, float], ...] = ()
 
 
-def token_logprob(logits: NDArray[np.float32], id: int, top: int) -> TokenLogprob:
-    """Score token *id* by *logits* (vocab,), and name the *top* likeliest.
+class Scoring(NamedTuple):
+    """A row for `_native.Drawer.score`: logits float32 (vocab,), and how many ids to name."""
 
-    Equal logits are ordered by id, the lowest first. A logarithm is off by less than 1e-6: weights
-    are those of `Sampler`, float32, and their sum is float64. Raises ValueError if a logit is NaN
-    or the largest is not finite.
-    """
-    peak, total, best = drawer().score(np.ascontiguousarray(logits), min(top, logits.size))
-    log_total = math.log(total)
+    logits: NDArray[np.float32]
+    top: int
 
-    def logprob(id: int) -> float:
-        return float(logits[id]) - peak - log_total
+    def token(self, id: int, score: Score | None) -> TokenLogprob:
+        """The score of token *id* by that of the row; ValueError if the row has none.
 
-    return TokenLogprob(id, logprob(id), tuple((int(one), logprob(one)) for one in best))
+        Equal logits are ordered by id, the lowest first. A logarithm is off by less than 1e-6:
+        weights are those of `Sampler`, float32, and their sum is float64.
+        """
+        if score is None:
+            raise ValueError(
+                "there is nothing to score: the largest logit is not finite, or one is NaN"
+            )
+        peak, total, best = score
+        log_total = math.log(total)
+
+        def logprob(id: int) -> float:
+            return float(self.logits[id]) - peak - log_total
+
+        return TokenLogprob(id, logprob(id), tuple((int(one), logprob(one)) for one in best))

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from bitnet_lut.runtime.arguments import named
 from bitnet_lut.runtime.decoder import Chunk, Decoder
 from bitnet_lut.runtime.engine import BATCH, Engine
 from bitnet_lut.runtime.generation import Generation, Timings
+from bitnet_lut.runtime.logprobs import Score
 from bitnet_lut.runtime.prefixes import Prefix, Prefixes
 from bitnet_lut.runtime.sampling import Drawing
 
@@ -145,16 +147,17 @@ class Run:
         logits: NDArray[np.float32],
         seconds: float | None,
         drawn: tuple[Drawing, int] | None = None,
+        scores: list[Score | None] | None = None,
     ) -> None:
         """Hand the decoder the *logits* of its chunk, and forget the guesses that were wrong.
 
-        drawn: what `drawing` gave, and the id that was drawn.
+        drawn: what `drawing` gave, and the id that was drawn. scores: those of `Decoder.scorings`.
         """
         assert self.cache is not None
         in_prompt = self.decoder.in_prompt
         try:
             id = None if drawn is None else drawn[0].checked(drawn[1])
-            self.decoder.feed(logits, seconds, drawn=id)
+            self.decoder.feed(logits, seconds, drawn=id, scores=scores)
         except Exception as error:  # a logits processor may raise anything
             self.fail(error)
             return
@@ -301,15 +304,18 @@ class Scheduler:
         self._feed(fed, seconds)
 
     def _feed(self, fed: list[tuple[Run, NDArray[np.float32]]], seconds: float | None) -> None:
-        """Hand texts the logits of their chunks; what can be drawn in C is drawn together."""
+        """Hand texts the logits of their chunks; all are scored together, and drawn where C can."""
         drawings = {run: found for run, rows in fed if (found := run.drawing(rows)) is not None}
         ids = self._engine.draw(list(drawings.values()))
         drawn = dict(zip(drawings, zip(drawings.values(), ids, strict=True), strict=True))
-        for run, rows in fed:
+        scorings = [run.decoder.scorings(rows) for run, rows in fed]
+        scores = iter(self._engine.score([one for some in scorings for one in some]))
+        for (run, rows), some in zip(fed, scorings, strict=True):
+            own = list(islice(scores, len(some)))
             if run.ended:
                 continue
             in_prompt = run.decoder.in_prompt
-            run.feed(rows, seconds, drawn.get(run))
+            run.feed(rows, seconds, drawn.get(run), own)
             if in_prompt and not run.decoder.in_prompt:
                 self._waiting.extendleft(reversed(run.siblings))
 
