@@ -39,6 +39,12 @@ def bench_draw(benchmark, logits, name, by):
     benchmark(sampler, logits, array("q", range(500)))
 
 
+def bench_flat(benchmark):
+    """Top-p of a row that has no likely tokens."""
+    flat = np.random.default_rng(0).standard_normal(VOCAB).astype(np.float32)
+    benchmark(Sampler(Sampling(temperature=0.8, top_p=0.95, seed=1)), flat, ())
+
+
 def bench_allowed(benchmark, logits):
     """Greedy choice of what a grammar allows."""
     allowed = np.random.default_rng(1).random(VOCAB) < 0.5

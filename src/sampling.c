@@ -112,35 +112,41 @@ static void choose_kept(bl_choice *choice, int64_t count)
     choice->count = count;
 }
 
+/* Keep the logits above bound, or equal to it if `equal`, at lo <= place < hi, after count others; returns how many are
+ * kept then. */
+static int64_t keep_part(bl_choice *choice, int64_t count, int64_t lo, int64_t hi, float bound, int equal)
+{
+    for (int64_t i = lo; i < hi; i++) {
+        const float logit = choice->logit[i];
+        choice->kept_id[count] = id_at(choice, i);
+        choice->kept_logit[count] = logit;
+        count += (logit > bound) | ((logit == bound) & equal);
+    }
+    return count;
+}
+
 /* Keep logits of at least that. */
 static void keep_above(bl_choice *choice, float bound)
 {
     int64_t count = 0;
     for (int64_t lo = 0; lo < choice->count; lo += BL_PART) {
         if (!choice->id && choice->maxima[lo / BL_PART] < bound) continue;
-        const int64_t hi = least(lo + BL_PART, choice->count);
-        for (int64_t i = lo; i < hi; i++) {
-            const float logit = choice->logit[i];
-            choice->kept_id[count] = id_at(choice, i);
-            choice->kept_logit[count] = logit;
-            count += logit >= bound;
-        }
+        count = keep_part(choice, count, lo, least(lo + BL_PART, choice->count), bound, 1);
     }
     choose_kept(choice, count);
 }
 
-/* Keep what ranks before `last`, and itself. */
+/* Keep what ranks before `last`, and itself: of equal logits those until its place. */
 static void keep_until(bl_choice *choice, bl_ranked last)
 {
-    int64_t count = 0;
-    for (int64_t i = 0; i < choice->count; i++) {
-        const float logit = choice->logit[i];
-        const int32_t id = id_at(choice, i);
-        choice->kept_logit[count] = logit;
-        choice->kept_id[count] = id;
-        count += (logit > last.logit) | ((logit == last.logit) & (id <= last.id));
+    int64_t lo = 0, hi = choice->count;
+    while (lo < hi) {
+        const int64_t middle = (lo + hi) / 2;
+        if (id_at(choice, middle) <= last.id) lo = middle + 1;
+        else hi = middle;
     }
-    choose_kept(choice, count);
+    const int64_t count = keep_part(choice, 0, 0, lo, last.logit, 1);
+    choose_kept(choice, keep_part(choice, count, lo, choice->count, last.logit, 0));
 }
 
 /* The count-th largest of values, which change places: Hoare's selection. */
@@ -190,21 +196,28 @@ static void keep_likeliest(bl_choice *choice, int64_t count)
     choose_kept(choice, count);
 }
 
-static int bin_of(const bl_choice *choice, int64_t i)
+/* bins (BL_DRAW_BLOCK) of the block that begins at lo; returns where it ends. */
+static int64_t find_bins(const bl_choice *choice, int32_t *bins, int64_t lo)
 {
-    const float below = (choice->peak - choice->logit[i]) * BINS_OF_A_UNIT;
-    return below < BINS - 1 ? (int)below : BINS - 1;
+    const int64_t count = least(choice->count - lo, BL_DRAW_BLOCK);
+    const float *logit = choice->logit + lo, peak = choice->peak;
+    for (int64_t i = 0; i < count; i++) {
+        const float below = (peak - logit[i]) * BINS_OF_A_UNIT;
+        bins[i] = (int32_t)(below < BINS - 1 ? below : BINS - 1);
+    }
+    return lo + count;
 }
 
 /* mass (BINS, 4) = the weights of each bin. */
 static void add_bins(const bl_choice *choice, double (*mass)[4])
 {
     float weights[BL_DRAW_BLOCK];
+    int32_t bins[BL_DRAW_BLOCK];
     memset(mass, 0, BINS * sizeof *mass);
     for (int64_t lo = 0; lo < choice->count; lo += BL_DRAW_BLOCK) {
-        const int64_t hi = least(lo + BL_DRAW_BLOCK, choice->count);
+        const int64_t hi = find_bins(choice, bins, lo);
         weigh_block(choice, weights, lo, 1.0f);
-        for (int64_t i = lo; i < hi; i++) mass[bin_of(choice, i)][id_at(choice, i) & 3] += (double)weights[i - lo];
+        for (int64_t i = lo; i < hi; i++) mass[bins[i - lo]][id_at(choice, i) & 3] += (double)weights[i - lo];
     }
 }
 
@@ -228,16 +241,26 @@ static bl_ranked find_member(const bl_choice *choice, int64_t members, double pa
     return choice->ranked[last];
 }
 
+/* ranked = the members of a bin; returns how many there are. */
+static int64_t list_members(const bl_choice *choice, int bin)
+{
+    int32_t bins[BL_DRAW_BLOCK];
+    int64_t members = 0;
+    for (int64_t lo = 0; lo < choice->count; lo += BL_DRAW_BLOCK) {
+        const int64_t hi = find_bins(choice, bins, lo);
+        for (int64_t i = lo; i < hi; i++)
+            if (bins[i - lo] == bin) choice->ranked[members++] = (bl_ranked){choice->logit[i], id_at(choice, i)};
+    }
+    return members;
+}
+
 /* The same of a bin: it is cut into bins once more, of which only the one that matters is ranked. */
 static bl_ranked find_last(const bl_choice *choice, int bin, double passed, double wanted)
 {
     double mass[BINS][4] = {{0}};
-    int64_t members = 0, count = 0;
+    const int64_t members = list_members(choice, bin);
+    int64_t count = 0;
     int last = 0;
-    for (int64_t i = 0; i < choice->count; i++) {
-        choice->ranked[members] = (bl_ranked){choice->logit[i], id_at(choice, i)};
-        members += bin_of(choice, i) == bin;
-    }
     for (int64_t i = 0; i < members; i++) {
         const bl_ranked one = choice->ranked[i];
         const int part = part_of_bin(choice, one.logit, bin);
