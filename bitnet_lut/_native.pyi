@@ -224,7 +224,8 @@ def first_fault(
 
 @disjoint_base
 class Changes:
-    vocab: int
+    @property
+    def vocab(self) -> int: ...
     def __new__(
         cls,
         vocab: int,
