@@ -172,6 +172,16 @@ static void check_half(const bl_tier *tier)
     free(between);
 }
 
+/* One token, and as many as fill tiles of queries and leave some over. */
+static void check_attention_of_length(const bl_tier *tier, int64_t head_dim, int64_t length, bl_kv_kind kind)
+{
+    static const int tokens[] = {1, 3, 5, BL_MAX_QUERIES};
+    for (int heads = 1; heads <= BL_MAX_HEADS; heads++)
+        for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
+            if (tokens[i] <= length && tokens[i] * heads <= BL_MAX_QUERIES)
+                check_attention(tier, head_dim, length, kind, tokens[i], heads);
+}
+
 static void check_ops(void)
 {
     static const int head_dims[] = {16, 32, 48, 64, 80, 128, 144}, lengths[] = {1, 2, 3, 4, 5, 15, 16, 17, 33};
@@ -187,10 +197,8 @@ static void check_ops(void)
         }
         for (size_t d = 0; d < sizeof head_dims / sizeof *head_dims; d++)
             for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++)
-                for (int heads = 1; heads <= BL_MAX_HEADS; heads++)
-                    for (bl_kv_kind kind = 0; kind < BL_KV_KINDS; kind++)
-                        for (int tokens = 1; tokens <= BL_MAX_QUERIES / heads && tokens <= lengths[l]; tokens *= 2)
-                            check_attention(tier, head_dims[d], lengths[l], kind, tokens, heads);
+                for (bl_kv_kind kind = 0; kind < BL_KV_KINDS; kind++)
+                    check_attention_of_length(tier, head_dims[d], lengths[l], kind);
     }
 }
 
