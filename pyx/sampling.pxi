@@ -25,7 +25,6 @@ cdef extern from "sampling.h" nogil:
         float peak
         double total
         int is_finite
-    int64_t bl_draw_bytes(int64_t vocab)
     ctypedef struct bl_additions:
         int64_t count
         const int64_t *ids

@@ -401,31 +401,36 @@ void bl_change_row(const bl_changes *changes, const float *logits, int64_t vocab
 
 /* ---- rows of a step ---------------------------------------------------------------------------------------------- */
 
+/* Rows that the workers of a pool share out. */
 typedef struct {
     const bl_tier *tier;
-    bl_row *rows;
+    void *rows; /* bl_row or bl_score */
     int64_t count, vocab;
     uint8_t *scratch;
-} bl_draws;
+} bl_rows;
+
+static void run_rows(bl_pool *pool, void (*run)(void *, int, int), bl_rows rows)
+{
+    if (pool && rows.count > 1) bl_pool_run(pool, run, &rows);
+    else run(&rows, 0, 1);
+}
 
 static void draw_some(void *context, int worker, int workers)
 {
-    const bl_draws *draws = context;
-    const int64_t vocab = draws->vocab, bytes = bl_draw_bytes(vocab);
-    uint8_t *scratch = draws->scratch + worker * bl_draw_rows_bytes(vocab);
-    float *changed = (float *)(void *)(scratch + bytes);
-    for (int64_t i = worker; i < draws->count; i += workers) {
-        bl_row *row = &draws->rows[i];
+    const bl_rows *rows = context;
+    const int64_t vocab = rows->vocab;
+    uint8_t *scratch = rows->scratch + worker * bl_draw_rows_bytes(vocab);
+    float *changed = (float *)(void *)(scratch + bl_draw_bytes(vocab));
+    for (int64_t i = worker; i < rows->count; i += workers) {
+        bl_row *row = (bl_row *)rows->rows + i;
         if (row->changes) bl_change_row(row->changes, row->logits, vocab, changed, (int32_t *)(void *)scratch);
-        row->id = bl_draw(draws->tier, row->changes ? changed : row->logits, vocab, &row->how, scratch);
+        row->id = bl_draw(rows->tier, row->changes ? changed : row->logits, vocab, &row->how, scratch);
     }
 }
 
 void bl_draw_rows(const bl_tier *tier, bl_pool *pool, bl_row *rows, int64_t count, int64_t vocab, void *scratch)
 {
-    bl_draws draws = {tier, rows, count, vocab, scratch};
-    if (pool && count > 1) bl_pool_run(pool, draw_some, &draws);
-    else draw_some(&draws, 0, 1);
+    run_rows(pool, draw_some, (bl_rows){tier, rows, count, vocab, scratch});
 }
 
 /* ---- scores ------------------------------------------------------------------------------------------------------ */
@@ -441,24 +446,15 @@ static void score_row(const bl_tier *tier, int64_t vocab, bl_score *score, void 
     for (int64_t i = 0; i < score->count; i++) score->top[i] = choice.ranked[i].id;
 }
 
-typedef struct {
-    const bl_tier *tier;
-    bl_score *rows;
-    int64_t count, vocab;
-    uint8_t *scratch;
-} bl_scores;
-
 static void score_some(void *context, int worker, int workers)
 {
-    const bl_scores *scores = context;
-    uint8_t *scratch = scores->scratch + worker * bl_draw_bytes(scores->vocab);
-    for (int64_t i = worker; i < scores->count; i += workers)
-        score_row(scores->tier, scores->vocab, &scores->rows[i], scratch);
+    const bl_rows *rows = context;
+    uint8_t *scratch = rows->scratch + worker * bl_draw_bytes(rows->vocab);
+    for (int64_t i = worker; i < rows->count; i += workers)
+        score_row(rows->tier, rows->vocab, (bl_score *)rows->rows + i, scratch);
 }
 
 void bl_score_rows(const bl_tier *tier, bl_pool *pool, bl_score *rows, int64_t count, int64_t vocab, void *scratch)
 {
-    bl_scores scores = {tier, rows, count, vocab, scratch};
-    if (pool && count > 1) bl_pool_run(pool, score_some, &scores);
-    else score_some(&scores, 0, 1);
+    run_rows(pool, score_some, (bl_rows){tier, rows, count, vocab, scratch});
 }
