@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "largest",
     "likeliest",
     "nucleus",
     "typical",
