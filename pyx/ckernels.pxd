@@ -31,6 +31,7 @@ cdef extern from "bitnet_lut/bitnet_lut.h" nogil:
         int64_t offset
         bl_kv_kind kind
         int64_t head_dim
+        int64_t heads
 
     int64_t bl_row_bytes(bl_type type, int64_t cols)
     int bl_is_block_type(bl_type type)

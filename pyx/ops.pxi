@@ -232,6 +232,7 @@ def attention(const float[:, ::1] q not None, const float[:, ::1] keys not None,
     key_rows.offset, value_rows.offset = 0, strip_bytes
     key_rows.kind = value_rows.kind = kv
     key_rows.head_dim = value_rows.head_dim = head_dim
+    key_rows.heads = value_rows.heads = 1
     for i in range(length):
         bl_store_row(tier, &key_rows, BL_KEYS, i, &keys[i, 0])
         bl_store_row(tier, &value_rows, BL_VALUES, i, &values[i, 0])

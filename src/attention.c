@@ -7,15 +7,16 @@
 void bl_attention(const bl_tier *tier, float *out, const float *q, const bl_kv_rows *keys, const bl_kv_rows *values,
                   int64_t length, float scale, float *scores, int tokens, int heads)
 {
+    const int queries = tokens * heads;
     const int64_t longest = length + tokens - 1, stride = bl_score_stride(longest);
-    float total[BL_MAX_QUERIES];
-    tier->score_keys(scores, stride, q, keys, 0, longest, scale, tokens * heads);
-    for (int i = 0; i < tokens * heads; i++) {
-        const int64_t seen = length + i / heads;
+    float total[BL_MAX_ROWS];
+    tier->score_keys(scores, stride, q, keys, 0, longest, scale, queries);
+    for (int64_t i = 0; i < keys->heads * queries; i++) {
+        const int64_t seen = length + i % queries / heads;
         total[i] = tier->exp_scores(scores + i * stride, seen);
         memset(scores + i * stride + seen, 0, (size_t)(longest - seen) * sizeof *scores);
     }
-    tier->mix_values(out, scores, stride, total, values, longest, 0, values->head_dim, tokens * heads);
+    tier->mix_values(out, scores, stride, total, values, longest, 0, values->heads * values->head_dim, queries);
 }
 
 /* head = one head of queries or keys of token t, normed if there is a norm, and rotated. */
@@ -40,8 +41,8 @@ void bl_fill_cache(const bl_pass *p, int64_t layer, int worker, int workers)
     for (int64_t i = lo; i < hi; i++) {
         const int64_t t = i / m->kv_heads, kv_head = i % m->kv_heads;
         const bl_place *place = &p->work->places[t];
-        const bl_kv_rows keys = bl_cache_rows(place->cache, m, layer, kv_head, BL_KEYS);
-        const bl_kv_rows values = bl_cache_rows(place->cache, m, layer, kv_head, BL_VALUES);
+        const bl_kv_rows keys = bl_cache_rows(place->cache, m, layer, kv_head, 1, BL_KEYS);
+        const bl_kv_rows values = bl_cache_rows(place->cache, m, layer, kv_head, 1, BL_VALUES);
         bl_rotate(p, t, head, p->work->k + i * m->head_dim, m->layer[layer].k_norm);
         bl_store_row(m->tier, &keys, BL_KEYS, place->position, head);
         memcpy(head, p->work->v + i * m->head_dim, (size_t)m->head_dim * sizeof(float));
@@ -63,7 +64,7 @@ static void bl_rotate_queries(const bl_pass *p, int64_t layer, int64_t t, int64_
 static bl_kv_rows bl_rows_of_head(const bl_pass *p, int64_t layer, int64_t t, int64_t head, bl_kv kv)
 {
     const bl_model *m = p->model;
-    return bl_cache_rows(p->work->places[t].cache, m, layer, head / (m->heads / m->kv_heads), kv);
+    return bl_cache_rows(p->work->places[t].cache, m, layer, head / (m->heads / m->kv_heads), 1, kv);
 }
 
 /* How the queries of a pass are cut into pieces, which the workers share out. */
@@ -143,72 +144,72 @@ static void bl_attend_by_heads(const bl_pass *p, int64_t layer, int worker, int 
 
 /* ---- one token far on in a text: every key and value is read once, whatever the number of workers --------------- */
 
-/* Heads that share keys and are done together: the part'th of them all. Returns how many. */
-BL_INLINE int64_t bl_heads_of_part(const bl_model *m, int64_t part, int64_t *head)
+/* Heads that are done together: all that share the keys of some heads, or some that share those of one. */
+typedef struct { int64_t kv_head, kv_heads, head, queries; } bl_part;
+
+/* The index'th part of a model's heads; of one behind the last, queries is 0. */
+static bl_part bl_part_at(const bl_model *m, int64_t index)
 {
-    const int64_t group = m->heads / m->kv_heads, parts = (group + BL_MAX_HEADS - 1) / BL_MAX_HEADS;
-    const int64_t first = part % parts * BL_MAX_HEADS;
-    *head = part / parts * group + first;
-    return group - first < BL_MAX_HEADS ? group - first : BL_MAX_HEADS;
+    const int64_t group = m->heads / m->kv_heads, most = group < BL_MAX_QUERIES ? group : BL_MAX_QUERIES;
+    const int64_t slices = (group + most - 1) / most, together = slices == 1 ? BL_MAX_ROWS / most : 1;
+    const int64_t slice = index % slices * most;
+    bl_part part = {.kv_head = index / slices * together, .kv_heads = together};
+    if (part.kv_head >= m->kv_heads) return part;
+    if (part.kv_heads > m->kv_heads - part.kv_head) part.kv_heads = m->kv_heads - part.kv_head;
+    part.head = part.kv_head * group + slice;
+    part.queries = group - slice < most ? group - slice : most;
+    return part;
 }
 
 /* This worker's positions of the scores. */
-static void bl_score_by_positions(const bl_pass *p, int64_t layer, int64_t parts, int worker, int workers)
+static void bl_score_by_positions(const bl_pass *p, int64_t layer, bl_part part, int worker, int workers)
 {
     const bl_model *m = p->model;
-    const int64_t length = p->work->places->position + 1, room = bl_round_up(length, BL_LANES);
-    const int64_t context = p->work->context;
+    const bl_place *place = p->work->places;
+    const bl_kv_rows keys = bl_cache_rows(place->cache, m, layer, part.kv_head, part.kv_heads, BL_KEYS);
+    const int64_t stride = bl_score_stride(p->work->context);
     float *q = bl_scratch(p, worker);
     int64_t lo, hi;
-    bl_share(parts * room, BL_LANES, worker, workers, &lo, &hi);
-    for (int64_t at = lo, end; at < hi; at = end) {
-        const int64_t part = at / room, first = at % room;
-        end = hi < (part + 1) * room ? hi : (part + 1) * room;
-        const int64_t last = first + end - at < length ? first + end - at : length;
-        int64_t head;
-        const int64_t count = bl_heads_of_part(m, part, &head);
-        const bl_kv_rows keys = bl_rows_of_head(p, layer, 0, head, BL_KEYS);
-        bl_rotate_queries(p, layer, 0, head, count, q);
-        m->tier->score_keys(p->work->scores + head * context, context, q, &keys, first, last, m->score_scale,
-                            (int)count);
-    }
+    bl_share(place->position + 1, BL_LANES, worker, workers, &lo, &hi);
+    bl_rotate_queries(p, layer, 0, part.head, part.kv_heads * part.queries, q);
+    m->tier->score_keys(p->work->scores + part.head * stride, stride, q, &keys, lo, hi, m->score_scale,
+                        (int)part.queries);
 }
 
 /* This worker's columns of mixed. */
-static void bl_mix_by_columns(const bl_pass *p, int64_t layer, int64_t parts, int worker, int workers)
+static void bl_mix_by_columns(const bl_pass *p, int64_t layer, bl_part part, int worker, int workers)
 {
     const bl_model *m = p->model;
-    const int64_t stride = bl_head_stride(m), context = p->work->context;
-    float *out = bl_scratch(p, worker);
+    const bl_place *place = p->work->places;
+    const bl_kv_rows values = bl_cache_rows(place->cache, m, layer, part.kv_head, part.kv_heads, BL_VALUES);
+    const int64_t width = bl_head_stride(m), stride = bl_score_stride(p->work->context);
+    float *out = bl_scratch(p, worker), *mixed = p->work->mixed + part.head * m->head_dim;
     int64_t lo, hi;
-    bl_share(parts * stride, 2 * BL_LANES, worker, workers, &lo, &hi);
-    for (int64_t at = lo, end; at < hi; at = end) {
-        const int64_t part = at / stride, first = at % stride;
-        end = hi < (part + 1) * stride ? hi : (part + 1) * stride;
-        const int64_t last = first + end - at, used = last < m->head_dim ? last : m->head_dim;
-        int64_t head;
-        const int64_t count = bl_heads_of_part(m, part, &head);
-        const bl_kv_rows values = bl_rows_of_head(p, layer, 0, head, BL_VALUES);
-        m->tier->mix_values(out, p->work->scores + head * context, context, p->work->totals + head, &values,
-                            p->work->places->position + 1, first, last, (int)count);
-        for (int64_t h = 0; h < count && first < used; h++)
-            memcpy(p->work->mixed + (head + h) * m->head_dim + first, out + h * stride + first,
-                   (size_t)(used - first) * sizeof(float));
+    bl_share(part.kv_heads * width, 2 * BL_LANES, worker, workers, &lo, &hi);
+    m->tier->mix_values(out, p->work->scores + part.head * stride, stride, p->work->totals + part.head, &values,
+                        place->position + 1, lo, hi, (int)part.queries);
+    for (int64_t i = 0; i < part.kv_heads * part.queries; i++) {
+        const int64_t before = i / part.queries * width; /* columns of other heads */
+        const int64_t first = lo < before ? 0 : lo - before, last = hi - before;
+        const int64_t used = last < m->head_dim ? last : m->head_dim;
+        if (first < used)
+            memcpy(mixed + i * m->head_dim + first, out + i * width + first, (size_t)(used - first) * sizeof(float));
     }
 }
 
 static void bl_attend_by_positions(const bl_pass *p, int64_t layer, int worker, int workers)
 {
     const bl_model *m = p->model;
-    const int64_t group = m->heads / m->kv_heads, parts = m->kv_heads * ((group + BL_MAX_HEADS - 1) / BL_MAX_HEADS);
+    const int64_t stride = bl_score_stride(p->work->context);
     int64_t lo, hi;
-    bl_score_by_positions(p, layer, parts, worker, workers);
+    for (int64_t i = 0; bl_part_at(m, i).queries; i++)
+        bl_score_by_positions(p, layer, bl_part_at(m, i), worker, workers);
     bl_pool_barrier(p->pool);
     bl_share(m->heads, 1, worker, workers, &lo, &hi);
     for (int64_t h = lo; h < hi; h++)
-        p->work->totals[h] = m->tier->exp_scores(p->work->scores + h * p->work->context, p->work->places->position + 1);
+        p->work->totals[h] = m->tier->exp_scores(p->work->scores + h * stride, p->work->places->position + 1);
     bl_pool_barrier(p->pool);
-    bl_mix_by_columns(p, layer, parts, worker, workers);
+    for (int64_t i = 0; bl_part_at(m, i).queries; i++) bl_mix_by_columns(p, layer, bl_part_at(m, i), worker, workers);
 }
 
 /* From this position on the workers share out positions instead of heads, which takes two more barriers. The C
@@ -220,7 +221,6 @@ static void bl_attend_by_positions(const bl_pass *p, int64_t layer, int worker, 
 /* Sums run in the same order however the work is shared out. */
 void bl_attend(const bl_pass *p, int64_t layer, int worker, int workers)
 {
-    const int far = p->n == 1 && p->work->places->position >= BL_FAR;
-    if (far && workers > 1) bl_attend_by_positions(p, layer, worker, workers);
+    if (p->n == 1 && p->work->places->position >= BL_FAR) bl_attend_by_positions(p, layer, worker, workers);
     else bl_attend_by_heads(p, layer, worker, workers);
 }

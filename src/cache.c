@@ -126,10 +126,11 @@ static void bl_copy_rows(const bl_cache *cache, const bl_model *m, uint8_t *flat
     const bl_kv_format *format = &bl_kv_formats[cache->kind];
     const int64_t head_dim = bl_head_stride(m), room = bl_round_up(positions, format->group);
     for (int64_t i = 0; i < 2 * m->layers * m->kv_heads; i++) {
-        const bl_kv kv = i % 2 ? BL_VALUES : BL_KEYS;
-        const int64_t offset = bl_cache_rows(cache, m, 0, i / 2, kv).offset;
+        const bl_kv kv = i / m->kv_heads % 2 ? BL_VALUES : BL_KEYS;
+        const int64_t layer = i / m->kv_heads / 2, head = i % m->kv_heads;
+        const int64_t offset = bl_cache_rows(cache, m, layer, head, 1, kv).offset;
         uint8_t *strip = flat + kv * bl_rows_bytes(m, cache->kind, positions) / 2 +
-                         i / 2 * bl_kv_strip_bytes(cache->kind, head_dim, positions);
+                         (layer * m->kv_heads + head) * bl_kv_strip_bytes(cache->kind, head_dim, positions);
         for (int64_t at = 0; at < positions; at += BL_PAGE) {
             const int64_t count = positions - at < BL_PAGE ? positions - at : BL_PAGE;
             const bl_strip page = bl_strip_at(cache->pages[at / BL_PAGE] + offset, format, head_dim, BL_PAGE, 0);

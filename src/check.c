@@ -48,7 +48,7 @@ static void check_attention(const bl_tier *tier, float *out, bl_check_input *in,
     float scores[BL_MAX_QUERIES * 80]; /* rows of bl_score_stride(LENGTH) */
     uint8_t *pages[PAGES];
     for (int i = 0; i < PAGES; i++) pages[i] = in->strips + 2 * i * strip;
-    const bl_kv_rows keys = {pages, 0, kind, COLS}, values = {pages, strip, kind, COLS};
+    const bl_kv_rows keys = {pages, 0, kind, COLS, 1}, values = {pages, strip, kind, COLS, 1};
     for (int p = 0; p < length; p++) {
         bl_store_row(tier, &keys, BL_KEYS, p, in->x[1] + p * COLS);
         bl_store_row(tier, &values, BL_VALUES, p, in->x[2] + p * COLS);

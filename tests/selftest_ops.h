@@ -90,24 +90,28 @@ static void check_rope(const bl_tier *tier, int64_t n)
     free(sine);
 }
 
-/* Attention of the last tokens over rows (length, head_dim) whose pages are pieces of memory of their own, of just the
- * bytes they use. */
+/* Attention of the last tokens over rows (kv_heads, length, head_dim) whose pages are pieces of memory of their own, of
+ * just the bytes they use. */
 static void attend(const bl_tier *tier, float *out, const float *q, const float *keys, const float *values,
-                   bl_kv_kind kind, int64_t head_dim, int64_t length, int tokens, int heads)
+                   bl_kv_kind kind, int64_t head_dim, int64_t length, int tokens, int heads, int kv_heads)
 {
     const int64_t count = (length + BL_PAGE - 1) / BL_PAGE, bytes = count * (int64_t)sizeof(uint8_t *);
+    const int64_t strip = bl_kv_strip_bytes(kind, head_dim, BL_PAGE);
     uint8_t **key_pages = room(bytes), **value_pages = room(bytes);
     for (int64_t i = 0; i < count; i++) {
         const int64_t left = length - i * BL_PAGE, used = left < BL_PAGE && kind != BL_KV_Q8 ? left : BL_PAGE;
-        key_pages[i] = room(bl_kv_strip_bytes(kind, head_dim, used));
-        value_pages[i] = room(bl_kv_strip_bytes(kind, head_dim, used));
+        key_pages[i] = room((kv_heads - 1) * strip + bl_kv_strip_bytes(kind, head_dim, used));
+        value_pages[i] = room((kv_heads - 1) * strip + bl_kv_strip_bytes(kind, head_dim, used));
     }
-    const bl_kv_rows key_rows = {key_pages, 0, kind, head_dim}, value_rows = {value_pages, 0, kind, head_dim};
-    for (int64_t p = 0; p < length; p++) {
-        bl_store_row(tier, &key_rows, BL_KEYS, p, keys + p * head_dim);
-        bl_store_row(tier, &value_rows, BL_VALUES, p, values + p * head_dim);
+    for (int64_t i = 0; i < kv_heads * length; i++) {
+        const bl_kv_rows key_rows = {key_pages, i / length * strip, kind, head_dim, 1};
+        const bl_kv_rows value_rows = {value_pages, i / length * strip, kind, head_dim, 1};
+        bl_store_row(tier, &key_rows, BL_KEYS, i % length, keys + i * head_dim);
+        bl_store_row(tier, &value_rows, BL_VALUES, i % length, values + i * head_dim);
     }
-    float *scores = room(tokens * heads * bl_score_stride(length) * 4);
+    const bl_kv_rows key_rows = {key_pages, 0, kind, head_dim, kv_heads};
+    const bl_kv_rows value_rows = {value_pages, 0, kind, head_dim, kv_heads};
+    float *scores = room(kv_heads * tokens * heads * bl_score_stride(length) * 4);
     bl_attention(tier, out, q, &key_rows, &value_rows, length - tokens + 1, 0.125f, scores, tokens, heads);
     free(scores);
     for (int64_t i = 0; i < count; i++) {
@@ -118,23 +122,26 @@ static void attend(const bl_tier *tier, float *out, const float *q, const float 
     free(value_pages);
 }
 
-/* Scores within reach of exp, and some far below. Tokens that follow each other are each what they are alone. */
+/* Scores within reach of exp, and some far below. Heads, and tokens that follow each other, are each what they are
+ * alone. */
 static void check_attention(const bl_tier *tier, int64_t head_dim, int64_t length, bl_kv_kind kind, int tokens,
-                            int heads)
+                            int heads, int kv_heads)
 {
-    const int64_t elements = head_dim * length, queries = tokens * heads;
-    float *q = room(queries * head_dim * 4), *keys = room(elements * 4), *values = room(elements * 4);
-    for (int64_t k = 0; k < queries * head_dim; k++) q[k] = (float)(random_below(2001) - 1000) * 0x1p-8f;
+    const int64_t rows = kv_heads * tokens * heads, elements = kv_heads * head_dim * length;
+    float *q = room(rows * head_dim * 4), *keys = room(elements * 4), *values = room(elements * 4);
+    for (int64_t k = 0; k < rows * head_dim; k++) q[k] = (float)(random_below(2001) - 1000) * 0x1p-8f;
     for (int64_t i = 0; i < elements; i++) {
         keys[i] = (float)(random_below(2001) - 1000) * 0x1p-8f;
         values[i] = (float)(random_below(2001) - 1000) * 0x1p-8f;
     }
-    float *found = room(queries * head_dim * 4), *expected = room(queries * head_dim * 4);
-    attend(tier, found, q, keys, values, kind, head_dim, length, tokens, heads);
-    for (int64_t i = 0; i < queries; i++)
-        attend(&bl_tier_scalar, expected + i * head_dim, q + i * head_dim, keys, values, kind, head_dim,
-               length - tokens + 1 + i / heads, 1, 1);
-    same(tier->name, "attention", length, found, expected, queries * head_dim * 4);
+    float *found = room(rows * head_dim * 4), *expected = room(rows * head_dim * 4);
+    attend(tier, found, q, keys, values, kind, head_dim, length, tokens, heads, kv_heads);
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t of_head = i / (tokens * heads) * length * head_dim, token = i / heads % tokens;
+        attend(&bl_tier_scalar, expected + i * head_dim, q + i * head_dim, keys + of_head, values + of_head, kind,
+               head_dim, length - tokens + 1 + token, 1, 1, 1);
+    }
+    same(tier->name, "attention", length, found, expected, rows * head_dim * 4);
     free(q);
     free(keys);
     free(values);
@@ -179,7 +186,9 @@ static void check_attention_of_length(const bl_tier *tier, int64_t head_dim, int
     for (int heads = 1; heads <= BL_MAX_HEADS; heads++)
         for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
             if (tokens[i] <= length && tokens[i] * heads <= BL_MAX_QUERIES)
-                check_attention(tier, head_dim, length, kind, tokens[i], heads);
+                check_attention(tier, head_dim, length, kind, tokens[i], heads, 1);
+    check_attention(tier, head_dim, length, kind, 1, 2, 3);
+    if (length > 1) check_attention(tier, head_dim, length, kind, 2, 4, BL_MAX_ROWS / 8);
 }
 
 static void check_ops(void)

@@ -77,7 +77,11 @@ def test_hidden_states_of_several_batches(weights: Weights, pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("kind", CACHE_KINDS)
-@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 2, 32), (7, 1, 24), (3, 3, 48)])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim"),
+    # the last ones: more heads, and more heads that share keys, than are done together
+    [(4, 2, 32), (7, 1, 24), (3, 3, 48), (70, 35, 16), (36, 2, 16)],
+)
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_far_positions(threads: int, heads: int, kv_heads: int, head_dim: int, kind: str) -> None:
     """Single tokens whose positions are shared out give the bits of a block, of one thread."""

@@ -90,6 +90,13 @@ BL_INLINE int64_t bl_kv_bytes(bl_kv_kind kind, int64_t elements)
     return elements * bl_kv_formats[kind].element_bytes;
 }
 
+/* Bytes of whole groups of rows that hold so many positions of a head. */
+BL_INLINE int64_t bl_kv_strip_bytes(bl_kv_kind kind, int64_t head_dim, int64_t positions)
+{
+    const bl_kv_format *format = &bl_kv_formats[kind];
+    return bl_round_up(positions, format->group) * (head_dim * format->element_bytes + format->scale_bytes);
+}
+
 /* Most elements of a row of BL_KV_Q8. */
 enum { BL_Q8_MOST = 1024 };
 
@@ -98,8 +105,8 @@ enum { BL_Q8_MOST = 1024 };
 #define BL_PAGE 64
 #endif
 
-/* The keys or the values of one head, in pages: BL_PAGE rows of head_dim elements, a multiple of 16, lie one after the
- * other from pages[position / BL_PAGE] + offset on.
+/* The keys or the values of some heads, in pages: a strip of BL_PAGE rows of head_dim elements, a multiple of 16, for
+ * each head, one after the other from pages[position / BL_PAGE] + offset on.
  *
  * BL_KV_Q8: a row is int8 in -127 .. 127 times its largest |x| / 127. Rows are interleaved so that one product of bytes
  * adds four of them to each of 16 sums: keys are (BL_PAGE / 16, head_dim / 4, 16 rows, 4 elements), values
@@ -108,7 +115,7 @@ typedef struct {
     uint8_t *const *pages;
     int64_t offset;
     bl_kv_kind kind;
-    int64_t head_dim;
+    int64_t head_dim, heads;
 } bl_kv_rows;
 
 /* ---- kernels ----------------------------------------------------------------------------------------------------- */
@@ -122,8 +129,8 @@ int bl_has_code_3(const uint8_t *codes, int64_t n);
 /* ---- tiers ------------------------------------------------------------------------------------------------------- */
 
 /* Attention: most heads of one token, and most queries (heads of several tokens), that are done together and share the
- * keys and values that are read. */
-enum { BL_MAX_HEADS = 4, BL_MAX_QUERIES = 16 };
+ * keys and values that are read; and most queries over the keys of several heads. */
+enum { BL_MAX_HEADS = 4, BL_MAX_QUERIES = 16, BL_MAX_ROWS = 32 };
 
 /* Logits whose maximum stands for them while the likeliest are looked for. */
 enum { BL_PART = 64 };
@@ -156,8 +163,13 @@ typedef struct {
     void (*rope)(float *x, const float *cosine, const float *sine, int64_t rope_dim, int interleaved);
     void (*store_f16)(uint16_t *out, const float *x, int64_t n);
 
-    /* Attention of 1 to BL_MAX_QUERIES queries that share keys and values, in three steps: see bl_attention. Queries
-     * and weights are quantized for BL_KV_Q8: see shared/attention_q8.h. */
+    /* Attention in three steps, see bl_attention, of `queries` (1 to BL_MAX_QUERIES) over each head of keys and values,
+     * together at most BL_MAX_ROWS. Queries and weights are quantized for BL_KV_Q8: see shared/attention_q8.h.
+     *
+     * score_keys: scores (heads * queries, stride), at positions lo <= p < hi, = q (heads * queries, head_dim) . keys *
+     * scale. exp_scores: scores = exp(scores - max); returns their sum. mix_values: columns lo <= k < hi, multiples of
+     * 16, of those of all heads side by side, of out (heads * queries, head_dim) = weights (heads * queries, stride) .
+     * values (length, head_dim) / total (heads * queries). */
     void (*score_keys)(float *scores, int64_t stride, const float *q, const bl_kv_rows *keys, int64_t lo, int64_t hi,
                        float scale, int queries);
     float (*exp_scores)(float *scores, int64_t length);
@@ -190,10 +202,10 @@ const bl_cell *bl_cell_of(const bl_tier *tier, int kernel);
  * cache. */
 BL_INLINE int64_t bl_score_stride(int64_t length) { return bl_round_up(length, 64) + 16; }
 
-/* out (tokens, heads, head_dim) = softmax(q (tokens, heads, head_dim) . keys * scale) . values for tokens that follow
- * each other, tokens * heads at most BL_MAX_QUERIES and heads at most BL_MAX_HEADS. The first of them sees `length`
- * positions, each other one more than the one before. scores is room for tokens * heads rows of
- * bl_score_stride(length + tokens - 1) floats. */
+/* out = softmax(q . keys * scale) . values; both are (keys->heads, tokens, heads, head_dim), for tokens that follow
+ * each other and so many heads that share keys. tokens * heads is at most BL_MAX_QUERIES, and BL_MAX_ROWS with
+ * keys->heads; heads is at most BL_MAX_HEADS. The first token sees `length` positions, each other one more than the one
+ * before. scores is room for as many rows as q has, of bl_score_stride(length + tokens - 1) floats. */
 void bl_attention(const bl_tier *tier, float *out, const float *q, const bl_kv_rows *keys, const bl_kv_rows *values,
                   int64_t length, float scale, float *scores, int tokens, int heads);
 

@@ -1,6 +1,6 @@
-/* Attention of more queries than one token's heads: keys and values become floats once for all of them, and are
- * multiplied in tiles of queries by keys, or by columns, which stay in registers. Each sum is in the same order as
- * elsewhere. Included inside a target region. */
+/* Tiles of queries by keys, or by columns, whose sums stay in registers; and attention of more queries than one token's
+ * heads, for all of which keys and values become floats once. Each sum is in the same order as elsewhere. Included
+ * inside a target region. */
 
 /* A tier with many registers has larger tiles. */
 #ifndef TILE_QUERIES
@@ -14,34 +14,17 @@ BL_INLINE void reduce_tile(float *scores, int64_t stride, f32x16 sum[TILE_QUERIE
 }
 #endif
 
-enum { BLOCK_FLOATS = 4096 }; /* of keys or values at once, which stay in the nearest cache */
-
-/* Rows p .. p + n of a page as floats: in block, or where they are. */
-BL_INLINE const float *rows_as_floats(float *block, const uint8_t *strip, const bl_kv_kind kind, int64_t head_dim,
-                                      int64_t p, int64_t n)
+/* scores (queries, stride) = q (queries, head_dim) . keys (count, head_dim) * scale, for at most BL_MAX_HEADS queries
+ * and TILE_KEYS keys. */
+BL_INLINE void score_tile(float *scores, int64_t stride, const float *q, const void *keys, const bl_kv_kind kind,
+                          int64_t head_dim, float scale, const int queries, const int count)
 {
-    const uint8_t *rows = strip + bl_kv_bytes(kind, p * head_dim);
-    if (kind == BL_KV_F32) return (const float *)(const void *)rows;
-    for (int64_t i = 0; i < n * head_dim; i += BL_LANES) store(block + i, load_kv(rows, i, kind));
-    return block;
-}
-
-/* How many rows from p on, before hi, lie in one page and fit in a block. */
-BL_INLINE int64_t block_rows(int64_t head_dim, int64_t p, int64_t hi)
-{
-    const int64_t left = BL_PAGE - p % BL_PAGE, fit = BLOCK_FLOATS / head_dim, n = left < fit ? left : fit;
-    return hi - p < n ? hi - p : n;
-}
-
-BL_INLINE void score_tile(float *scores, int64_t stride, const float *q, const float *keys, int64_t head_dim,
-                          float scale, const int queries, const int count)
-{
-    f32x16 sum[TILE_QUERIES][TILE_KEYS];
+    f32x16 sum[BL_MAX_HEADS][TILE_KEYS];
     for (int i = 0; i < queries; i++)
         for (int j = 0; j < count; j++) sum[i][j] = zero();
     for (int64_t k = 0; k < head_dim; k += BL_LANES) {
         f32x16 key[TILE_KEYS];
-        for (int j = 0; j < count; j++) key[j] = load(keys + j * head_dim + k);
+        for (int j = 0; j < count; j++) key[j] = load_kv(keys, j * head_dim + k, kind);
         for (int i = 0; i < queries; i++) {
             const f32x16 query = load(q + i * head_dim + k);
             for (int j = 0; j < count; j++) sum[i][j] = add(sum[i][j], mul(query, key[j]));
@@ -55,12 +38,38 @@ BL_INLINE void score_tile(float *scores, int64_t stride, const float *q, const f
         for (int j = 0; j < count; j++) scores[i * stride + j] = reduce(sum[i][j]) * scale;
 }
 
+enum { BLOCK_FLOATS = 4096 }; /* of keys or values at once, which stay in the nearest cache */
+
+/* Whether so many queries are done in tiles of floats: with less than one tile of rows in a block nothing is shared. */
+BL_INLINE int in_tiles(const bl_kv_rows *rows, int queries)
+{
+    return queries > BL_MAX_HEADS && rows->kind != BL_KV_Q8 && TILE_KEYS * rows->head_dim <= BLOCK_FLOATS;
+}
+
+/* Rows p .. p + n of a strip as floats: in block, or where they are. */
+BL_INLINE const float *rows_as_floats(float *block, kv_strip strip, const bl_kv_kind kind, int64_t head_dim, int64_t p,
+                                      int64_t n)
+{
+    const uint8_t *rows = strip.rows + bl_kv_bytes(kind, p * head_dim);
+    if (kind == BL_KV_F32) return (const float *)(const void *)rows;
+    for (int64_t i = 0; i < n * head_dim; i += BL_LANES) store(block + i, load_kv(rows, i, kind));
+    return block;
+}
+
+/* How many rows from p on, before hi, fit in a block. */
+BL_INLINE int64_t block_rows(int64_t head_dim, int64_t p, int64_t hi)
+{
+    const int64_t fit = BLOCK_FLOATS / head_dim;
+    return hi - p < fit ? hi - p : fit;
+}
+
 /* scores (queries, stride) = q (queries, head_dim) . keys (n, head_dim) * scale. */
 BL_INLINE void score_block(float *scores, int64_t stride, const float *q, const float *keys, int64_t head_dim,
                            int64_t n, float scale, int queries)
 {
 #define BL_SCORE(rows, count)                                                                                          \
-    score_tile(scores + i * stride + j, stride, q + i * head_dim, keys + j * head_dim, head_dim, scale, rows, count)
+    score_tile(scores + i * stride + j, stride, q + i * head_dim, keys + j * head_dim, BL_KV_F32, head_dim, scale,     \
+               rows, count)
     for (int i = 0; i < queries;) {
         const int whole = queries - i >= TILE_QUERIES;
         int64_t j = 0;
@@ -73,15 +82,14 @@ BL_INLINE void score_block(float *scores, int64_t stride, const float *q, const 
 #undef BL_SCORE
 }
 
-BL_INLINE void score_tiles(float *scores, int64_t stride, const float *q, const bl_kv_rows *rows, const bl_kv_kind kind,
-                           int64_t lo, int64_t hi, float scale, int queries)
+BL_INLINE void score_tiles(float *scores, int64_t stride, const float *q, kv_strip strip, const bl_kv_kind kind,
+                           int64_t head_dim, int64_t lo, int64_t hi, float scale, int queries)
 {
     _Alignas(64) float block[BLOCK_FLOATS];
     for (int64_t p = lo, n; p < hi; p += n) {
-        const uint8_t *strip = rows->pages[p / BL_PAGE] + rows->offset;
-        n = block_rows(rows->head_dim, p, hi);
-        const float *keys = rows_as_floats(block, strip, kind, rows->head_dim, p % BL_PAGE, n);
-        score_block(scores + p, stride, q, keys, rows->head_dim, n, scale, queries);
+        n = block_rows(head_dim, p, hi);
+        const float *keys = rows_as_floats(block, strip, kind, head_dim, p, n);
+        score_block(scores + p, stride, q, keys, head_dim, n, scale, queries);
     }
 }
 
@@ -122,24 +130,13 @@ BL_INLINE void mix_rows(float *out, const float *weights, int64_t stride, const 
 #undef BL_MIX
 }
 
-BL_INLINE void mix_tiles(float *out, const float *weights, int64_t stride, const float *total, const bl_kv_rows *rows,
-                         const bl_kv_kind kind, int64_t length, int64_t lo, int64_t hi, int queries)
+BL_INLINE void mix_tiles(float *out, const float *weights, int64_t stride, kv_strip strip, const bl_kv_kind kind,
+                         int64_t head_dim, int64_t rows, int64_t lo, int64_t hi, int queries)
 {
     _Alignas(64) float block[BLOCK_FLOATS];
-    const int64_t head_dim = rows->head_dim;
-    for (int i = 0; i < queries; i++) memset(out + i * head_dim + lo, 0, (size_t)(hi - lo) * sizeof *out);
-    for (int64_t p = 0, n; p < length; p += n) {
-        const uint8_t *strip = rows->pages[p / BL_PAGE] + rows->offset;
-        n = block_rows(head_dim, p, length);
-        const float *values = rows_as_floats(block, strip, kind, head_dim, p % BL_PAGE, n);
+    for (int64_t p = 0, n; p < rows; p += n) {
+        n = block_rows(head_dim, p, rows);
+        const float *values = rows_as_floats(block, strip, kind, head_dim, p, n);
         mix_rows(out, weights + p, stride, values, head_dim, n, lo, hi, queries);
     }
-    for (int i = 0; i < queries; i++)
-        for (int64_t k = lo; k < hi; k++) out[i * head_dim + k] /= total[i];
-}
-
-/* Whether so many queries are done in tiles: with less than one tile of rows in a block nothing is shared. */
-BL_INLINE int in_tiles(const bl_kv_rows *rows, int queries)
-{
-    return queries > BL_MAX_HEADS && rows->kind != BL_KV_Q8 && TILE_KEYS * rows->head_dim <= BLOCK_FLOATS;
 }
