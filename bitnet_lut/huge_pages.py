@@ -1,11 +1,22 @@
 """Memory on huge pages, where the system gives them."""
 
 import mmap
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["allocate"]
+__all__ = ["allocate", "available"]
+
+_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # as "always [madvise] never"
+
+
+def available() -> bool:
+    """Whether the system gives them to programs that ask."""
+    try:
+        return hasattr(mmap, "MADV_HUGEPAGE") and "[never]" not in _SETTING.read_text()
+    except OSError:
+        return False
 
 
 def allocate(nbytes: int) -> NDArray[np.uint8]:

@@ -151,7 +151,7 @@ def test_the_same_logits_without_a_copy(golden, tmp_path, isa, model, head):
     ids = results(model)["ids__40"].tolist()
     expected = Model(plain, isa=isa, kernel="tl5")
     for source in (native, native.read_bytes()):
-        found = Model(source, isa=isa, kernel="tl5")
+        found = Model(source, isa=isa, kernel="tl5", mmap=True)
         assert_same_bits(found.forward(ids), expected.forward(ids))
         sizes = found.info.weight_bytes
         assert found.info.mapped_bytes == sum(sizes.values()) - sizes["vectors"]

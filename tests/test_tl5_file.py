@@ -160,7 +160,7 @@ def test_the_same_logits_without_a_copy(golden, tmp_path, isa, model):
     expected = Model(golden / model, isa=isa).forward(ids)
     in_place = isa == "avx512"  # where tl5 is the kernel of choice
     for source in (path, path.read_bytes()):
-        found = Model(source, isa=isa)
+        found = Model(source, isa=isa, mmap=True)
         assert_same_bits(found.forward(ids), expected)
         assert found.info.kernel == ("tl5" if in_place else "i2_s")
         assert found.info.mapped_bytes == mapped(found, ternary=in_place)
@@ -171,7 +171,7 @@ def test_the_same_logits_without_a_copy(golden, tmp_path, isa, model):
     assert other.info.kernel == "tl2"
     assert_same_bits(other.forward(ids), expected)
     if not in_place:  # except where it is asked for
-        asked = Model(path, isa=isa, kernel="tl5")
+        asked = Model(path, isa=isa, kernel="tl5", mmap=True)
         assert asked.info.mapped_bytes == mapped(asked, ternary=True)
         assert_same_bits(asked.forward(ids), expected)
 

@@ -1,12 +1,21 @@
 """The kinds of weight matrix that every file format is read into."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DenseMatrix", "PackedMatrix", "StripMatrix", "Tensor", "TernaryMatrix"]
+__all__ = [
+    "DenseMatrix",
+    "Matrix",
+    "PackedMatrix",
+    "StripMatrix",
+    "Tensor",
+    "TernaryMatrix",
+    "moved",
+    "weights_of",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,5 +104,29 @@ class StripMatrix:
         return self.strips.nbytes
 
 
+Matrix: TypeAlias = TernaryMatrix | PackedMatrix | DenseMatrix | StripMatrix
 # A matrix, or a vector of float32.
-Tensor: TypeAlias = TernaryMatrix | PackedMatrix | DenseMatrix | StripMatrix | NDArray[np.float32]
+Tensor: TypeAlias = Matrix | NDArray[np.float32]
+
+
+def weights_of(matrix: Matrix) -> NDArray[np.uint8]:
+    """The bytes of a matrix, without scales that stand beside them."""
+    match matrix:
+        case DenseMatrix():
+            return matrix.data
+        case StripMatrix():
+            return matrix.strips
+        case _:
+            return matrix.packed
+
+
+def moved(matrix: Matrix, to: NDArray[np.uint8]) -> Matrix:
+    """The same matrix, whose bytes lie in *to* (bytes,)."""
+    to = to.reshape(weights_of(matrix).shape)
+    match matrix:
+        case DenseMatrix():
+            return replace(matrix, data=to)
+        case StripMatrix():
+            return replace(matrix, strips=to)
+        case _:
+            return replace(matrix, packed=to)

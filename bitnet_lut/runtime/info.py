@@ -9,7 +9,7 @@ import numpy as np
 
 from bitnet_lut import _native, _registry
 from bitnet_lut.families import ModelConfig, tensor_shapes
-from bitnet_lut.formats.tensors import DenseMatrix, StripMatrix, Tensor
+from bitnet_lut.formats.tensors import DenseMatrix, StripMatrix, Tensor, weights_of
 from bitnet_lut.runtime.engine import Engine
 from bitnet_lut.runtime.memory import in_megabytes
 
@@ -24,7 +24,8 @@ class ModelInfo:
     weight_bytes: in memory, by kind of tensor ("ternary", "dense", "embedding", "head", "vectors").
         A tied head is counted as embedding, except block types, which are repacked for the head
         while rows of the embedding are looked up in the file.
-    mapped_bytes: the part of them that is used in place in the file; the rest was packed at load.
+    mapped_bytes: the part of them that is used in place in the file; the rest was packed or copied
+        at load.
     ternary_bits_per_weight, bits_per_weight: of the ternary matrices, and of all tensors.
     kv_bytes: keys and values of one session with the model's context, touched as it fills.
     scratch_bytes: the workspace that all sessions of the model share.
@@ -177,14 +178,7 @@ def _is_mapped(name: str, tensor: Tensor) -> bool:
         return False
     if isinstance(tensor, DenseMatrix) and tensor.in_strips and name != "token_embd.weight":
         return False
-    owner: object
-    match tensor:
-        case DenseMatrix():
-            owner = tensor.data
-        case StripMatrix():
-            owner = tensor.strips
-        case _:
-            owner = tensor.packed
+    owner: object = weights_of(tensor)
     while isinstance(owner, np.ndarray) and owner.base is not None:
         owner = owner.base
     return not isinstance(owner, np.ndarray)

@@ -1,16 +1,34 @@
 """Ternary matrices in the layout of a kernel, packed when a model is opened."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitnet_lut import huge_pages
 from bitnet_lut._native import Cell, has_code_3
-from bitnet_lut.formats.tensors import PackedMatrix, Tensor, TernaryMatrix
+from bitnet_lut.families import is_linear
+from bitnet_lut.formats.tensors import (
+    DenseMatrix,
+    Matrix,
+    PackedMatrix,
+    Tensor,
+    TernaryMatrix,
+    moved,
+    weights_of,
+)
+from bitnet_lut.runtime.memory import available_memory
 
-__all__ = ["INPUT_GROUPS", "pack_matrix", "pack_tensors", "suited", "unpack_matrix"]
+__all__ = [
+    "INPUT_GROUPS",
+    "copy_tensors",
+    "pack_matrix",
+    "pack_tensors",
+    "suited",
+    "unpack_matrix",
+]
 
 # Linear layers that read the same input, and so share its prepared activations and the kernel.
 INPUT_GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -21,6 +39,9 @@ INPUT_GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 _GROUP_OF = {linear: group for group, linears in INPUT_GROUPS.items() for linear in linears}
 _LINE = 64  # every matrix starts at a cache line
+_PIECE = 1 << 24  # bytes that a thread copies at once
+
+Item = TypeVar("Item")
 
 
 def pack_matrix(
@@ -72,7 +93,7 @@ def pack_tensors(
     """
     wanted = _wanted(tensors, kernels)
     made = {name: Cell(name, isa=isa) for name in set(wanted.values())}
-    room = _arena(tensors, {name: made[kernel] for name, kernel in wanted.items()})
+    room = _arena({name: _packed_bytes(tensors[name], made[wanted[name]]) for name in wanted})
     done: dict[str, Tensor] = {}
 
     def pack(name: str) -> None:
@@ -80,12 +101,56 @@ def pack_tensors(
         assert isinstance(matrix, TernaryMatrix)
         done[name] = pack_matrix(matrix, made[wanted[name]], out=room[name])
 
-    names = list(wanted)
-    with ThreadPoolExecutor(threads) as pool:
-        for at in range(0, len(names), 8 * threads):
-            list(pool.map(pack, names[at : at + 8 * threads]))
-            release()
+    _each(pack, list(wanted), threads, release)
     return {**tensors, **done}
+
+
+def copy_tensors(
+    tensors: Mapping[str, Tensor], *, threads: int, release: Callable[[], None] = lambda: None
+) -> dict[str, Tensor]:
+    """Copy to huge pages what is multiplied and was not packed, *threads* pieces at a time.
+
+    It stays as it is where the system has no huge pages or more than half of the free memory would
+    be needed. release: as `pack_tensors` calls it.
+    """
+    matrices = _used_in_place(tensors)
+    found = {name: weights_of(matrix) for name, matrix in matrices.items()}
+    nbytes = sum(weights.nbytes for weights in found.values())
+    if not huge_pages.available() or nbytes > (available_memory() or 0) // 2:
+        return dict(tensors)
+    room = _arena({name: weights.nbytes for name, weights in found.items()})
+    pieces = [
+        (room[name][at : at + _PIECE], weights.reshape(-1)[at : at + _PIECE])
+        for name, weights in found.items()
+        for at in range(0, weights.nbytes, _PIECE)
+    ]
+    _each(lambda piece: np.copyto(*piece), pieces, threads, release)
+    return {**tensors, **{name: moved(matrix, room[name]) for name, matrix in matrices.items()}}
+
+
+def _each(
+    work: Callable[[Item], None],
+    items: Sequence[Item],
+    threads: int,
+    release: Callable[[], None],
+) -> None:
+    """Do all *items*, *threads* at a time, and release now and then what was read of the file."""
+    with ThreadPoolExecutor(threads) as pool:
+        for at in range(0, len(items), 8 * threads):
+            list(pool.map(work, items[at : at + 8 * threads]))
+            release()
+
+
+def _used_in_place(tensors: Mapping[str, Tensor]) -> dict[str, Matrix]:
+    """The matrices that are multiplied where they lie in a file, or where they were read to."""
+    head = "output.weight" if "output.weight" in tensors else "token_embd.weight"
+    found: dict[str, Matrix] = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, np.ndarray) or not (name == head or is_linear(name)):
+            continue
+        if not isinstance(tensor, DenseMatrix) or not tensor.in_strips:
+            found[name] = tensor
+    return found
 
 
 def _wanted(tensors: Mapping[str, Tensor], kernels: Mapping[str, str]) -> dict[str, str]:
@@ -113,15 +178,13 @@ def _holds_code_3(tensor: Tensor) -> bool:
     return isinstance(tensor, TernaryMatrix) and has_code_3(tensor.packed)
 
 
-def _arena(
-    tensors: Mapping[str, Tensor], kernels: Mapping[str, Cell]
-) -> dict[str, NDArray[np.uint8]]:
-    """Room for each packed matrix, in one piece of memory."""
-    sizes: dict[str, int] = {}
-    for name, kernel in kernels.items():
-        matrix = tensors[name]
-        assert isinstance(matrix, TernaryMatrix)
-        sizes[name] = kernel.packed_bytes(matrix.rows, matrix.cols)
+def _packed_bytes(matrix: Tensor, kernel: Cell) -> int:
+    assert isinstance(matrix, TernaryMatrix)
+    return kernel.packed_bytes(matrix.rows, matrix.cols)
+
+
+def _arena(sizes: Mapping[str, int]) -> dict[str, NDArray[np.uint8]]:
+    """Room of so many bytes for each matrix, in one piece of memory."""
     total = sum(-(-size // _LINE) * _LINE for size in sizes.values())
     if not total:
         return {}
