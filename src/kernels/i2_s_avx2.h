@@ -43,7 +43,7 @@ BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *val
         __m256i once[2], fourfold[2];
         for (int r = 0; r < rows; r++) once[r] = fourfold[r] = _mm256_setzero_si256();
         for (; b < end; b += BL_BLOCK_BYTES) {
-            prefetch(packed + rows * b + BL_AHEAD);
+            prefetch_near(packed + rows * b + BL_AHEAD);
             for (int r = 0; r < rows; r++)
                 i2_s_block(&once[r], &fourfold[r], packed + r * row_bytes + b, values + 4 * b);
         }
@@ -71,7 +71,7 @@ BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed
         for (int r = 0; r < rows; r++)
             for (int t = 0; t < tokens; t++) part[r][t] = _mm256_setzero_si256();
         for (int64_t i = b; i < end; i += BL_BLOCK_BYTES) {
-            prefetch(packed + rows * i + BL_AHEAD);
+            prefetch_near(packed + rows * i + BL_AHEAD);
             for (int f = 0; f < 4; f++) {
                 __m256i codes[2];
                 for (int r = 0; r < rows; r++)

@@ -32,7 +32,7 @@ BL_INLINE void load_codes(__m512i *codes, const uint8_t *packed, int64_t b, int6
 {
     for (int r = 0; r < rows; r++) {
         const uint8_t *from = packed + r * row_bytes + b;
-        prefetch(packed + rows * b + 64 * r + BL_AHEAD);
+        prefetch_near(packed + rows * b + 64 * r + BL_AHEAD);
         codes[r] = row_bytes - b >= 64 ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi8(0xffffffffu, from);
     }
 }

@@ -15,8 +15,8 @@ BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed
         const int64_t end = row_bytes - step < STEP ? row_bytes : step + STEP;
         int16x8_t part[4][2];
         for (int r = 0; r < rows; r++) {
-            prefetch(packed + r * row_bytes + step + BL_AHEAD);
-            prefetch(packed + r * row_bytes + step + BL_AHEAD + 64);
+            prefetch_near(packed + r * row_bytes + step + BL_AHEAD);
+            prefetch_near(packed + r * row_bytes + step + BL_AHEAD + 64);
             for (int t = 0; t < tokens; t++) part[r][t] = vdupq_n_s16(0);
         }
         for (int64_t b = step; b < end; b += 16) {

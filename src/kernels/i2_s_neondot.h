@@ -11,7 +11,7 @@ BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed
     for (int64_t b = 0; b < row_bytes; b += 16) {
         uint8x16_t bytes[4];
         for (int r = 0; r < rows; r++) {
-            if (b % BL_BLOCK_BYTES == 0) prefetch(packed + r * row_bytes + b + BL_AHEAD);
+            if (b % BL_BLOCK_BYTES == 0) prefetch_near(packed + r * row_bytes + b + BL_AHEAD);
             bytes[r] = vld1q_u8(packed + r * row_bytes + b);
         }
         for (int f = 0; f < 4; f++) {

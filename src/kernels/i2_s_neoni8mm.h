@@ -25,8 +25,8 @@ BL_INLINE void i2_s_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed
             const uint8_t *row0 = packed + 2 * r * row_bytes + b, *row1 = row0 + row_bytes;
             const uint8x16_t bytes0 = vld1q_u8(row0), bytes1 = vld1q_u8(row1);
             if (b % BL_BLOCK_BYTES == 0) {
-                prefetch(row0 + BL_AHEAD);
-                prefetch(row1 + BL_AHEAD);
+                prefetch_near(row0 + BL_AHEAD);
+                prefetch_near(row1 + BL_AHEAD);
             }
             low[r] = low_halves(bytes0, bytes1);
             high[r] = high_halves(bytes0, bytes1);

@@ -10,7 +10,7 @@ BL_INLINE void i2_s_rows(int32_t *dot, const uint8_t *packed, const uint8_t *val
     for (int64_t b = 0; b < row_bytes; b += 16) {
         uint8x16_t bytes[4];
         for (int r = 0; r < rows; r++) {
-            if (b % BL_BLOCK_BYTES == 0) prefetch(packed + r * row_bytes + b + BL_AHEAD);
+            if (b % BL_BLOCK_BYTES == 0) prefetch_near(packed + r * row_bytes + b + BL_AHEAD);
             bytes[r] = vld1q_u8(packed + r * row_bytes + b);
         }
         const int8x16_t first = i2_s_values(values, b, 0);

@@ -8,7 +8,7 @@ BL_INLINE void tl1_block(__m256i v_i16x16[2][2], const uint8_t *packed, int64_t 
     __m256i low[2], high[2];
     low[0] = low[1] = high[0] = high[1] = _mm256_setzero_si256();
     for (int s = 0; s < steps; s++, packed += stride, tables += BL_TL1_TABLE_BYTES) {
-        prefetch(packed + BL_LUT_AHEAD);
+        prefetch_near(packed + BL_LUT_AHEAD);
         for (int h = 0; h < 2; h++) {
             const __m256i bytes = lut_load_kept(packed + 32 * h);
             const __m256i first = _mm256_and_si256(bytes, mask);

@@ -21,7 +21,7 @@ BL_INLINE void tl1_panels(int32_t *sum, const uint8_t *packed, int64_t stride, c
             const __m512i low0 = tl1_table(tables), high0 = tl1_table(tables + 16);
             const __m512i low1 = tl1_table(tables + 32), high1 = tl1_table(tables + 48);
             for (int p = 0; p < panels; p++) {
-                prefetch(packed + BL_PANEL * p + BL_LUT_AHEAD);
+                prefetch_near(packed + BL_PANEL * p + BL_LUT_AHEAD);
                 const __m512i first = lut_kept(_mm512_loadu_si512(packed + BL_PANEL * p));
                 const __m512i second = _mm512_srli_epi16(first, 4);
                 low[p] = lut_add_i8(low[p], _mm512_permutexvar_epi8(first, low0));

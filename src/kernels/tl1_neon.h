@@ -31,7 +31,7 @@ BL_INLINE void tl1_block(int16x8_t sum[4][2], const uint8_t *packed, int64_t str
         const int8_t *from = (const int8_t *)tables;
         const int8x16_t low0 = vld1q_s8(from), high0 = vld1q_s8(from + 16);
         const int8x16_t low1 = vld1q_s8(from + 32), high1 = vld1q_s8(from + 48);
-        prefetch(packed + BL_LUT_AHEAD);
+        prefetch_near(packed + BL_LUT_AHEAD);
         for (int v = 0; v < 4; v++) {
             const uint8x16_t bytes = vld1q_u8(packed + 16 * v);
             const uint8x16_t first = vandq_u8(bytes, vdupq_n_u8(15)), second = vshrq_n_u8(bytes, 4);

@@ -75,7 +75,7 @@ BL_INLINE void tl2_span(int32_t *sum, const uint8_t *packed, int64_t stride, con
         v_i16x16[0][0] = v_i16x16[0][1] = v_i16x16[1][0] = v_i16x16[1][1] = _mm256_setzero_si256();
         for (int64_t s = 0; s < steps; s++) {
             const uint8_t *from = packed + s * stride + BL_TL2_STEP_BYTES * p;
-            for (int line = 0; line < 5; line++) prefetch(from + BL_PANEL * line + BL_LUT_AHEAD);
+            for (int line = 0; line < 5; line++) prefetch_near(from + BL_PANEL * line + BL_LUT_AHEAD);
             for (int h = 0; h < 2; h++) tl2_step(v_i16x16[h], from + 32 * h, tables + s * BL_TL2_TABLE_BYTES);
         }
         for (int h = 0; h < 2; h++) lut_add(sum + BL_PANEL * p + 8 * h, v_i16x16[h]);

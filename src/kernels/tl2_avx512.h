@@ -77,7 +77,7 @@ BL_INLINE void tl2_panels(int32_t *sum, const uint8_t *packed, int64_t stride, c
         __m512i low[BL_LUT_PANELS], high[BL_LUT_PANELS], signs0[BL_LUT_PANELS], signs1[BL_LUT_PANELS];
         for (int p = 0; p < panels; p++) {
             const __m512i signs = lut_kept(_mm512_loadu_si512(packed + BL_TL2_STEP_BYTES * p));
-            prefetch(packed + BL_TL2_STEP_BYTES * p + BL_LUT_AHEAD);
+            prefetch_near(packed + BL_TL2_STEP_BYTES * p + BL_LUT_AHEAD);
             low[p] = high[p] = _mm512_setzero_si512();
             signs0[p] = tl2_low_signs(signs);
             signs1[p] = tl2_high_signs(signs);
@@ -87,7 +87,7 @@ BL_INLINE void tl2_panels(int32_t *sum, const uint8_t *packed, int64_t stride, c
             const __m512i low1 = tl2_table(tables + 64), high1 = tl2_table(tables + 96);
             for (int p = 0; p < panels; p++) {
                 const uint8_t *line = packed + BL_TL2_STEP_BYTES * p + BL_PANEL * (1 + i);
-                prefetch(line + BL_LUT_AHEAD);
+                prefetch_near(line + BL_LUT_AHEAD);
                 const __m512i nibbles = lut_kept(_mm512_loadu_si512(line));
                 const __m512i first = tl2_index(nibbles, signs0[p]);
                 const __m512i second = tl2_index(_mm512_srli_epi16(nibbles, 4), signs1[p]);

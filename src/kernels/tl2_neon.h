@@ -56,7 +56,7 @@ BL_INLINE void tl2_step(int16x8_t sum[4][2], const uint8_t *packed, const uint8_
 {
     int8x16_t low[4], high[4];
     for (int v = 0; v < 4; v++) low[v] = high[v] = vdupq_n_s8(0);
-    for (int line = 0; line < 5; line++) prefetch(packed + BL_PANEL * line + BL_LUT_AHEAD);
+    for (int line = 0; line < 5; line++) prefetch_near(packed + BL_PANEL * line + BL_LUT_AHEAD);
     for (int i = 0; i < 4; i++) {
         const int8_t *from = (const int8_t *)tables + 64 * i;
         const int8x16_t low0 = vld1q_s8(from), high0 = vld1q_s8(from + 16);

@@ -155,7 +155,7 @@ BL_INLINE void tl5_step(tl5_sum sum[2][2], const uint8_t *vectors, int64_t strid
     for (int64_t g = 0; g < groups; g++) {
         __m512i weights[2], negative[2], table[4];
         for (int p = 0; p < panels; p++) {
-            prefetch(ahead + BL_PANEL * (panels * g + p));
+            prefetch_near(ahead + BL_PANEL * (panels * g + p));
             weights[p] = lut_kept(_mm512_loadu_si512(vectors + p * stride + BL_PANEL * g));
             negative[p] = _mm512_gf2p8affine_epi64_epi8(weights[p], spread, 0);
         }
@@ -324,8 +324,8 @@ BL_INLINE void tl5_tile(int32_t *dot, int64_t dot_stride, const uint8_t *packed,
         if (first && begin + here < groups) following = packed + bl_tl5_offset(rows, cols, panel, begin + here);
         int64_t g = 0;
         for (; g + 4 <= here; g += 4) {
-            for (int i = 0; i < vectors; i++) prefetch(ahead + BL_PANEL * (g + i));
-            for (int i = 0; following && i < 4; i++) prefetch(following + BL_PANEL * (g + i));
+            for (int i = 0; i < vectors; i++) prefetch_near(ahead + BL_PANEL * (g + i));
+            for (int i = 0; following && i < 4; i++) prefetch_near(following + BL_PANEL * (g + i));
             tl5_load(group, block + BL_PANEL * g, 4);
             tl5_add(sum, group, q + BL_TL5_GROUP * g, token_bytes, decoder, half, tokens, vectors);
         }

@@ -131,7 +131,7 @@ BL_INLINE void tl5_step(int16x8_t sum[4][2], const uint8_t *vectors, const uint8
     for (int v = 0; v < 4; v++) low[v] = high[v] = vdupq_n_s8(0);
     for (int64_t g = 0; g < groups; g++, vectors += BL_PANEL, tables += 2 * BL_TL5_TABLE) {
         uint8x16_t magnitude[4], negative[4];
-        prefetch(vectors + BL_AHEAD);
+        prefetch_near(vectors + BL_AHEAD);
         for (int v = 0; v < 4; v++) {
             const uint8x16_t weights = vld1q_u8(vectors + 16 * v);
             magnitude[v] = tl5_magnitude(weights);

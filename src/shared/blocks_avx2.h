@@ -68,7 +68,7 @@ BL_INLINE void lane_sums(float *sums, const bl_type type, const bl_lane *lane, c
         for (int h = 0; h < 4; h++) sum[t][h] = _mm256_setzero_ps();
     for (int64_t u = 0; u < lane->count; u++) {
         const uint8_t *unit = lane->units + u * bl_unit_bytes(type), *halves = lane->halves + u * lane->halves_step;
-        for (int64_t line = 0; line < bl_unit_bytes(type); line += 64) prefetch(unit + line + BL_AHEAD);
+        for (int64_t line = 0; line < bl_unit_bytes(type); line += 64) prefetch_near(unit + line + BL_AHEAD);
         for (int h = 0; h < 4; h++) {
             const uint8_t *from = unit + bl_unit_scales(type) + h / 2 * bl_codes_bytes(type) + h % 2 * 32;
             __m256i codes[4];

@@ -69,7 +69,7 @@ BL_INLINE void lane_tile(float *sums, const bl_type type, const bl_lane *lane, i
         const uint8_t *unit = lane->units + u * bl_unit_bytes(type), *halves = lane->halves + u * lane->halves_step;
         __m512i codes[2][4];
         __m512 scale[2];
-        for (int64_t line = 0; line < bl_unit_bytes(type); line += 64) prefetch(unit + line + BL_AHEAD);
+        for (int64_t line = 0; line < bl_unit_bytes(type); line += 64) prefetch_near(unit + line + BL_AHEAD);
         for (int h = 0; h < 2; h++) {
             unit_codes(codes[h], type, unit + bl_unit_scales(type) + h * bl_codes_bytes(type));
             scale[h] = unit_scales(type, unit, halves, BL_LANES * h);

@@ -73,7 +73,7 @@ BL_INLINE void lane_sums(float *sums, const bl_type type, const bl_lane *lane, c
     memset(sums, 0, (size_t)(n * BL_STRIP) * sizeof *sums);
     for (int64_t u = 0; u < lane->count; u++) {
         const uint8_t *ahead = lane->units + u * bl_unit_bytes(type) + BL_AHEAD;
-        for (int64_t line = 0; line < bl_unit_bytes(type); line += 64) prefetch(ahead + line);
+        for (int64_t line = 0; line < bl_unit_bytes(type); line += 64) prefetch_near(ahead + line);
         for (int row = 0; row < BL_STRIP; row += BL_LANES) add_rows(sums, type, lane, u, row, n);
     }
 }
