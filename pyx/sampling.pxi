@@ -14,6 +14,7 @@ from ckernels cimport bl_tier
 cdef extern from "sampling.h" nogil:
     ctypedef struct bl_drawing:
         int64_t top_k
+        double typical_p
         double top_p
         double log_min_p
         double temperature
@@ -48,11 +49,13 @@ cdef extern from "sampling.h" nogil:
     void bl_score_rows(const bl_tier *tier, bl_pool *pool, bl_score *rows, int64_t count, int64_t vocab, void *scratch)
 
 
-cdef bl_drawing _drawing(int64_t top_k, double top_p, double log_min_p, double temperature, double uniform) except *:
-    if not (top_k >= 0 and 0 < top_p <= 1 and log_min_p <= 0 and temperature >= 0 and 0 <= uniform < 1):
-        raise ValueError(f"top_k {top_k}, top_p {top_p}, log_min_p {log_min_p}, temperature {temperature} and uniform "
-                         f"{uniform} must be in their ranges")
-    return bl_drawing(top_k, top_p, log_min_p, temperature, uniform)
+cdef bl_drawing _drawing(int64_t top_k, double typical_p, double top_p, double log_min_p, double temperature,
+                         double uniform) except *:
+    if not (top_k >= 0 and 0 < typical_p <= 1 and 0 < top_p <= 1 and log_min_p <= 0 and temperature >= 0
+            and 0 <= uniform < 1):
+        raise ValueError(f"top_k {top_k}, typical_p {typical_p}, top_p {top_p}, log_min_p {log_min_p}, temperature "
+                         f"{temperature} and uniform {uniform} must be in their ranges")
+    return bl_drawing(top_k, typical_p, top_p, log_min_p, temperature, uniform)
 
 
 cdef int _refuse_outside(str what, const int64_t[::1] ids, int64_t vocab) except -1:
@@ -162,9 +165,10 @@ cdef class Drawer:
     def draw(self, list rows not None) -> list[int]:
         """Draw an id from each of *rows*, of one vocabulary; -1 where the largest logit is not finite or one is NaN.
 
-        A row is a tuple (logits, top_k, top_p, log_min_p, temperature, uniform, changes): logits float32 (vocab,);
-        top_k 0 keeps all; top_p in (0, 1]; log_min_p the logarithm of min_p, -infinity keeps all; temperature 0 takes
-        the likeliest; uniform the random number, in [0, 1); changes what the draw sees changed of logits, or None.
+        A row is a tuple (logits, top_k, typical_p, top_p, log_min_p, temperature, uniform, changes): logits float32
+        (vocab,); top_k 0 keeps all; typical_p and top_p in (0, 1]; log_min_p the logarithm of min_p, -infinity keeps
+        all; temperature 0 takes the likeliest; uniform the random number, in [0, 1); changes what the draw sees
+        changed of logits, or None.
         Raises ValueError for values outside their ranges and rows of different lengths.
         """
         cdef const float[::1] logits
@@ -175,14 +179,14 @@ cdef class Drawer:
         try:
             if drawn is NULL:
                 raise MemoryError(f"no memory for {count} rows")
-            for i, (row, top_k, top_p, log_min_p, temperature, uniform, changes) in enumerate(rows):
+            for i, (row, top_k, typical_p, top_p, log_min_p, temperature, uniform, changes) in enumerate(rows):
                 logits = row
                 kept.append((logits, changes))  # until all are drawn
                 vocab = vocab if i else logits.shape[0]
                 _same("length of a row", logits.shape[0], vocab)
                 drawn[i].logits = &logits[0] if vocab else NULL
                 drawn[i].changes = _changes_of(changes, vocab)
-                drawn[i].how = _drawing(top_k, top_p, log_min_p, temperature, uniform)
+                drawn[i].how = _drawing(top_k, typical_p, top_p, log_min_p, temperature, uniform)
             _hold(self.lock, held, "this drawer is in use by another thread: make one for each")
             self._make_room(vocab, count)
             with nogil:

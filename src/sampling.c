@@ -13,21 +13,24 @@ enum {
 };
 
 typedef struct {
-    float logit;
+    float key;
     int32_t id;
 } bl_ranked;
 
 /* What is left to choose from, in order of ids. */
 typedef struct {
     const bl_tier *tier;
+    const float *all; /* logits by id */
     const float *logit;
+    const float *key;  /* what a filter ranks by: the logits, or others */
     const int32_t *id; /* NULL while all are left */
     int64_t count;
-    float peak;    /* the largest logit */
+    float peak;    /* the largest logit that is left */
+    float highest; /* no key is above it */
     float *maxima; /* of parts of all logits */
     double *sums;  /* of weights, by blocks */
     bl_ranked *ranked;
-    float *kept_logit;
+    float *kept_logit, *kept_key;
     int32_t *kept_id;
 } bl_choice;
 
@@ -36,7 +39,7 @@ static int64_t block_count(int64_t vocab) { return (vocab + BL_DRAW_BLOCK - 1) /
 
 int64_t bl_draw_bytes(int64_t vocab)
 {
-    const size_t token = sizeof(bl_ranked) + sizeof(float) + sizeof(int32_t);
+    const size_t token = sizeof(bl_ranked) + 2 * sizeof(float) + sizeof(int32_t);
     const int64_t bytes = block_count(vocab) * (int64_t)sizeof(double) + vocab * (int64_t)token +
                           part_count(vocab) * (int64_t)sizeof(float);
     return bl_round_up(bytes, 64);
@@ -57,15 +60,17 @@ static int has_nan(const bl_tier *tier, const float *logits, int64_t vocab)
 /* All logits, before any filter; 0 if one is NaN or the largest is not finite. */
 static int choose_all(bl_choice *all, const bl_tier *tier, const float *logits, int64_t vocab, void *scratch)
 {
-    *all = (bl_choice){.tier = tier, .logit = logits, .count = vocab, .sums = scratch};
+    *all = (bl_choice){.tier = tier, .all = logits, .logit = logits, .key = logits, .count = vocab, .sums = scratch};
     all->ranked = (bl_ranked *)(void *)(all->sums + block_count(vocab));
     all->kept_id = (int32_t *)(void *)(all->ranked + vocab);
     all->kept_logit = (float *)(void *)(all->kept_id + vocab);
-    all->maxima = all->kept_logit + vocab;
+    all->kept_key = all->kept_logit + vocab;
+    all->maxima = all->kept_key + vocab;
     if (has_nan(tier, logits, vocab)) return 0;
     tier->part_maxima(all->maxima, logits, vocab);
     all->peak = all->maxima[0];
     for (int64_t p = 1; p < part_count(vocab); p++) all->peak = all->maxima[p] > all->peak ? all->maxima[p] : all->peak;
+    all->highest = all->peak;
     return isfinite(all->peak);
 }
 
@@ -91,11 +96,11 @@ static double add_weights(const bl_choice *choice, float scale)
 
 /* ---- filters ----------------------------------------------------------------------------------------------------- */
 
-/* Each keeps the first of a ranking, by logits and then by ids. */
+/* Each keeps the first of a ranking, by keys and then by ids. */
 static int by_rank(const void *a, const void *b)
 {
     const bl_ranked *x = a, *y = b;
-    if (x->logit != y->logit) return x->logit < y->logit ? 1 : -1;
+    if (x->key != y->key) return x->key < y->key ? 1 : -1;
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
@@ -105,38 +110,42 @@ static int by_id(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
+/* Only the first `count` that were kept are left. */
 static void choose_kept(bl_choice *choice, int64_t count)
 {
+    choice->key = choice->key == choice->logit ? choice->kept_logit : choice->kept_key;
     choice->logit = choice->kept_logit;
     choice->id = choice->kept_id;
     choice->count = count;
 }
 
-/* Keep the logits above bound, or equal to it if `equal`, at lo <= place < hi, after count others; returns how many are
+/* Keep the keys above bound, or equal to it if `equal`, at lo <= place < hi, after count others; returns how many are
  * kept then. */
 static int64_t keep_part(bl_choice *choice, int64_t count, int64_t lo, int64_t hi, float bound, int equal)
 {
     for (int64_t i = lo; i < hi; i++) {
-        const float logit = choice->logit[i];
+        const float logit = choice->logit[i], key = choice->key[i];
         choice->kept_id[count] = id_at(choice, i);
+        choice->kept_key[count] = key;
         choice->kept_logit[count] = logit;
-        count += (logit > bound) | ((logit == bound) & equal);
+        count += (key > bound) | ((key == bound) & equal);
     }
     return count;
 }
 
-/* Keep logits of at least that. */
+/* Keep keys of at least that. */
 static void keep_above(bl_choice *choice, float bound)
 {
+    const int by_maxima = choice->key == choice->all;
     int64_t count = 0;
     for (int64_t lo = 0; lo < choice->count; lo += BL_PART) {
-        if (!choice->id && choice->maxima[lo / BL_PART] < bound) continue;
+        if (by_maxima && choice->maxima[lo / BL_PART] < bound) continue;
         count = keep_part(choice, count, lo, least(lo + BL_PART, choice->count), bound, 1);
     }
     choose_kept(choice, count);
 }
 
-/* Keep what ranks before `last`, and itself: of equal logits those until its place. */
+/* Keep what ranks before `last`, and itself: of equal keys those until its place. */
 static void keep_until(bl_choice *choice, bl_ranked last)
 {
     int64_t lo = 0, hi = choice->count;
@@ -145,8 +154,8 @@ static void keep_until(bl_choice *choice, bl_ranked last)
         if (id_at(choice, middle) <= last.id) lo = middle + 1;
         else hi = middle;
     }
-    const int64_t count = keep_part(choice, 0, 0, lo, last.logit, 1);
-    choose_kept(choice, keep_part(choice, count, lo, choice->count, last.logit, 0));
+    const int64_t count = keep_part(choice, 0, 0, lo, last.key, 1);
+    choose_kept(choice, keep_part(choice, count, lo, choice->count, last.key, 0));
 }
 
 /* The count-th largest of values, which change places: Hoare's selection. */
@@ -190,7 +199,7 @@ static void keep_likeliest(bl_choice *choice, int64_t count)
     rank_likeliest(choice, count);
     qsort(choice->ranked, (size_t)count, sizeof *choice->ranked, by_id);
     for (int64_t i = 0; i < count; i++) {
-        choice->kept_logit[i] = choice->ranked[i].logit;
+        choice->kept_logit[i] = choice->ranked[i].key;
         choice->kept_id[i] = choice->ranked[i].id;
     }
     choose_kept(choice, count);
@@ -200,9 +209,9 @@ static void keep_likeliest(bl_choice *choice, int64_t count)
 static int64_t find_bins(const bl_choice *choice, int32_t *bins, int64_t lo)
 {
     const int64_t count = least(choice->count - lo, BL_DRAW_BLOCK);
-    const float *logit = choice->logit + lo, peak = choice->peak;
+    const float *key = choice->key + lo, highest = choice->highest;
     for (int64_t i = 0; i < count; i++) {
-        const float below = (peak - logit[i]) * BINS_OF_A_UNIT;
+        const float below = (highest - key[i]) * BINS_OF_A_UNIT;
         bins[i] = (int32_t)(below < BINS - 1 ? below : BINS - 1);
     }
     return lo + count;
@@ -222,10 +231,15 @@ static void add_bins(const bl_choice *choice, double (*mass)[4])
 }
 
 /* Which of the BINS of a bin. */
-static int part_of_bin(const bl_choice *choice, float logit, int bin)
+static int part_of_bin(const bl_choice *choice, float key, int bin)
 {
-    const float part = ((choice->peak - logit) * BINS_OF_A_UNIT - (float)bin) * BINS;
+    const float part = ((choice->highest - key) * BINS_OF_A_UNIT - (float)bin) * BINS;
     return part < BINS - 1 ? (int)part : BINS - 1;
+}
+
+static double weight_of(const bl_choice *choice, int32_t id)
+{
+    return (double)bl_weight(choice->all[id] - choice->peak);
 }
 
 /* The one of the first members of ranked, all in a bin, with which the weights reach what is wanted; the last one if
@@ -235,7 +249,7 @@ static bl_ranked find_member(const bl_choice *choice, int64_t members, double pa
     int64_t last = 0;
     qsort(choice->ranked, (size_t)members, sizeof *choice->ranked, by_rank);
     for (; last < members - 1; last++) {
-        passed += (double)bl_weight(choice->ranked[last].logit - choice->peak);
+        passed += weight_of(choice, choice->ranked[last].id);
         if (passed >= wanted) break;
     }
     return choice->ranked[last];
@@ -249,7 +263,7 @@ static int64_t list_members(const bl_choice *choice, int bin)
     for (int64_t lo = 0; lo < choice->count; lo += BL_DRAW_BLOCK) {
         const int64_t hi = find_bins(choice, bins, lo);
         for (int64_t i = lo; i < hi; i++)
-            if (bins[i - lo] == bin) choice->ranked[members++] = (bl_ranked){choice->logit[i], id_at(choice, i)};
+            if (bins[i - lo] == bin) choice->ranked[members++] = (bl_ranked){choice->key[i], id_at(choice, i)};
     }
     return members;
 }
@@ -263,8 +277,8 @@ static bl_ranked find_last(const bl_choice *choice, int bin, double passed, doub
     int last = 0;
     for (int64_t i = 0; i < members; i++) {
         const bl_ranked one = choice->ranked[i];
-        const int part = part_of_bin(choice, one.logit, bin);
-        mass[part][one.id & 3] += (double)bl_weight(one.logit - choice->peak);
+        const int part = part_of_bin(choice, one.key, bin);
+        mass[part][one.id & 3] += weight_of(choice, one.id);
         last = part > last ? part : last;
     }
     for (int part = 0; part < last; part++) {
@@ -273,7 +287,7 @@ static bl_ranked find_last(const bl_choice *choice, int bin, double passed, doub
         else passed = sum;
     }
     for (int64_t i = 0; i < members; i++)
-        if (part_of_bin(choice, choice->ranked[i].logit, bin) == last) choice->ranked[count++] = choice->ranked[i];
+        if (part_of_bin(choice, choice->ranked[i].key, bin) == last) choice->ranked[count++] = choice->ranked[i];
     return find_member(choice, count, passed, wanted);
 }
 
@@ -293,17 +307,63 @@ static int keep_mass(bl_choice *choice, double wanted, int bins)
     return 0;
 }
 
-/* Keep the fewest that make a share of all weights. */
-static void keep_nucleus(bl_choice *choice, double top_p)
+/* Rank by the logits, or by how near to *mean they are below the largest. */
+static void rank_by(bl_choice *choice, const float *mean)
 {
-    const double wanted = top_p * add_weights(choice, 1.0f);
+    const float *logit = choice->logit, peak = choice->peak;
+    choice->key = mean ? choice->kept_key : logit;
+    choice->highest = mean ? 0.0f : peak;
+    for (int64_t i = 0; mean && i < choice->count; i++) choice->kept_key[i] = -fabsf((logit[i] - peak) - *mean);
+}
+
+/* Keep the fewest of a ranking whose weights reach what is wanted. What is far below the highest key is looked at only
+ * if the rest does not reach it. */
+static void keep_share(bl_choice *choice, double wanted, const float *mean)
+{
     const bl_choice all = *choice;
-    if (!choice->id) {
-        keep_above(choice, choice->peak - LIKELY); /* what is below is in later bins */
+    rank_by(choice, mean);
+    if (!all.id) {
+        keep_above(choice, choice->highest - LIKELY);
         if (keep_mass(choice, wanted, LIKELY * BINS_OF_A_UNIT)) return;
         *choice = all;
+        rank_by(choice, mean);
     }
     keep_mass(choice, wanted, BINS);
+}
+
+static void keep_nucleus(bl_choice *choice, double top_p)
+{
+    keep_share(choice, top_p * add_weights(choice, 1.0f), NULL);
+}
+
+/* The sum of the products of weights and logits below the largest, of the block that begins at lo. */
+static double add_products(const bl_choice *choice, const float *weights, int64_t lo)
+{
+    double lane[BL_LANES] = {0};
+    const int64_t count = least(choice->count - lo, BL_DRAW_BLOCK);
+    const float *logit = choice->logit + lo, peak = choice->peak;
+    for (int64_t i = 0; i < count; i += BL_LANES)
+        for (int64_t j = i; j < least(i + BL_LANES, count); j++)
+            lane[j - i] += weights[j] > 0.0f ? (double)weights[j] * (double)(logit[j] - peak) : 0.0;
+    for (int width = BL_LANES / 2; width; width /= 2)
+        for (int j = 0; j < width; j++) lane[j] += lane[j + width];
+    return lane[0];
+}
+
+/* Keep the fewest of those about as surprising as is to be expected that make a share of all weights. */
+static void keep_typical(bl_choice *choice, double typical_p)
+{
+    float weights[BL_DRAW_BLOCK];
+    double total = 0.0, products = 0.0;
+    for (int64_t lo = 0; lo < choice->count; lo += BL_DRAW_BLOCK) {
+        total += weigh_block(choice, weights, lo, 1.0f);
+        products += add_products(choice, weights, lo);
+    }
+    const float mean = (float)(products / total);
+    keep_share(choice, typical_p * total, &mean);
+    choice->peak = choice->logit[0];
+    for (int64_t i = 1; i < choice->count; i++) choice->peak = fmaxf(choice->logit[i], choice->peak);
+    rank_by(choice, NULL);
 }
 
 /* ---- the draw ---------------------------------------------------------------------------------------------------- */
@@ -350,6 +410,7 @@ int64_t bl_draw(const bl_tier *tier, const float *logits, int64_t vocab, const b
                                : how->temperature > most       ? most
                                                                : how->temperature;
     if (how->top_k > 0 && how->top_k < vocab) keep_likeliest(&choice, how->top_k);
+    if (how->typical_p < 1.0) keep_typical(&choice, how->typical_p);
     if (how->top_p < 1.0) keep_nucleus(&choice, how->top_p);
     if (how->log_min_p > -1.0 / 0.0) keep_above(&choice, (float)((double)choice.peak + how->log_min_p));
     return id_at(&choice, find_place(&choice, (float)(1.0 / temperature), how->uniform));

@@ -4,9 +4,10 @@
 
 #include "bitnet_lut/bitnet_lut.h"
 
-/* How a token is drawn: of the likeliest ones, those that top_k, top_p and min_p all keep. */
+/* How a token is drawn: of what top_k keeps, what typical_p keeps of that, and so on with top_p and min_p. */
 typedef struct {
     int64_t top_k;      /* 0 keeps all */
+    double typical_p;   /* 1 keeps all */
     double top_p;       /* 1 keeps all */
     double log_min_p;   /* the logarithm of min_p; -infinity keeps all */
     double temperature; /* 0 takes the likeliest, of equal ones the first */
@@ -19,14 +20,17 @@ int64_t bl_draw_bytes(int64_t vocab);
 enum { BL_DRAW_BLOCK = 1024 };
 
 /* The id that is drawn from logits (vocab); -1 if the largest is not finite or one is NaN. A filter keeps the first
- * tokens of a ranking by logits, and of equal ones by ids; the draw takes those kept in order of their ids. min_p keeps
- * logits of at least largest + log_min_p, in float64, rounded to float32.
+ * tokens of a ranking by keys, and of equal ones by ids; the draw takes those kept in order of their ids. Keys are the
+ * logits, for typical_p -|(logit - largest) - mean|, where mean is that of (logit - largest) by the weights of what is
+ * left, rounded to float32: the surprise of a token is as far from the entropy. It may drop the largest logit; largest
+ * is then that of the others. min_p keeps logits of at least largest + log_min_p, in float64, rounded to float32.
  *
  * Weights are exp(logit - largest), for the draw exp((logit - largest) * (1 / temperature)), in float32 by bl_weight.
- * They are added up in float64: all of them by blocks of BL_DRAW_BLOCK in order of ids, each in 16 lanes; for top_p by
- * 1024 bins, 32 to a unit of logits, each in four lanes by id modulo 4, the bin that reaches the share by 1024 bins of
- * itself in the same way, and the one of those that does, or the last, one by one; for the draw by those blocks,
- * and then one by one. */
+ * They are added up in float64: all of them by blocks of BL_DRAW_BLOCK in order of ids, each in 16 lanes, as are the
+ * products for the mean, without those of weight 0; for top_p and typical_p by 1024 bins, 32 to a unit below the
+ * largest key, or below 0 for typical_p, each in four lanes by id modulo 4, the bin that reaches the share by 1024 bins
+ * of itself in the same way, and the one of those that does, or the last, one by one; for the draw by those blocks, and
+ * then one by one. */
 int64_t bl_draw(const bl_tier *tier, const float *logits, int64_t vocab, const bl_drawing *how, void *scratch);
 
 typedef struct {

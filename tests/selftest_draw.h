@@ -20,6 +20,7 @@ static float *random_logits(int64_t vocab)
 static bl_drawing random_drawing(int64_t vocab)
 {
     const bl_drawing how = {.top_k = random_below(2) ? random_below((int)vocab + 2) : 0,
+                            .typical_p = random_below(2) ? 1.0 : (1 + random_below(1000)) / 1001.0,
                             .top_p = random_below(2) ? 1.0 : (1 + random_below(1000)) / 1001.0,
                             .log_min_p = random_below(2) ? -INFINITY : -random_below(30),
                             .temperature = random_below(100) * 0.02,

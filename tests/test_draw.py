@@ -17,11 +17,12 @@ from bitnet_lut.runtime.sampling import Drawing, Sampler
 
 f32 = np.float32
 BINS, BLOCK, LANES = 1024, 1024, 16
+ALL = {"top_k": 0, "typical_p": 1.0, "top_p": 1.0, "log_min_p": -math.inf}  # are kept
 DRAWERS = {isa: Drawer(isa=isa) for isa in tier_names() if not missing_features(isa)}
 
 
-def draw(drawer: Drawer, logits, *, top_k, top_p, log_min_p, temperature, uniform) -> int:
-    return drawer.draw([Drawing(logits, top_k, top_p, log_min_p, temperature, uniform)])[0]
+def draw(drawer: Drawer, logits, **how) -> int:
+    return drawer.draw([Drawing(logits, **how)])[0]
 
 
 def weigh(logits: NDArray[np.float32], peak: np.float32, scale: np.float32):
@@ -51,27 +52,42 @@ def sum_lanes(weights: NDArray[np.float32]) -> float:
 def nucleus(logits, ids, peak, top_p):
     """Of *ids*, those that top_p keeps."""
     weights = weigh(logits[ids], peak, f32(1))
-    wanted = top_p * sum_blocks(weights)
+    return ids[reached(logits[ids], peak, ids, weights, top_p * sum_blocks(weights))]
+
+
+def typical(logits, ids, peak, typical_p):
+    """Of *ids*, those that typical_p keeps."""
+    weights = weigh(logits[ids], peak, f32(1))
+    total = sum_blocks(weights)
+    with np.errstate(over="ignore", invalid="ignore"):
+        below = logits[ids] - peak
+        products = np.where(weights > 0, weights.astype(float) * below.astype(float), 0)
+        keys = -np.abs(below - f32(sum_blocks(products) / total))
+    return ids[reached(keys, f32(0), ids, weights, typical_p * total)]
+
+
+def reached(keys, highest, ids, weights, wanted: float):
+    """The fewest of a ranking by *keys* whose weights reach what is wanted, as a mask."""
     with np.errstate(over="ignore"):
-        below = (peak - logits[ids]) * f32(32)
+        below = (highest - keys) * f32(32)
     passed, at = pass_bins(below, ids, weights, 0.0, wanted)
     if at == BINS:
-        return ids
-    members = np.minimum(below, BINS - 1).astype(int) == at
-    inside = ids[members]
+        return np.ones(ids.size, bool)
+    members = np.flatnonzero(np.minimum(below, BINS - 1).astype(int) == at)
     with np.errstate(over="ignore"):
         parts = (below[members] - f32(at)) * f32(BINS)
     numbers = np.minimum(parts, BINS - 1).astype(int)
-    highest = numbers.max()
-    first = numbers < highest  # the last one is taken if no other is
-    passed, part = pass_bins(parts[first], inside[first], weights[members][first], passed, wanted)
-    ranked = inside[numbers == min(part, highest)]
-    for last in ranked[np.lexsort((ranked, -logits[ranked]))]:
-        passed += float(weigh(logits[last : last + 1], peak, f32(1))[0])
+    highest_part = numbers.max()
+    first = numbers < highest_part  # the last one is taken if no other is
+    passed, part = pass_bins(
+        parts[first], ids[members][first], weights[members][first], passed, wanted
+    )
+    ranked = members[numbers == min(part, highest_part)]
+    for last in ranked[np.lexsort((ids[ranked], -keys[ranked]))]:
+        passed += float(weights[last])
         if passed >= wanted:
             break
-    own = logits[ids]
-    return ids[(own > logits[last]) | ((own == logits[last]) & (ids <= last))]
+    return (keys > keys[last]) | ((keys == keys[last]) & (ids <= ids[last]))
 
 
 def pass_bins(below, ids, weights, passed: float, wanted: float) -> tuple[float, int]:
@@ -87,7 +103,7 @@ def pass_bins(below, ids, weights, passed: float, wanted: float) -> tuple[float,
     return passed, BINS
 
 
-def twin(logits, *, top_k, top_p, log_min_p, temperature, uniform) -> int:
+def twin(logits, *, top_k, typical_p, top_p, log_min_p, temperature, uniform) -> int:
     """What sampling.h says."""
     ids = np.arange(logits.size)
     peak = logits.max()
@@ -95,6 +111,9 @@ def twin(logits, *, top_k, top_p, log_min_p, temperature, uniform) -> int:
         return int(logits.argmax())
     if 0 < top_k < logits.size:
         ids = np.sort(np.lexsort((ids, -logits))[:top_k])
+    if typical_p < 1:
+        ids = typical(logits, ids, peak, typical_p)
+        peak = logits[ids].max()
     if top_p < 1:
         ids = nucleus(logits, ids, peak, top_p)
     with np.errstate(over="ignore"):
@@ -138,6 +157,7 @@ LOGITS = st.one_of(
 HOW = st.fixed_dictionaries(
     {
         "top_k": st.one_of(st.just(0), st.integers(1, 300)),
+        "typical_p": st.one_of(st.just(1.0), st.floats(1e-6, 1)),
         "top_p": st.one_of(st.just(1.0), st.floats(1e-6, 1)),
         "log_min_p": st.one_of(st.just(-math.inf), st.floats(-60, 0)),
         "temperature": st.sampled_from([0.0, 1.0, 0.7, 1e-3, 1e-300, 50.0, 1e300]),
@@ -184,9 +204,14 @@ SETTINGS = [
     {"top_k": 40},
     {"top_p": 0.95},
     {"top_p": 1 - 1e-12},
+    {"typical_p": 0.2},
+    {"typical_p": 0.95},
+    {"typical_p": 1 - 1e-12},
+    {"typical_p": 0.5, "log_min_p": math.log(0.5)},
     {"log_min_p": math.log(0.05)},
     {"log_min_p": 0.0},
     {"top_k": 700, "top_p": 0.5, "log_min_p": -20.0},
+    {"top_k": 700, "typical_p": 0.9, "top_p": 0.5, "log_min_p": -20.0},
 ]
 
 
@@ -200,8 +225,8 @@ def test_sizes(size):
     rows[3][random.integers(size)] = 2.0
     for row in rows if size < 100_000 else rows[:1]:
         for setting in SETTINGS:
-            how = {"top_k": 0, "top_p": 1.0, "log_min_p": -math.inf, "temperature": 0.8}
-            check(row, **how | setting, uniform=random.random())
+            how = {**ALL, "temperature": 0.8, **setting}
+            check(row, **how, uniform=random.random())
         for top in {0, 1, min(20, size), size}:
             check_scores(row, top)
 
@@ -213,7 +238,9 @@ def test_sizes(size):
         {"top_k": 40},
         {"top_p": 0.9},
         {"min_p": 0.1},
+        {"typical_p": 0.6},
         {"top_k": 500, "top_p": 0.95, "min_p": 0.02},
+        {"top_k": 30, "typical_p": 0.8, "top_p": 0.9, "min_p": 0.3},
     ],
 )
 def test_frequencies_are_the_probabilities(sampling):
@@ -222,8 +249,7 @@ def test_frequencies_are_the_probabilities(sampling):
     logits = (random.standard_normal(50) * 2).astype(f32)
     sampler = Sampler(Sampling(temperature=0.8, seed=1, **sampling))
     counts = np.bincount([sampler(logits, ()) for _ in range(20_000)], minlength=50) / 20_000
-    rare = Sampler(Sampling(temperature=0.8, seed=1, typical_p=1 - 1e-12, **sampling))
-    ids = rare._candidates(logits)  # by NumPy
+    ids = sampler._candidates(logits)  # by NumPy
     expected = np.zeros(50)
     expected[ids] = np.exp(logits[ids].astype(float) / 0.8)
     expected /= expected.sum()
@@ -299,7 +325,7 @@ def test_changes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="length of a row is 5, expected 6"):
         changes(6).applied(row)
     with pytest.raises(ValueError, match="vocabulary of changes is 6, expected 5"):
-        DRAWERS["scalar"].draw([Drawing(row, 0, 1.0, -1.0, 1.0, 0.5, changes(6))])
+        DRAWERS["scalar"].draw([Drawing(row, 0, 1.0, 1.0, -1.0, 1.0, 0.5, changes(6))])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
@@ -310,7 +336,8 @@ def test_rows_that_threads_share(threads):
         rows = []
         for _ in range(count):
             logits = (random.standard_normal(700) * 3).astype(f32)
-            how = (int(random.integers(0, 50)), random.uniform(0.5, 1), -math.inf, 0.9)
+            shares = random.uniform(0.5, 1, 2).tolist()
+            how = (int(random.integers(0, 50)), *shares, -math.inf, 0.9)
             rows.append(Drawing(logits, *how, random.random(), random_changes(random, 700)))
         if count > 2:
             rows[1].logits[:] = math.nan
@@ -336,7 +363,7 @@ def test_rows_that_threads_share(threads):
 @pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf])
 @pytest.mark.parametrize("at", [0, 17, 68])
 def test_there_is_nothing_to_choose_from(isa, bad, at):
-    how = {"top_k": 0, "top_p": 1.0, "log_min_p": -math.inf, "temperature": 1.0, "uniform": 0.5}
+    how = ALL | {"temperature": 1.0, "uniform": 0.5}
     row = np.zeros(69, f32)
     row[3] = -math.inf
     assert draw(DRAWERS[isa], row, **how) >= 0
@@ -353,6 +380,7 @@ def test_there_is_nothing_to_choose_from(isa, bad, at):
     [
         {"top_k": -1},
         {"top_p": 0.0},
+        {"typical_p": 1.5},
         {"top_p": math.nan},
         {"log_min_p": 0.1},
         {"temperature": -1.0},
@@ -361,7 +389,7 @@ def test_there_is_nothing_to_choose_from(isa, bad, at):
     ],
 )
 def test_what_is_out_of_range_is_refused(wrong):
-    how = {"top_k": 0, "top_p": 1.0, "log_min_p": -1.0, "temperature": 1.0, "uniform": 0.5}
+    how = ALL | {"log_min_p": -1.0, "temperature": 1.0, "uniform": 0.5}
     drawer = DRAWERS["scalar"]
     with pytest.raises(ValueError, match="must be in their ranges"):
         draw(drawer, np.zeros(5, f32), **how | wrong)

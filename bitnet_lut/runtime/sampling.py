@@ -161,7 +161,7 @@ _ORDERS = {
 
 
 # Settings whose steps are done here; without them a token is drawn in C.
-_RARE = ("typical_p", "top_n_sigma", "xtc_probability", "order")
+_RARE = ("top_n_sigma", "xtc_probability", "order")
 
 
 def _checked_breakers(strings: Any) -> tuple[str, ...]:
@@ -196,6 +196,7 @@ class Drawing(NamedTuple):
 
     logits: NDArray[np.float32]
     top_k: int
+    typical_p: float
     top_p: float
     log_min_p: float
     temperature: float
@@ -213,8 +214,8 @@ class Sampler:
     """Draws tokens; holds the random state, so one Sampler serves one generated text.
 
     `Sampling` says in which order the steps run. Bias and penalties are applied in C, see
-    src/sampling.h, and top_k, top_p, min_p, temperature and the draw run there too; beside
-    typical_p, top_n_sigma, XTC or the order of transformers they run here, in float64 as those do.
+    src/sampling.h, and top_k, typical_p, top_p, min_p, temperature and the draw run there too;
+    beside top_n_sigma, XTC or the order of transformers they run here, in float64 as those do.
     """
 
     def __init__(
@@ -300,6 +301,7 @@ class Sampler:
         return Drawing(
             np.ascontiguousarray(logits),
             min(sampling.top_k, logits.size),
+            sampling.typical_p,
             sampling.top_p,
             math.log(sampling.min_p) if sampling.min_p else -math.inf,
             sampling.temperature,
