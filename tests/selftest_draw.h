@@ -63,8 +63,7 @@ static void check_one_draw(int64_t vocab)
     const int64_t id = draw_on(&bl_tier_scalar, logits, vocab, &how);
     if (id < 0 || id >= vocab || !(logits[id] > -INFINITY))
         FAIL("of %lld ids %lld is drawn", (long long)vocab, (long long)id);
-    if (how.typical_p == 1.0 && logits[id] < (float)((double)peak + how.log_min_p))
-        FAIL("an id below min_p is drawn");
+    if (how.typical_p == 1.0 && logits[id] < (float)((double)peak + how.log_min_p)) FAIL("an id below min_p is drawn");
     int64_t better = 0;
     for (int64_t i = 0; i < vocab; i++) better += logits[i] > logits[id];
     if (how.top_k && better >= how.top_k) FAIL("an id beyond top_k is drawn");
