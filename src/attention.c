@@ -9,7 +9,7 @@ void bl_attention(const bl_tier *tier, float *out, const float *q, const bl_kv_r
 {
     const int queries = tokens * heads;
     const int64_t longest = length + tokens - 1, stride = bl_score_stride(longest);
-    float total[BL_MAX_ROWS];
+    float total[BL_MAX_QUERIES];
     tier->score_keys(scores, stride, q, keys, 0, longest, scale, queries);
     for (int64_t i = 0; i < keys->heads * queries; i++) {
         const int64_t seen = length + i % queries / heads;
@@ -151,7 +151,7 @@ typedef struct { int64_t kv_head, kv_heads, head, queries; } bl_part;
 static bl_part bl_part_at(const bl_model *m, int64_t index)
 {
     const int64_t group = m->heads / m->kv_heads, most = group < BL_MAX_QUERIES ? group : BL_MAX_QUERIES;
-    const int64_t slices = (group + most - 1) / most, together = slices == 1 ? BL_MAX_ROWS / most : 1;
+    const int64_t slices = (group + most - 1) / most, together = slices == 1 ? BL_MAX_QUERIES / most : 1;
     const int64_t slice = index % slices * most;
     bl_part part = {.kv_head = index / slices * together, .kv_heads = together};
     if (part.kv_head >= m->kv_heads) return part;

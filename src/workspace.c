@@ -28,14 +28,13 @@ static int64_t bl_widest_input(const bl_model *m)
     return m->ffn > widest ? m->ffn : widest;
 }
 
-/* Scores, queries and results of attention that one worker does together, or queries or results of more heads; or an
- * input that it makes for itself, before and after the norm of a matrix. */
+/* Scores, queries and results of attention that one worker does together; or an input that it makes for itself, before
+ * and after the norm of a matrix. */
 static int64_t bl_scratch_floats(const bl_model *m, int64_t context)
 {
     const int64_t queries = BL_MAX_QUERIES * (bl_score_stride(context) + 2 * bl_head_stride(m));
-    const int64_t heads = BL_MAX_ROWS * bl_head_stride(m), inputs = 2 * bl_widest_input(m);
-    const int64_t attention = queries > heads ? queries : heads;
-    return bl_round_up(attention > inputs ? attention : inputs, BL_LANES);
+    const int64_t inputs = 2 * bl_widest_input(m);
+    return bl_round_up(queries > inputs ? queries : inputs, BL_LANES);
 }
 
 /* What an input needs: forms in which it is read, and the bytes of 1 to batch tokens in the largest of them. */

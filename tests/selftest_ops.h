@@ -182,13 +182,13 @@ static void check_half(const bl_tier *tier)
 /* One token, and as many as fill tiles of queries and leave some over. */
 static void check_attention_of_length(const bl_tier *tier, int64_t head_dim, int64_t length, bl_kv_kind kind)
 {
-    static const int tokens[] = {1, 3, 5, BL_MAX_QUERIES};
+    static const int tokens[] = {1, 3, 5, 8, BL_MAX_QUERIES};
     for (int heads = 1; heads <= BL_MAX_HEADS; heads++)
         for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
             if (tokens[i] <= length && tokens[i] * heads <= BL_MAX_QUERIES)
                 check_attention(tier, head_dim, length, kind, tokens[i], heads, 1);
     check_attention(tier, head_dim, length, kind, 1, 2, 3);
-    if (length > 1) check_attention(tier, head_dim, length, kind, 2, 4, BL_MAX_ROWS / 8);
+    if (length > 1) check_attention(tier, head_dim, length, kind, 2, 4, BL_MAX_QUERIES / 8);
 }
 
 static void check_ops(void)

@@ -128,9 +128,9 @@ int bl_has_code_3(const uint8_t *codes, int64_t n);
 
 /* ---- tiers ------------------------------------------------------------------------------------------------------- */
 
-/* Attention: most heads of one token, and most queries (heads of several tokens), that are done together and share the
- * keys and values that are read; and most queries over the keys of several heads. */
-enum { BL_MAX_HEADS = 4, BL_MAX_QUERIES = 16, BL_MAX_ROWS = 32 };
+/* Attention: most heads of one token that are done together and share the keys and values that are read; and most
+ * queries in all, of several tokens or over the keys of several heads. */
+enum { BL_MAX_HEADS = 4, BL_MAX_QUERIES = 32 };
 
 /* Logits whose maximum stands for them while the likeliest are looked for. */
 enum { BL_PART = 64 };
@@ -163,8 +163,8 @@ typedef struct {
     void (*rope)(float *x, const float *cosine, const float *sine, int64_t rope_dim, int interleaved);
     void (*store_f16)(uint16_t *out, const float *x, int64_t n);
 
-    /* Attention in three steps, see bl_attention, of `queries` (1 to BL_MAX_QUERIES) over each head of keys and values,
-     * together at most BL_MAX_ROWS. Queries and weights are quantized for BL_KV_Q8: see shared/attention_q8.h.
+    /* Attention in three steps, see bl_attention, of `queries` over each head of keys and values, together at most
+     * BL_MAX_QUERIES. Queries and weights are quantized for BL_KV_Q8: see shared/attention_q8.h.
      *
      * score_keys: scores (heads * queries, stride), at positions lo <= p < hi, = q (heads * queries, head_dim) . keys *
      * scale. exp_scores: scores = exp(scores - max); returns their sum. mix_values: columns lo <= k < hi, multiples of
@@ -203,9 +203,9 @@ const bl_cell *bl_cell_of(const bl_tier *tier, int kernel);
 BL_INLINE int64_t bl_score_stride(int64_t length) { return bl_round_up(length, 64) + 16; }
 
 /* out = softmax(q . keys * scale) . values; both are (keys->heads, tokens, heads, head_dim), for tokens that follow
- * each other and so many heads that share keys. tokens * heads is at most BL_MAX_QUERIES, and BL_MAX_ROWS with
- * keys->heads; heads is at most BL_MAX_HEADS. The first token sees `length` positions, each other one more than the one
- * before. scores is room for as many rows as q has, of bl_score_stride(length + tokens - 1) floats. */
+ * each other and so many heads that share keys, in all at most BL_MAX_QUERIES; heads is at most BL_MAX_HEADS. The first
+ * token sees `length` positions, each other one more than the one before. scores is room for as many rows as q has, of
+ * bl_score_stride(length + tokens - 1) floats. */
 void bl_attention(const bl_tier *tier, float *out, const float *q, const bl_kv_rows *keys, const bl_kv_rows *values,
                   int64_t length, float scale, float *scores, int tokens, int heads);
 

@@ -84,7 +84,7 @@ static void score_keys(float *scores, int64_t stride, const float *q, const bl_k
                        float scale, int queries)
 {
     const int64_t pages = (hi + BL_PAGE - 1) / BL_PAGE;
-    q8_vector quantized[BL_MAX_ROWS];
+    q8_vector quantized[BL_MAX_QUERIES];
     for (int64_t i = 0; i < rows->heads * queries && rows->kind == BL_KV_Q8; i++)
         quantize_query(&quantized[i], q + i * rows->head_dim, rows->head_dim, scale);
     for (int64_t p = lo, end; p < hi; p = end) {
@@ -97,16 +97,24 @@ static void score_keys(float *scores, int64_t stride, const float *q, const bl_k
     }
 }
 
+BL_INLINE float largest_score(const float *scores, int64_t length)
+{
+    int64_t p = 0;
+    float max = scores[0];
+    if (length >= BL_LANES) {
+        f32x16 most = load(scores);
+        for (; p + BL_LANES <= length; p += BL_LANES) most = larger(most, load(scores + p));
+        max = largest(most);
+    }
+    for (; p < length; p++) max = scores[p] > max ? scores[p] : max;
+    return max;
+}
+
 /* scores = exp(scores - max), returning their sum in 16 lanes. */
 static float exp_scores(float *scores, int64_t length)
 {
-    float lane[BL_LANES], max = scores[0];
-    for (int j = 0; j < BL_LANES; j++) lane[j] = max;
-    int64_t p = 0;
-    for (; p + BL_LANES <= length; p += BL_LANES)
-        for (int j = 0; j < BL_LANES; j++) lane[j] = scores[p + j] > lane[j] ? scores[p + j] : lane[j];
-    for (; p < length; p++) max = scores[p] > max ? scores[p] : max;
-    for (int j = 0; j < BL_LANES; j++) max = lane[j] > max ? lane[j] : max;
+    const float max = largest_score(scores, length);
+    int64_t p;
     for (p = 0; p < length; p++) scores[p] = bl_exp(scores[p] - max);
     f32x16 sum = zero();
     for (p = 0; p + BL_LANES <= length; p += BL_LANES) sum = add(sum, load(scores + p));

@@ -56,6 +56,26 @@ BL_INLINE const float *rows_as_floats(float *block, kv_strip strip, const bl_kv_
     return block;
 }
 
+/* What comes behind a block, which is fetched a piece at a time while its tiles are computed. */
+typedef struct {
+    const uint8_t *from;
+    int64_t bytes; /* of a piece */
+} kv_ahead;
+
+/* As much as rows p .. p + n of a strip, in so many pieces. */
+BL_INLINE kv_ahead rows_ahead(kv_strip strip, const bl_kv_kind kind, int64_t head_dim, int64_t p, int64_t n,
+                              int64_t pieces)
+{
+    const uint8_t *from = p + n < BL_PAGE ? strip.rows + bl_kv_bytes(kind, (p + n) * head_dim) : strip.next;
+    return (kv_ahead){from, bl_round_up(bl_kv_bytes(kind, n * head_dim) / pieces, 64)};
+}
+
+BL_INLINE void fetch_piece(kv_ahead *ahead)
+{
+    prefetch_kv(ahead->from, ahead->bytes);
+    ahead->from += ahead->bytes;
+}
+
 /* How many rows from p on, before hi, fit in a block. */
 BL_INLINE int64_t block_rows(int64_t head_dim, int64_t p, int64_t hi)
 {
@@ -65,18 +85,21 @@ BL_INLINE int64_t block_rows(int64_t head_dim, int64_t p, int64_t hi)
 
 /* scores (queries, stride) = q (queries, head_dim) . keys (n, head_dim) * scale. */
 BL_INLINE void score_block(float *scores, int64_t stride, const float *q, const float *keys, int64_t head_dim,
-                           int64_t n, float scale, int queries)
+                           int64_t n, float scale, int queries, kv_ahead ahead)
 {
 #define BL_SCORE(rows, count)                                                                                          \
-    score_tile(scores + i * stride + j, stride, q + i * head_dim, keys + j * head_dim, BL_KV_F32, head_dim, scale,     \
-               rows, count)
+    {                                                                                                                  \
+        fetch_piece(&ahead);                                                                                           \
+        score_tile(scores + i * stride + j, stride, q + i * head_dim, keys + j * head_dim, BL_KV_F32, head_dim, scale, \
+                   rows, count);                                                                                       \
+    }
     for (int i = 0; i < queries;) {
         const int whole = queries - i >= TILE_QUERIES;
         int64_t j = 0;
-        for (; whole && j + TILE_KEYS <= n; j += TILE_KEYS) BL_SCORE(TILE_QUERIES, TILE_KEYS);
-        for (; whole && j < n; j++) BL_SCORE(TILE_QUERIES, 1);
-        for (; j + TILE_KEYS <= n; j += TILE_KEYS) BL_SCORE(1, TILE_KEYS);
-        for (; j < n; j++) BL_SCORE(1, 1);
+        for (; whole && j + TILE_KEYS <= n; j += TILE_KEYS) BL_SCORE(TILE_QUERIES, TILE_KEYS)
+        for (; whole && j < n; j++) BL_SCORE(TILE_QUERIES, 1)
+        for (; j + TILE_KEYS <= n; j += TILE_KEYS) BL_SCORE(1, TILE_KEYS)
+        for (; j < n; j++) BL_SCORE(1, 1)
         i += whole ? TILE_QUERIES : 1;
     }
 #undef BL_SCORE
@@ -89,7 +112,9 @@ BL_INLINE void score_tiles(float *scores, int64_t stride, const float *q, kv_str
     for (int64_t p = lo, n; p < hi; p += n) {
         n = block_rows(head_dim, p, hi);
         const float *keys = rows_as_floats(block, strip, kind, head_dim, p, n);
-        score_block(scores + p, stride, q, keys, head_dim, n, scale, queries);
+        const int64_t tiles = (queries + TILE_QUERIES - 1) / TILE_QUERIES * ((n + TILE_KEYS - 1) / TILE_KEYS);
+        score_block(scores + p, stride, q, keys, head_dim, n, scale, queries,
+                    rows_ahead(strip, kind, head_dim, p, n, tiles));
     }
 }
 
@@ -114,17 +139,20 @@ BL_INLINE void mix_tile(float *out, const float *weights, int64_t stride, const 
 
 /* Columns lo <= k < hi of the same. */
 BL_INLINE void mix_rows(float *out, const float *weights, int64_t stride, const float *values, int64_t head_dim,
-                        int64_t n, int64_t lo, int64_t hi, int queries)
+                        int64_t n, int64_t lo, int64_t hi, int queries, kv_ahead ahead)
 {
 #define BL_MIX(rows, vectors)                                                                                          \
-    mix_tile(out + i * head_dim + k, weights + i * stride, stride, values + k, head_dim, n, rows, vectors)
+    {                                                                                                                  \
+        fetch_piece(&ahead);                                                                                           \
+        mix_tile(out + i * head_dim + k, weights + i * stride, stride, values + k, head_dim, n, rows, vectors);        \
+    }
     for (int i = 0; i < queries;) {
         const int whole = queries - i >= TILE_QUERIES;
         int64_t k = lo;
-        for (; whole && k + 16 * TILE_KEYS <= hi; k += 16 * TILE_KEYS) BL_MIX(TILE_QUERIES, TILE_KEYS);
-        for (; whole && k < hi; k += 16) BL_MIX(TILE_QUERIES, 1);
-        for (; k + 16 * TILE_KEYS <= hi; k += 16 * TILE_KEYS) BL_MIX(1, TILE_KEYS);
-        for (; k < hi; k += 16) BL_MIX(1, 1);
+        for (; whole && k + 16 * TILE_KEYS <= hi; k += 16 * TILE_KEYS) BL_MIX(TILE_QUERIES, TILE_KEYS)
+        for (; whole && k < hi; k += 16) BL_MIX(TILE_QUERIES, 1)
+        for (; k + 16 * TILE_KEYS <= hi; k += 16 * TILE_KEYS) BL_MIX(1, TILE_KEYS)
+        for (; k < hi; k += 16) BL_MIX(1, 1)
         i += whole ? TILE_QUERIES : 1;
     }
 #undef BL_MIX
@@ -137,6 +165,9 @@ BL_INLINE void mix_tiles(float *out, const float *weights, int64_t stride, kv_st
     for (int64_t p = 0, n; p < rows; p += n) {
         n = block_rows(head_dim, p, rows);
         const float *values = rows_as_floats(block, strip, kind, head_dim, p, n);
-        mix_rows(out, weights + p, stride, values, head_dim, n, lo, hi, queries);
+        const int64_t width = 16 * TILE_KEYS;
+        const int64_t tiles = (queries + TILE_QUERIES - 1) / TILE_QUERIES * ((hi - lo + width - 1) / width);
+        mix_rows(out, weights + p, stride, values, head_dim, n, lo, hi, queries,
+                 rows_ahead(strip, kind, head_dim, p, n, tiles));
     }
 }
