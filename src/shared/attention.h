@@ -29,6 +29,10 @@ BL_INLINE kv_strip strip_at(const bl_kv_rows *rows, int64_t page, int64_t pages,
 
 #include "shared/attention_q8.h"
 
+#ifdef Q8_BY_TILES
+#include "shared/attention_q8_amx.h"
+#endif
+
 /* ---- scores ------------------------------------------------------------------------------------------------------ */
 
 /* Rows lo <= p < hi. Each key is read once for all queries, several keys at once so that more chains of additions
@@ -65,6 +69,12 @@ static void score_queries(float *scores, int64_t stride, const float *q, const q
         else score_tiles(scores, stride, q, strip, BL_KV_F32, head_dim, lo, hi, scale, queries);
         return;
     }
+#ifdef Q8_BY_TILES
+    if (rows->kind == BL_KV_Q8 && queries > BL_MAX_HEADS) {
+        score_q8_by_tiles(scores, stride, quantized, strip, head_dim, lo, hi, queries);
+        return;
+    }
+#endif
     const int most = rows->kind == BL_KV_F32 ? 1 : BL_MAX_HEADS;
     for (int i = 0; i < queries; i += most) {
         float *to = scores + i * stride;
@@ -170,6 +180,12 @@ static void mix_queries(float *out, const float *weights, int64_t stride, kv_str
         else mix_tiles(out, weights, stride, strip, BL_KV_F32, head_dim, n, lo, hi, queries);
         return;
     }
+#ifdef Q8_BY_TILES
+    if (rows->kind == BL_KV_Q8 && queries > BL_MAX_HEADS) {
+        mix_q8_by_tiles(out, weights, stride, strip, head_dim, n, lo, hi, queries);
+        return;
+    }
+#endif
     const int most = rows->kind == BL_KV_F32 ? 1 : BL_MAX_HEADS;
     for (int i = 0; i < queries; i += most) {
         float *to = out + i * head_dim;

@@ -24,7 +24,10 @@ BL_TARGET("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gf
 
 #include "shared/blocks_amx.h"
 #include "shared/lut_avx512.h"
+
+#define Q8_BY_TILES
 #include "shared/ops.h"
+
 #include "shared/panel_amx.h"
 #include "shared/roof_avx512.h"
 #include "shared/tables_avx2.h"
