@@ -26,7 +26,7 @@ from bitnet_lut.convert import convert
 from bitnet_lut.runtime.cpu import default_threads
 
 THREADS = os.environ.get("BITNET_LUT_PEER_THREADS", f"1,{default_threads()}")
-CASES = [("prompt", 128), ("prompt", 512), ("generate", 64)]
+CASES = [("prompt", 128), ("prompt", 512), ("prompt", 2048), ("generate", 64)]
 ROUNDS = 5
 
 # Prints tokens per second; arguments: file, "prompt" or "generate", tokens, threads.
@@ -34,7 +34,7 @@ _LLAMA_CPP_PYTHON = """
 import sys, time
 from llama_cpp import Llama
 path, what, tokens, threads = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-llama = Llama(path, n_ctx=1024, n_threads=threads, n_threads_batch=threads, verbose=False)
+llama = Llama(path, n_ctx=max(1024, tokens), n_threads=threads, n_threads_batch=threads, verbose=False)
 ids = [(7919 * i) % llama.n_vocab() for i in range(tokens)]
 pieces = [ids] if what == "prompt" else [[id] for id in ids]
 for measured in (False, True):
@@ -103,7 +103,7 @@ PEERS = [
         *_given("BITNET_LUT_PEER_IK_LLAMA"),
         "iq2_bn",
         "bitnet-b1.58",
-        _llama_bench("-rtr", "1"),
+        _llama_bench("-rtr", "1", "-fa", "1"),
     ),
     Peer(
         "llama-cpp-python TQ2_0",

@@ -125,7 +125,7 @@ static float exp_scores(float *scores, int64_t length)
 {
     const float max = largest_score(scores, length);
     int64_t p;
-    for (p = 0; p < length; p++) scores[p] = bl_exp(scores[p] - max);
+    for (p = 0; p < length; p++) scores[p] = bl_exp_to_88(scores[p] - max);
     f32x16 sum = zero();
     for (p = 0; p + BL_LANES <= length; p += BL_LANES) sum = add(sum, load(scores + p));
     if (p < length) sum = add(sum, load_part(scores + p, length - p));

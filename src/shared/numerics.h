@@ -59,11 +59,10 @@ BL_INLINE float bl_sqrt(float x) { return sqrtf(x); }
 /* To the nearest integer, ties to even, for |x| < 2^22. */
 BL_INLINE float bl_rint(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
-/* exp(x) to 2 ulp; x is clamped to [-87, 88], NaN stays NaN. Polynomial of degree 6 after Cephes. */
-BL_INLINE float bl_exp(float x)
+/* exp(x) to 2 ulp, of x at most 88; below -87 it is that of -87, NaN stays NaN. Polynomial of degree 6 after Cephes. */
+BL_INLINE float bl_exp_to_88(float x)
 {
     x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
     const float n = bl_rint(x * 1.44269504088896341f);
     const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -78,10 +77,13 @@ BL_INLINE float bl_exp(float x)
     return p * bl_float(exponent << 23);
 }
 
-/* exp(x), or 0 below e^-87: how much a logit weighs. */
+/* The same of any x, clamped to 88 too. */
+BL_INLINE float bl_exp(float x) { return bl_exp_to_88(x > 88.0f ? 88.0f : x); }
+
+/* exp(x) of x at most 88, or 0 below e^-87: how much a logit weighs. */
 BL_INLINE float bl_weight(float x)
 {
-    const float weight = bl_exp(x);
+    const float weight = bl_exp_to_88(x);
     return x < -87.0f ? 0.0f : weight;
 }
 
