@@ -34,7 +34,8 @@ _LLAMA_CPP_PYTHON = """
 import sys, time
 from llama_cpp import Llama
 path, what, tokens, threads = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-llama = Llama(path, n_ctx=max(1024, tokens), n_threads=threads, n_threads_batch=threads, verbose=False)
+context = max(1024, tokens)
+llama = Llama(path, n_ctx=context, n_threads=threads, n_threads_batch=threads, verbose=False)
 ids = [(7919 * i) % llama.n_vocab() for i in range(tokens)]
 pieces = [ids] if what == "prompt" else [[id] for id in ids]
 for measured in (False, True):
