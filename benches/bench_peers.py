@@ -145,6 +145,8 @@ def bench_beside(benchmark, comparisons, peer, peer_file, model, case):
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, tokens).tolist()
     pieces = [ids] if what == "prompt" else [[id] for id in ids]
     session = model.session()
+    if tokens > session.context:
+        pytest.skip(f"the model has a context of {session.context}")
     theirs: list[float] = []
 
     def run_the_peer() -> None:

@@ -179,14 +179,12 @@ static void check_half(const bl_tier *tier)
     free(between);
 }
 
-/* One token, and as many as fill tiles of queries and leave some over. */
+/* One token, and as many as fill tiles of queries and leave some over; then over the keys of several heads. */
 static void check_attention_of_length(const bl_tier *tier, int64_t head_dim, int64_t length, bl_kv_kind kind)
 {
-    static const int tokens[] = {1, 3, 5, 8, BL_MAX_QUERIES};
-    for (int heads = 1; heads <= BL_MAX_HEADS; heads++)
-        for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
-            if (tokens[i] <= length && tokens[i] * heads <= BL_MAX_QUERIES)
-                check_attention(tier, head_dim, length, kind, tokens[i], heads, 1);
+    static const struct { int tokens, heads; } of[] = {{1, 1}, {1, 2}, {1, 3}, {1, 4}, {2, 4}, {3, 1}, {5, 3}, {8, 4}};
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++)
+        if (of[i].tokens <= length) check_attention(tier, head_dim, length, kind, of[i].tokens, of[i].heads, 1);
     check_attention(tier, head_dim, length, kind, 1, 2, 3);
     if (length > 1) check_attention(tier, head_dim, length, kind, 2, 4, BL_MAX_QUERIES / 8);
 }
