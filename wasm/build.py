@@ -36,7 +36,7 @@ LINK = ["--no-entry", "--strip-all", "--import-memory", "--shared-memory"]
 LINK += ["--max-memory=4294901760", "--export=__stack_pointer", "--export=__heap_base"]
 
 # Sources that want the library of C; a page draws its tokens in JavaScript.
-HOSTED = ("main.c", "native.c", "gguf.c", "sampling.c")
+HOSTED = ("main.c", "native.c", "gguf.c", "sampling.c", "changes.c")
 
 
 def zig(arguments: list[str]) -> None:
@@ -82,7 +82,7 @@ def build_selftest(name: str, to: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         flags = ["-target", "wasm32-wasi", *BUILDS[name], *FLAGS, "-DBL_FAR=3", "-DBL_PAGE=16"]
         flags += ["-DBL_SELFTEST_NO_FORK", "-DBL_NO_THREADS"]
-        sources = [*library(), "src/sampling.c", "tests/selftest.c"]
+        sources = [*library(), "src/changes.c", "src/sampling.c", "tests/selftest.c"]
         objects = compile_all(sources, flags, Path(folder))
         zig([*flags[:3], *objects, "-o", str(to)])
 
