@@ -189,11 +189,10 @@ static void bl_mix_by_columns(const bl_pass *p, int64_t layer, bl_part part, int
     m->tier->mix_values(out, p->work->scores + part.head * stride, stride, p->work->totals + part.head, &values,
                         place->position + 1, lo, hi, (int)part.queries);
     for (int64_t i = 0; i < part.kv_heads * part.queries; i++) {
-        const int64_t before = i / part.queries * width; /* columns of other heads */
-        const int64_t first = lo < before ? 0 : lo - before, last = hi - before;
-        const int64_t used = last < m->head_dim ? last : m->head_dim;
-        if (first < used)
-            memcpy(mixed + i * m->head_dim + first, out + i * width + first, (size_t)(used - first) * sizeof(float));
+        const bl_columns of = bl_columns_of(i / part.queries, width, lo, hi);
+        const int64_t end = of.hi < m->head_dim ? of.hi : m->head_dim;
+        if (of.lo < end)
+            memcpy(mixed + i * m->head_dim + of.lo, out + i * width + of.lo, (size_t)(end - of.lo) * sizeof(float));
     }
 }
 
@@ -201,15 +200,15 @@ static void bl_attend_by_positions(const bl_pass *p, int64_t layer, int worker, 
 {
     const bl_model *m = p->model;
     const int64_t stride = bl_score_stride(p->work->context);
+    bl_part part;
     int64_t lo, hi;
-    for (int64_t i = 0; bl_part_at(m, i).queries; i++)
-        bl_score_by_positions(p, layer, bl_part_at(m, i), worker, workers);
+    for (int64_t i = 0; (part = bl_part_at(m, i)).queries; i++) bl_score_by_positions(p, layer, part, worker, workers);
     bl_pool_barrier(p->pool);
     bl_share(m->heads, 1, worker, workers, &lo, &hi);
     for (int64_t h = lo; h < hi; h++)
         p->work->totals[h] = m->tier->exp_scores(p->work->scores + h * stride, p->work->places->position + 1);
     bl_pool_barrier(p->pool);
-    for (int64_t i = 0; bl_part_at(m, i).queries; i++) bl_mix_by_columns(p, layer, bl_part_at(m, i), worker, workers);
+    for (int64_t i = 0; (part = bl_part_at(m, i)).queries; i++) bl_mix_by_columns(p, layer, part, worker, workers);
 }
 
 /* From this position on the workers share out positions instead of heads, which takes two more barriers. The C

@@ -202,6 +202,15 @@ const bl_cell *bl_cell_of(const bl_tier *tier, int kernel);
  * cache. */
 BL_INLINE int64_t bl_score_stride(int64_t length) { return bl_round_up(length, 64) + 16; }
 
+/* The columns lo <= k < hi of a head, of those of all heads side by side; none if hi is not above lo. */
+typedef struct { int64_t lo, hi; } bl_columns;
+BL_INLINE bl_columns bl_columns_of(int64_t head, int64_t head_dim, int64_t lo, int64_t hi)
+{
+    lo -= head * head_dim;
+    hi -= head * head_dim;
+    return (bl_columns){lo < 0 ? 0 : lo, hi < head_dim ? hi : head_dim};
+}
+
 /* out = softmax(q . keys * scale) . values; both are (keys->heads, tokens, heads, head_dim), for tokens that follow
  * each other and so many heads that share keys, in all at most BL_MAX_QUERIES; heads is at most BL_MAX_HEADS. The first
  * token sees `length` positions, each other one more than the one before. scores is room for as many rows as q has, of

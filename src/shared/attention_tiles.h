@@ -41,9 +41,9 @@ BL_INLINE void score_tile(float *scores, int64_t stride, const float *q, const v
 enum { BLOCK_FLOATS = 4096 }; /* of keys or values at once, which stay in the nearest cache */
 
 /* Whether so many queries are done in tiles of floats: with less than one tile of rows in a block nothing is shared. */
-BL_INLINE int in_tiles(const bl_kv_rows *rows, int queries)
+BL_INLINE int in_tiles(int64_t head_dim, int queries)
 {
-    return queries > BL_MAX_HEADS && rows->kind != BL_KV_Q8 && TILE_KEYS * rows->head_dim <= BLOCK_FLOATS;
+    return queries > BL_MAX_HEADS && TILE_KEYS * head_dim <= BLOCK_FLOATS;
 }
 
 /* Rows p .. p + n of a strip as floats: in block, or where they are. */
@@ -56,24 +56,24 @@ BL_INLINE const float *rows_as_floats(float *block, kv_strip strip, const bl_kv_
     return block;
 }
 
-/* What comes behind a block, which is fetched a piece at a time while its tiles are computed. */
+/* What is fetched meanwhile, from some address on: so many bytes, and then again so many a step further. */
 typedef struct {
     const uint8_t *from;
-    int64_t bytes; /* of a piece */
+    int64_t bytes, step;
 } kv_ahead;
 
-/* As much as rows p .. p + n of a strip, in so many pieces. */
+BL_INLINE void fetch_ahead(kv_ahead *ahead)
+{
+    prefetch_kv(ahead->from, ahead->bytes);
+    ahead->from += ahead->step;
+}
+
+/* What comes behind rows p .. p + n of a strip, as much in so many pieces. */
 BL_INLINE kv_ahead rows_ahead(kv_strip strip, const bl_kv_kind kind, int64_t head_dim, int64_t p, int64_t n,
                               int64_t pieces)
 {
-    const uint8_t *from = p + n < BL_PAGE ? strip.rows + bl_kv_bytes(kind, (p + n) * head_dim) : strip.next;
-    return (kv_ahead){from, bl_round_up(bl_kv_bytes(kind, n * head_dim) / pieces, 64)};
-}
-
-BL_INLINE void fetch_piece(kv_ahead *ahead)
-{
-    prefetch_kv(ahead->from, ahead->bytes);
-    ahead->from += ahead->bytes;
+    const int64_t piece = bl_round_up(bl_kv_bytes(kind, n * head_dim) / pieces, 64);
+    return (kv_ahead){strip_byte(strip, kind, head_dim, bl_kv_bytes(kind, (p + n) * head_dim)), piece, piece};
 }
 
 /* How many rows from p on, before hi, fit in a block. */
@@ -89,7 +89,7 @@ BL_INLINE void score_block(float *scores, int64_t stride, const float *q, const 
 {
 #define BL_SCORE(rows, count)                                                                                          \
     {                                                                                                                  \
-        fetch_piece(&ahead);                                                                                           \
+        fetch_ahead(&ahead);                                                                                           \
         score_tile(scores + i * stride + j, stride, q + i * head_dim, keys + j * head_dim, BL_KV_F32, head_dim, scale, \
                    rows, count);                                                                                       \
     }
@@ -118,16 +118,18 @@ BL_INLINE void score_tiles(float *scores, int64_t stride, const float *q, kv_str
     }
 }
 
-/* Columns of out (queries, head_dim) += weights (queries, stride) . values (n, head_dim), row after row. */
-BL_INLINE void mix_tile(float *out, const float *weights, int64_t stride, const float *values, int64_t head_dim,
-                        int64_t n, const int queries, const int vectors)
+/* Columns of out (queries, head_dim) += weights (queries, stride) . values (n, head_dim), row after row, with each of
+ * which something is fetched. */
+BL_INLINE void mix_tile(float *out, const float *weights, int64_t stride, const void *values, const bl_kv_kind kind,
+                        int64_t head_dim, int64_t n, kv_ahead ahead, const int queries, const int vectors)
 {
-    f32x16 sum[TILE_QUERIES][TILE_KEYS];
+    f32x16 sum[BL_MAX_HEADS][4];
     for (int i = 0; i < queries; i++)
         for (int v = 0; v < vectors; v++) sum[i][v] = load(out + i * head_dim + 16 * v);
     for (int64_t p = 0; p < n; p++) {
-        f32x16 value[TILE_KEYS];
-        for (int v = 0; v < vectors; v++) value[v] = load(values + p * head_dim + 16 * v);
+        f32x16 value[4];
+        fetch_ahead(&ahead);
+        for (int v = 0; v < vectors; v++) value[v] = load_kv(values, p * head_dim + 16 * v, kind);
         for (int i = 0; i < queries; i++) {
             const f32x16 weight = set1(weights[i * stride + p]);
             for (int v = 0; v < vectors; v++) sum[i][v] = add(sum[i][v], mul(weight, value[v]));
@@ -143,8 +145,9 @@ BL_INLINE void mix_rows(float *out, const float *weights, int64_t stride, const 
 {
 #define BL_MIX(rows, vectors)                                                                                          \
     {                                                                                                                  \
-        fetch_piece(&ahead);                                                                                           \
-        mix_tile(out + i * head_dim + k, weights + i * stride, stride, values + k, head_dim, n, rows, vectors);        \
+        fetch_ahead(&ahead);                                                                                           \
+        mix_tile(out + i * head_dim + k, weights + i * stride, stride, values + k, BL_KV_F32, head_dim, n,             \
+                 (kv_ahead){0}, rows, vectors);                                                                        \
     }
     for (int i = 0; i < queries;) {
         const int whole = queries - i >= TILE_QUERIES;

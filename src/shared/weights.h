@@ -1,15 +1,24 @@
 /* What the draw of a token does with every logit. Included by every tier inside its target region. */
 
+/* The largest of x (n): see `larger`. */
+BL_INLINE float largest_of(const float *x, int64_t n)
+{
+    float max = x[0];
+    int64_t i = 0;
+    if (n >= BL_LANES) {
+        f32x16 v = load(x);
+        for (i = BL_LANES; i + BL_LANES <= n; i += BL_LANES) v = larger(v, load(x + i));
+        max = largest(v);
+    }
+    for (; i < n; i++) max = x[i] > max ? x[i] : max;
+    return max;
+}
+
 static void part_maxima(float *maxima, const float *x, int64_t n)
 {
     int64_t i = 0;
-    for (; i + BL_PART <= n; i += BL_PART) {
-        f32x16 v = load(x + i);
-        for (int k = BL_LANES; k < BL_PART; k += BL_LANES) v = larger(v, load(x + i + k));
-        *maxima++ = largest(v);
-    }
-    if (i < n) *maxima = x[i];
-    for (; i < n; i++) *maxima = x[i] > *maxima ? x[i] : *maxima;
+    for (; i + BL_PART <= n; i += BL_PART) *maxima++ = largest_of(x + i, BL_PART);
+    if (i < n) *maxima = largest_of(x + i, n - i);
 }
 
 static double weigh(float *weights, const float *x, int64_t n, float peak, float scale)
