@@ -15,7 +15,6 @@ cdef extern from "pool.h" nogil:
 cdef extern from "cache.h" nogil:
     ctypedef enum bl_kv:
         BL_KEYS, BL_VALUES
-    int64_t bl_kv_strip_bytes(bl_kv_kind, int64_t, int64_t)
     void bl_store_row(const bl_tier *, const bl_kv_rows *, bl_kv, int64_t, const float *)
 
 

@@ -42,6 +42,7 @@ cdef extern from "bitnet_lut/bitnet_lut.h" nogil:
     int bl_has_code_3(const uint8_t *codes, int64_t n)
     int64_t bl_round_up(int64_t n, int64_t step)
     int64_t bl_score_stride(int64_t length)
+    int64_t bl_kv_strip_bytes(bl_kv_kind, int64_t, int64_t)
 
     ctypedef int64_t (*bl_packed_bytes)(int64_t, int64_t) noexcept nogil
     ctypedef void (*bl_pack)(uint8_t *, const uint8_t *, int64_t, int64_t, int64_t, int64_t) noexcept nogil

@@ -6,7 +6,7 @@ import numpy as np
 
 from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uintptr_t
 
-from cengine cimport BL_KEYS, BL_VALUES, bl_kv_strip_bytes, bl_store_row
+from cengine cimport BL_KEYS, BL_VALUES, bl_store_row
 from ckernels cimport (
     BL_BF16,
     BL_F16,
@@ -22,6 +22,7 @@ from ckernels cimport (
     bl_is_block_type,
     bl_kv_kind,
     bl_kv_rows,
+    bl_kv_strip_bytes,
     bl_pack_blocks,
     bl_rescale,
     bl_row_bytes,

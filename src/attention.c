@@ -60,13 +60,6 @@ static void bl_rotate_queries(const bl_pass *p, int64_t layer, int64_t t, int64_
         bl_rotate(p, t, q + h * stride, p->work->q + (t * m->heads + head + h) * m->head_dim, m->layer[layer].q_norm);
 }
 
-/* The keys or values that a head of token t reads. */
-static bl_kv_rows bl_rows_of_head(const bl_pass *p, int64_t layer, int64_t t, int64_t head, bl_kv kv)
-{
-    const bl_model *m = p->model;
-    return bl_cache_rows(p->work->places[t].cache, m, layer, head / (m->heads / m->kv_heads), 1, kv);
-}
-
 /* How the queries of a pass are cut into pieces, which the workers share out. */
 typedef struct {
     int64_t heads;  /* that share keys and are done together */
@@ -100,13 +93,13 @@ static void bl_attend_piece(const bl_pass *p, int64_t layer, int64_t t, int64_t 
                             float *scratch)
 {
     const bl_model *m = p->model;
-    const bl_kv_rows keys = bl_rows_of_head(p, layer, t, head, BL_KEYS);
-    const bl_kv_rows values = bl_rows_of_head(p, layer, t, head, BL_VALUES);
-    const int64_t stride = bl_head_stride(m);
+    const bl_place *place = &p->work->places[t];
+    const int64_t stride = bl_head_stride(m), kv_head = head / (m->heads / m->kv_heads);
+    const bl_kv_rows keys = bl_cache_rows(place->cache, m, layer, kv_head, 1, BL_KEYS);
+    const bl_kv_rows values = bl_cache_rows(place->cache, m, layer, kv_head, 1, BL_VALUES);
     float *q = scratch, *out = q + BL_MAX_QUERIES * stride, *scores = out + BL_MAX_QUERIES * stride;
     for (int64_t i = 0; i < tokens; i++) bl_rotate_queries(p, layer, t + i, head, heads, q + i * heads * stride);
-    bl_attention(m->tier, out, q, &keys, &values, p->work->places[t].position + 1, m->score_scale, scores, (int)tokens,
-                 (int)heads);
+    bl_attention(m->tier, out, q, &keys, &values, place->position + 1, m->score_scale, scores, (int)tokens, (int)heads);
     for (int64_t i = 0; i < tokens * heads; i++)
         memcpy(p->work->mixed + ((t + i / heads) * m->heads + head + i % heads) * m->head_dim, out + i * stride,
                (size_t)m->head_dim * sizeof(float));
