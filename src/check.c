@@ -39,6 +39,23 @@ static void check_gemm(const bl_tier *tier, int kernel, bl_check_input *in, cons
     cell->gemm(dot, ROWS, in->packed, in->prepared, ROWS, COLS, 0, ROWS, n);
 }
 
+/* The same of BL_OWN_TOKENS tokens by the columns of two workers, where the tier shares them out. */
+static void check_shares(const bl_tier *tier, int kernel, bl_check_input *in, const bl_check_output *out, int32_t *dot)
+{
+    enum { ROWS = BL_CHECK_TERNARY_ROWS, COLS = BL_CHECK_COLS, N = BL_OWN_TOKENS, WORKERS = 2 };
+    const bl_cell *cell = bl_cell_of(tier, kernel);
+    const int64_t stride = bl_round_up(ROWS, bl_kernels[kernel]->panel);
+    check_gemm(tier, kernel, in, out, dot, N);
+    if (!cell->gemm_share) return;
+    memset(dot, 0, N * ROWS * sizeof *dot);
+    for (int worker = 0; worker < WORKERS; worker++) {
+        for (int t = 0; t < N; t++)
+            cell->prepare_share(in->prepared + t * cell->token_bytes(COLS, N), out->q[t], COLS, N, worker, WORKERS);
+        cell->gemm_share(in->part, stride, in->packed, in->prepared, ROWS, COLS, N, worker, WORKERS);
+        for (int i = 0; i < N * ROWS; i++) dot[i] += in->part[i / ROWS * stride + i % ROWS];
+    }
+}
+
 /* Two heads of some tokens over keys and values (length, 48). */
 static void check_attention(const bl_tier *tier, float *out, bl_check_input *in, bl_kv_kind kind, int length,
                             int tokens)
@@ -66,6 +83,7 @@ static void check_run(const bl_tier *tier, bl_check_input *in, bl_check_output *
             check_gemm(tier, kernel, in, out, dot, check_batches[i]);
             dot += check_batches[i] * BL_CHECK_TERNARY_ROWS;
         }
+        check_shares(tier, kernel, in, out, out->share[kernel][0]);
     }
     for (int type = BL_F32; type < BL_TYPE_COUNT; type++) {
         const int64_t cols = type == BL_Q6_K ? 512 : type == BL_Q8_0 || type == BL_Q4_0 ? COLS : ODD;

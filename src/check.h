@@ -21,6 +21,7 @@ typedef struct {
     float x[BL_CHECK_TOKENS][BL_CHECK_COLS];
     uint8_t weights[BL_CHECK_ROWS * BL_CHECK_BYTES], ternary[BL_CHECK_TERNARY_ROWS * BL_CHECK_ROW_BYTES];
     uint8_t packed[BL_CHECK_PACKED], prepared[BL_CHECK_PREPARED];
+    int32_t part[BL_OWN_TOKENS * 256];    /* of the ternary rows, padded */
     _Alignas(64) uint8_t strips[1 << 15]; /* of attention: pages of keys and of values */
 } bl_check_input;
 
@@ -28,6 +29,7 @@ typedef struct {
     float act_max[BL_CHECK_TOKENS];
     int8_t q[BL_CHECK_TOKENS][BL_CHECK_COLS];
     int32_t dot[BL_KERNEL_COUNT][BL_CHECK_DOTS][BL_CHECK_TERNARY_ROWS];
+    int32_t share[BL_KERNEL_COUNT][BL_OWN_TOKENS][BL_CHECK_TERNARY_ROWS];
     float dense[BL_TYPE_COUNT][BL_CHECK_TOKENS][BL_CHECK_ROWS], dense1[BL_TYPE_COUNT][BL_CHECK_ROWS];
     float row[BL_TYPE_COUNT][BL_CHECK_COLS];
     float norm[BL_CHECK_COLS], silu[BL_CHECK_COLS], relu2[BL_CHECK_COLS], rope[BL_CHECK_COLS];

@@ -24,6 +24,7 @@ typedef struct {
     int count;
     int64_t n;      /* tokens */
     int own;        /* whether each worker prepares all tokens for itself */
+    int by_columns; /* whether the workers share out columns instead of rows: only if own */
     float *floats;  /* (n, cols), or (cols) if own */
     float *act_max; /* (forms, act_stride) */
     int64_t act_stride;
@@ -40,11 +41,21 @@ static int bl_makes_own_input(const bl_pass *p, const bl_matrix *const *readers,
     return n <= BL_OWN_TOKENS && !p->probe;
 }
 
-static bl_input bl_place_input(const bl_pass *p, const bl_matrix *const *readers, int count, int64_t n, int worker)
+/* Whether workers share out the columns of these matrices: see bl_cell. */
+static int bl_is_by_columns(const bl_matrix *const *readers, int count, int workers)
+{
+    for (int r = 0; r < count; r++)
+        if (!readers[r]->cell->gemm_share) return 0;
+    return workers > 1;
+}
+
+static bl_input bl_place_input(const bl_pass *p, const bl_matrix *const *readers, int count, int64_t n, int worker,
+                               int workers)
 {
     const bl_workspace *work = p->work;
     bl_input in = {.readers = readers, .count = count, .n = n, .own = bl_makes_own_input(p, readers, count, n)};
     if (in.own) {
+        in.by_columns = bl_is_by_columns(readers, count, workers);
         in.floats = bl_scratch(p, worker);
         in.act_max = work->own_act_max + BL_LANES * worker;
         in.act_stride = BL_OWN_TOKENS;
@@ -62,7 +73,7 @@ static bl_input bl_place_input(const bl_pass *p, const bl_matrix *const *readers
 
 /* Prepare token t of an input for one of its readers. */
 static void bl_prepare_token(const bl_pass *p, const bl_input *in, int reader, int64_t t, const float *floats,
-                             int worker)
+                             int worker, int workers)
 {
     const bl_tier *tier = p->model->tier;
     const bl_matrix *w = in->readers[reader];
@@ -78,14 +89,15 @@ static void bl_prepare_token(const bl_pass *p, const bl_input *in, int reader, i
     }
     int8_t *q = p->work->quantized + worker * p->work->quantized_stride;
     in->act_max[reader * in->act_stride + t] = tier->quantize(q, floats, w->cols);
-    w->cell->prepare(prepared, q, w->cols, in->n);
+    if (in->by_columns) w->cell->prepare_share(prepared, q, w->cols, in->n, worker, workers);
+    else w->cell->prepare(prepared, q, w->cols, in->n);
 }
 
 /* input = norm(from), or from itself without a norm, as the readers read it. rows: of from, or NULL for 0 .. n - 1. */
 static bl_input bl_make_input(const bl_pass *p, const float *from, const int64_t *rows, int64_t n, const float *norm,
                               const bl_matrix *const *readers, int count, int worker, int workers)
 {
-    const bl_input in = bl_place_input(p, readers, count, n, worker);
+    const bl_input in = bl_place_input(p, readers, count, n, worker, workers);
     const int64_t width = readers[0]->cols;
     int64_t lo = 0, hi = n;
     if (!in.own) bl_share(n, 1, worker, workers, &lo, &hi);
@@ -95,7 +107,7 @@ static bl_input bl_make_input(const bl_pass *p, const float *from, const int64_t
         if (norm) p->model->tier->rms_norm(floats, x, norm, width, p->model->eps);
         else memcpy(floats, x, (size_t)width * sizeof *floats);
         for (int r = 0; r < count; r++)
-            if (bl_form_of(readers, r) == r) bl_prepare_token(p, &in, r, t, floats, worker);
+            if (bl_form_of(readers, r) == r) bl_prepare_token(p, &in, r, t, floats, worker, workers);
     }
     if (!in.own) bl_pool_barrier(p->pool);
     return in;
@@ -133,24 +145,69 @@ static void bl_rows_of_worker(const bl_matrix *w, int worker, int workers, int64
     bl_share(w->rows, bl_row_step(w), worker, workers, lo, hi);
 }
 
-/* This worker's rows of out (n, rows) = W input, for one of its readers. */
-static void bl_multiply(const bl_pass *p, const bl_input *in, int reader, float *out, int worker, int workers)
+static const uint8_t *bl_prepared_for(const bl_input *in, int reader)
+{
+    return in->prepared + bl_form_of(in->readers, reader) * in->form_bytes;
+}
+
+/* This worker's part of the dots of all readers. */
+static void bl_make_parts(const bl_pass *p, const bl_input *in, int worker, int workers)
+{
+    int32_t *part = p->work->parts + worker * p->work->part_ints;
+    for (int r = 0; r < in->count; r++) {
+        const bl_matrix *w = in->readers[r];
+        w->cell->gemm_share(part, bl_part_stride(w), w->data, bl_prepared_for(in, r), w->rows, w->cols, in->n, worker,
+                            workers);
+        part += BL_OWN_TOKENS * bl_part_stride(w);
+    }
+}
+
+/* Rows [lo, hi) of the dots (n, rows) of a reader = the sum of all workers' parts. */
+static void bl_add_parts(const bl_pass *p, const bl_input *in, int reader, int32_t *dot, int64_t lo, int64_t hi,
+                         int workers)
 {
     const bl_matrix *w = in->readers[reader];
-    const int form = bl_form_of(in->readers, reader);
-    const uint8_t *prepared = in->prepared + form * in->form_bytes;
-    const float *act_max = in->act_max + form * in->act_stride;
-    int64_t lo, hi;
-    bl_rows_of_worker(w, worker, workers, &lo, &hi);
+    const int64_t ints = p->work->part_ints;
+    const int32_t *part = p->work->parts;
+    for (int r = 0; r < reader; r++) part += BL_OWN_TOKENS * bl_part_stride(in->readers[r]);
+    for (int64_t t = 0; t < in->n; t++, dot += w->rows, part += bl_part_stride(w)) {
+        memcpy(dot + lo, part + lo, (size_t)(hi - lo) * sizeof *dot);
+        for (int other = 1; other < workers; other++)
+            for (int64_t row = lo; row < hi; row++) dot[row] += part[other * ints + row];
+    }
+}
+
+/* Rows [lo, hi) of out (n, rows) = W input, for one of its readers, whose parts are made if they are wanted. */
+static void bl_multiply_rows(const bl_pass *p, const bl_input *in, int reader, float *out, int64_t lo, int64_t hi,
+                             int workers)
+{
+    const bl_matrix *w = in->readers[reader];
+    const float *act_max = in->act_max + bl_form_of(in->readers, reader) * in->act_stride;
     if (w->type == BL_TERNARY) {
-        w->cell->gemm((int32_t *)(void *)out, w->rows, w->data, prepared, w->rows, w->cols, lo, hi, in->n);
+        int32_t *dot = (int32_t *)(void *)out;
+        if (in->by_columns) bl_add_parts(p, in, reader, dot, lo, hi, workers);
+        else w->cell->gemm(dot, w->rows, w->data, bl_prepared_for(in, reader), w->rows, w->cols, lo, hi, in->n);
         for (int64_t t = 0; t < in->n; t++) bl_rescale_rows(out + t * w->rows, w, act_max[t], lo, hi);
     } else {
-        p->model->tier->dense_gemm(out, w->rows, w->type, w->data, prepared, w->cols, lo, hi, in->n);
+        p->model->tier->dense_gemm(out, w->rows, w->type, w->data, bl_prepared_for(in, reader), w->cols, lo, hi, in->n);
     }
     if (!w->bias) return;
     for (int64_t t = 0; t < in->n; t++)
         for (int64_t row = lo; row < hi; row++) out[t * w->rows + row] += w->bias[row];
+}
+
+/* This worker's rows of outs (n, rows) = W input, one for each reader. A barrier must follow before the next input. */
+static void bl_multiply(const bl_pass *p, const bl_input *in, float *const *outs, int worker, int workers)
+{
+    if (in->by_columns) {
+        bl_make_parts(p, in, worker, workers);
+        bl_pool_barrier(p->pool);
+    }
+    for (int r = 0; r < in->count; r++) {
+        int64_t lo, hi;
+        bl_rows_of_worker(in->readers[r], worker, workers, &lo, &hi);
+        bl_multiply_rows(p, in, r, outs[r], lo, hi, workers);
+    }
 }
 
 /* x += norm(W input), or W input without a norm. */
@@ -161,7 +218,7 @@ static void bl_add(const bl_pass *p, int64_t layer, const bl_input *in, const fl
     const int64_t width = w->rows;
     float *x = p->work->x, *out = p->work->out;
     int64_t lo, hi;
-    bl_multiply(p, in, 0, out, worker, workers);
+    bl_multiply(p, in, &out, worker, workers);
     bl_show(p, worker, layer, op, out, p->n, width);
     if (norm) { /* over whole tokens, which takes one more barrier */
         bl_pool_barrier(p->pool);
@@ -224,9 +281,7 @@ static void bl_attention_block(const bl_pass *p, int64_t l, int worker, int work
     bl_workspace *work = p->work;
     bl_input in = bl_make_input(p, work->x, NULL, p->n, layer->attn_norm, qkv, 3, worker, workers);
     bl_show(p, worker, l, BL_OP_ATTN_NORM, work->input, p->n, m->embedding);
-    bl_multiply(p, &in, 0, work->q, worker, workers);
-    bl_multiply(p, &in, 1, work->k, worker, workers);
-    bl_multiply(p, &in, 2, work->v, worker, workers);
+    bl_multiply(p, &in, (float *[]){work->q, work->k, work->v}, worker, workers);
     bl_pool_barrier(p->pool);
     bl_show(p, worker, l, BL_OP_Q, work->q, p->n, layer->q.rows);
     bl_show(p, worker, l, BL_OP_K, work->k, p->n, layer->k.rows);
@@ -261,8 +316,7 @@ static void bl_ffn_block(const bl_pass *p, int64_t l, int worker, int workers)
     bl_workspace *work = p->work;
     bl_input in = bl_make_input(p, work->x, NULL, p->n, layer->ffn_norm, gate_up, 2, worker, workers);
     bl_show(p, worker, l, BL_OP_FFN_NORM, work->input, p->n, m->embedding);
-    bl_multiply(p, &in, 0, work->gate, worker, workers);
-    bl_multiply(p, &in, 1, work->up, worker, workers);
+    bl_multiply(p, &in, (float *[]){work->gate, work->up}, worker, workers);
     bl_show(p, worker, l, BL_OP_FFN_GATE, work->gate, p->n, m->ffn);
     bl_show(p, worker, l, BL_OP_FFN_UP, work->up, p->n, m->ffn);
     if (bl_row_step(&layer->gate) != bl_row_step(&layer->up)) bl_pool_barrier(p->pool); /* other rows were made */
@@ -283,7 +337,7 @@ static void bl_output_block(const bl_pass *p, int worker, int workers)
     const bl_input in =
         bl_make_input(p, p->work->x, p->work->wanted, p->wanted, m->output_norm, head, 1, worker, workers);
     bl_show(p, worker, -1, BL_OP_OUTPUT_NORM, p->work->input, p->wanted, m->embedding);
-    bl_multiply(p, &in, 0, p->logits, worker, workers);
+    bl_multiply(p, &in, (float *[]){p->logits}, worker, workers);
     bl_show(p, worker, -1, BL_OP_LOGITS, p->logits, p->wanted, m->vocab);
 }
 

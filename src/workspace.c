@@ -37,35 +37,45 @@ static int64_t bl_scratch_floats(const bl_model *m, int64_t context)
     return bl_round_up(queries > inputs ? queries : inputs, BL_LANES);
 }
 
-/* What an input needs: forms in which it is read, and the bytes of 1 to batch tokens in the largest of them. */
-static void bl_measure_input(const bl_model *m, const bl_matrix *const *readers, int count, int64_t batch,
-                             int64_t *forms, int64_t *form_bytes)
+/* What the inputs of a model need. */
+typedef struct {
+    int64_t forms;      /* most forms in which one is read */
+    int64_t form_bytes; /* of 1 to batch tokens in the largest form */
+    int64_t part_ints;  /* of a worker for its part of the dots of all readers */
+} bl_input_sizes;
+
+static void bl_measure_input(bl_input_sizes *sizes, const bl_model *m, const bl_matrix *const *readers, int count,
+                             int64_t batch)
 {
+    int64_t ints = 0;
     for (int r = 0; r < count; r++) {
+        const bl_matrix *w = readers[r];
+        if (w->type == BL_TERNARY && w->cell->gemm_share) ints += BL_OWN_TOKENS * bl_part_stride(w);
         if (bl_form_of(readers, r) != r) continue;
-        if (*forms < r + 1) *forms = r + 1;
+        if (sizes->forms < r + 1) sizes->forms = r + 1;
         for (int64_t n = 1; n <= batch; n++) {
-            const int64_t bytes = n * bl_token_bytes_of(m, readers[r], n);
-            if (*form_bytes < bytes) *form_bytes = bytes;
+            const int64_t bytes = n * bl_token_bytes_of(m, w, n);
+            if (sizes->form_bytes < bytes) sizes->form_bytes = bytes;
         }
     }
+    if (sizes->part_ints < ints) sizes->part_ints = ints;
 }
 
-/* What the largest inputs of a model need. */
-static void bl_measure_inputs(const bl_model *m, int64_t batch, int64_t *forms, int64_t *form_bytes)
+static bl_input_sizes bl_measure_inputs(const bl_model *m, int64_t batch)
 {
     const bl_matrix *const head[] = {&m->head};
-    *forms = *form_bytes = 0;
-    bl_measure_input(m, head, 1, batch, forms, form_bytes);
+    bl_input_sizes sizes = {0};
+    bl_measure_input(&sizes, m, head, 1, batch);
     for (int64_t l = 0; l < m->layers; l++) {
         const bl_layer *y = &m->layer[l];
         const bl_matrix *const readers[] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down};
-        bl_measure_input(m, readers, 3, batch, forms, form_bytes);
-        bl_measure_input(m, readers + 3, 1, batch, forms, form_bytes);
-        bl_measure_input(m, readers + 4, 2, batch, forms, form_bytes);
-        bl_measure_input(m, readers + 6, 1, batch, forms, form_bytes);
+        bl_measure_input(&sizes, m, readers, 3, batch);
+        bl_measure_input(&sizes, m, readers + 3, 1, batch);
+        bl_measure_input(&sizes, m, readers + 4, 2, batch);
+        bl_measure_input(&sizes, m, readers + 6, 1, batch);
     }
-    *form_bytes = bl_round_up(*form_bytes, BL_ALIGN);
+    sizes.form_bytes = bl_round_up(sizes.form_bytes, BL_ALIGN);
+    return sizes;
 }
 
 /* Take the arrays of a workspace whose sizes are set. */
@@ -82,6 +92,7 @@ static void bl_take_arrays(bl_workspace *w, const bl_model *m, int workers, bl_a
     w->quantized = bl_take(arena, workers * widest);
     w->act_max = bl_take(arena, w->forms * batch);
     w->own_act_max = bl_take(arena, workers * BL_LANES * floats);
+    w->parts = bl_take(arena, workers * w->part_ints * (int64_t)sizeof *w->parts);
     w->q = bl_take(arena, batch * attention);
     w->k = bl_take(arena, batch * kv);
     w->v = bl_take(arena, batch * kv);
@@ -103,8 +114,11 @@ static int64_t bl_lay_out(bl_workspace *w, const bl_model *m, int64_t context, i
     w->batch = batch;
     w->quantized_stride = bl_widest_input(m);
     w->scratch_floats = bl_scratch_floats(m, context);
-    bl_measure_inputs(m, batch, &w->forms, &w->form_bytes);
-    bl_measure_inputs(m, BL_OWN_TOKENS, &w->forms, &w->own_bytes);
+    const bl_input_sizes all = bl_measure_inputs(m, batch), own = bl_measure_inputs(m, BL_OWN_TOKENS);
+    w->forms = all.forms;
+    w->form_bytes = all.form_bytes;
+    w->own_bytes = own.form_bytes;
+    w->part_ints = own.part_ints;
     bl_take_arrays(w, m, workers, &arena);
     return arena.used;
 }

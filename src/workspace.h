@@ -5,10 +5,7 @@
 #include "bitnet_lut/bitnet_lut.h"
 #include "shared/numerics.h"
 
-enum {
-    BL_OWN_TOKENS = 2, /* most tokens whose inputs a worker prepares for itself */
-    BL_ALIGN = 64
-};
+enum { BL_ALIGN = 64 };
 
 /* Elements of a row of keys or values. */
 BL_INLINE int64_t bl_head_stride(const bl_model *m) { return bl_round_up(m->head_dim, BL_LANES); }
@@ -26,6 +23,9 @@ BL_INLINE int64_t bl_token_bytes_of(const bl_model *m, const bl_matrix *w, int64
 {
     return w->type == BL_TERNARY ? w->cell->token_bytes(w->cols, n) : m->tier->dense_bytes(w->cols);
 }
+
+/* Ints from the dots of one token to those of the next, where workers share out the columns of a matrix. */
+BL_INLINE int64_t bl_part_stride(const bl_matrix *w) { return bl_round_up(w->rows, w->kernel->panel); }
 
 /* Memory from which arrays are taken one after the other; without a base they are only counted. */
 typedef struct {

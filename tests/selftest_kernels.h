@@ -72,6 +72,32 @@ static void check_cell(const bl_tier *tier, int kernel, const uint8_t *packed, c
     free(dot);
 }
 
+/* The shares of some workers, by columns: each writes whole panels, and together they are the products. */
+static void check_shares(const bl_tier *tier, int kernel, const uint8_t *packed, const int8_t *q,
+                         const int64_t *products, int64_t rows, int64_t cols, int64_t n, int workers)
+{
+    const bl_cell *cell = bl_cell_of(tier, kernel);
+    const int64_t token_bytes = cell->token_bytes(cols, n), stride = bl_round_up(rows, bl_kernels[kernel]->panel);
+    int64_t *sum = room(n * rows * 8);
+    memset(sum, 0, (size_t)(n * rows) * 8);
+    for (int worker = 0; worker < workers; worker++) {
+        uint8_t *prepared = room(n * token_bytes);
+        int32_t *part = room(n * stride * 4);
+        for (int64_t t = 0; t < n; t++)
+            cell->prepare_share(prepared + t * token_bytes, q + t * cols, cols, n, worker, workers);
+        cell->gemm_share(part, stride, packed, prepared, rows, cols, n, worker, workers);
+        for (int64_t i = 0; i < n * rows; i++) sum[i] += part[i / rows * stride + i % rows];
+        free(prepared);
+        free(part);
+    }
+    for (int64_t i = 0; i < n * rows; i++)
+        if (sum[i] != products[i])
+            FAIL("%s %s gemm_share %lld x %lld, %lld tokens, %d workers: token %lld, row %lld is %lld, not %lld",
+                 tier->name, bl_kernels[kernel]->name, (long long)rows, (long long)cols, (long long)n, workers,
+                 (long long)(i / rows), (long long)(i % rows), (long long)sum[i], (long long)products[i]);
+    free(sum);
+}
+
 /* Every cell of a kernel; packed in two ranges, and unpacked again. */
 static void check_kernel(int index, const uint8_t *canonical, const int8_t *q, const int64_t *products, int64_t rows,
                          int64_t cols, int64_t n)
@@ -86,7 +112,12 @@ static void check_kernel(int index, const uint8_t *canonical, const int8_t *q, c
     if (memcmp(again, canonical, (size_t)bytes))
         FAIL("%s %lld x %lld: unpacked it is another matrix", kernel->name, (long long)rows, (long long)cols);
     for (int i = 0; i < bl_tier_count; i++)
-        if (runs_here(bl_tiers[i])) check_cell(bl_tiers[i], index, packed, q, products, rows, cols, n);
+        if (runs_here(bl_tiers[i])) {
+            check_cell(bl_tiers[i], index, packed, q, products, rows, cols, n);
+            if (n > BL_OWN_TOKENS || !bl_cell_of(bl_tiers[i], index)->gemm_share) continue;
+            for (int workers = 1; workers <= 5; workers += 2)
+                check_shares(bl_tiers[i], index, packed, q, products, rows, cols, n, workers);
+        }
     free(packed);
     free(again);
 }
@@ -133,7 +164,8 @@ static void check_ternary(void)
     check_ternary_shape(70, 250, 514, 0); /* more tokens than any tier keeps the sums of */
     for (int kind = 0; kind < PATTERNS; kind++) {
         check_ternary_shape(5, 1 << 14, 5, (pattern)kind);
-        check_ternary_shape(1300, 250, 13, (pattern)kind); /* many panels */
+        check_ternary_shape(1300, 250, 13, (pattern)kind);                                         /* many panels */
+        for (int n = 1; n <= BL_OWN_TOKENS; n++) check_ternary_shape(330, 1100, n, (pattern)kind); /* many shares */
         check_ternary_shape(1, 1 << 22, 1, (pattern)kind); /* as long as a row may be */
     }
 }

@@ -350,14 +350,16 @@ typedef struct {
     int64_t quantized_stride; /* widest input */
     float *act_max;           /* (forms, batch) */
     float *own_act_max;       /* (workers, BL_LANES), of which (forms, BL_OWN_TOKENS) are used */
-    float *q, *k, *v;         /* (batch, heads * head_dim), (batch, kv_heads * head_dim) twice */
-    float *mixed;             /* (batch, heads * head_dim) output of the attention */
-    float *gate, *up;         /* (batch, ffn) */
-    float *out;               /* (batch, embedding) of the two matrices that add to the residual */
-    float *cosine, *sine;     /* (batch, rope_dim / 2) */
-    float *scores;            /* (heads, context) of one token whose positions the workers share out */
-    float *totals;            /* (heads) of those scores */
-    float *worker_scratch;    /* (workers, scratch_floats) */
+    int32_t *parts;           /* (workers, part_ints): of the dots of one input's readers, by columns */
+    int64_t part_ints;
+    float *q, *k, *v;      /* (batch, heads * head_dim), (batch, kv_heads * head_dim) twice */
+    float *mixed;          /* (batch, heads * head_dim) output of the attention */
+    float *gate, *up;      /* (batch, ffn) */
+    float *out;            /* (batch, embedding) of the two matrices that add to the residual */
+    float *cosine, *sine;  /* (batch, rope_dim / 2) */
+    float *scores;         /* (heads, context) of one token whose positions the workers share out */
+    float *totals;         /* (heads) of those scores */
+    float *worker_scratch; /* (workers, scratch_floats) */
     int64_t scratch_floats;
 } bl_workspace;
 

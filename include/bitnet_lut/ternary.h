@@ -53,6 +53,18 @@ typedef void (*bl_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols, int
 typedef void (*bl_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
                         int64_t cols, int64_t lo, int64_t hi, int64_t n);
 
+/* The most tokens whose matrices workers may share out by columns, each preparing its own. */
+enum { BL_OWN_TOKENS = 2 };
+
+/* Prepare what gemm_share of this worker reads of one of n tokens, at most BL_OWN_TOKENS. */
+typedef void (*bl_prepare_share)(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n, int worker, int workers);
+
+/* dot (n, dot_stride) = this worker's part of what gemm gives for all rows: the sums over its share of the columns, so
+ * that those of all workers add up to the dots. dot_stride is at least rows, rounded up to whole panels, which may be
+ * written. */
+typedef void (*bl_gemm_share)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+                              int64_t rows, int64_t cols, int64_t n, int worker, int workers);
+
 /* Sums of few bits, which are widened after some steps: the bits of such a sum, the most that one step adds or takes
  * away, and the number of steps. */
 typedef struct { int32_t bits, step, steps; } bl_narrow_sum;
@@ -69,6 +81,9 @@ typedef struct {
     bl_prepare prepare;
     bl_gemm gemm;
     bl_sums sums;
+    /* NULL, unless the rows of a worker lie in many pieces while its share of the columns is one piece of memory. */
+    bl_prepare_share prepare_share;
+    bl_gemm_share gemm_share;
 } bl_cell;
 
 typedef struct {

@@ -53,5 +53,5 @@ const bl_kernel bl_i2_s = {
     .packed_bytes = packed_bytes,
     .pack = copy,
     .unpack = copy,
-    .plain = {bl_i2_s_token_bytes, prepare, gemm, {BL_CODE_3_MOST, 0, {{0}}}},
+    .plain = {.token_bytes = bl_i2_s_token_bytes, .prepare = prepare, .gemm = gemm, .sums = {BL_CODE_3_MOST, 0, {{0}}}},
 };

@@ -140,5 +140,7 @@ static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, c
         i2_s_tiles(dot + row, dot_stride, packed + row * row_bytes, values, row_bytes, token_bytes, n, 1);
 }
 
-static const bl_cell i2_s_cell = {
-    bl_i2_s_token_bytes, i2_s_prepare, i2_s_gemm, {BL_CODE_3_MOST, 0, {DOT_NARROW(4 * I2_S_BYTES / BL_BLOCK_BYTES)}}};
+static const bl_cell i2_s_cell = {.token_bytes = bl_i2_s_token_bytes,
+                                  .prepare = i2_s_prepare,
+                                  .gemm = i2_s_gemm,
+                                  .sums = {BL_CODE_3_MOST, 0, {DOT_NARROW(4 * I2_S_BYTES / BL_BLOCK_BYTES)}}};

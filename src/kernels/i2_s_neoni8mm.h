@@ -79,4 +79,5 @@ static void i2_s_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, c
 #undef BL_ROWS
 }
 
-static const bl_cell i2_s_cell = {bl_i2_s_token_bytes, i2_s_prepare, i2_s_gemm, {BL_CODE_3_MOST, 0, {{0}}}};
+static const bl_cell i2_s_cell = {
+    .token_bytes = bl_i2_s_token_bytes, .prepare = i2_s_prepare, .gemm = i2_s_gemm, .sums = {BL_CODE_3_MOST, 0, {{0}}}};

@@ -100,5 +100,5 @@ const bl_kernel bl_tl1 = {
     .packed_bytes = packed_bytes,
     .pack = pack,
     .unpack = unpack,
-    .plain = {bl_tl1_token_bytes, prepare, gemm, {BL_CODE_MOST, 2, {{0}}}},
+    .plain = {.token_bytes = bl_tl1_token_bytes, .prepare = prepare, .gemm = gemm, .sums = {BL_CODE_MOST, 2, {{0}}}},
 };

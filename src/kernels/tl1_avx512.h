@@ -72,5 +72,7 @@ static void tl1_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, co
                       bl_tl1_token_bytes(cols, n), tl1_decode, panel_dot);
 }
 
-static const bl_cell tl1_cell = {
-    bl_tl1_token_bytes, tl1_prepare, tl1_gemm, {BL_CODE_MOST, 2, {BL_TL1_DIGITS, BL_TL1_WORDS}}};
+static const bl_cell tl1_cell = {.token_bytes = bl_tl1_token_bytes,
+                                 .prepare = tl1_prepare,
+                                 .gemm = tl1_gemm,
+                                 .sums = {BL_CODE_MOST, 2, {BL_TL1_DIGITS, BL_TL1_WORDS}}};

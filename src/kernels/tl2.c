@@ -161,5 +161,5 @@ const bl_kernel bl_tl2 = {
     .packed_bytes = packed_bytes,
     .pack = pack,
     .unpack = unpack,
-    .plain = {bl_tl2_token_bytes, prepare, gemm, {BL_CODE_MOST, 3, {{0}}}},
+    .plain = {.token_bytes = bl_tl2_token_bytes, .prepare = prepare, .gemm = gemm, .sums = {BL_CODE_MOST, 3, {{0}}}},
 };

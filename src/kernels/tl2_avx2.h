@@ -138,7 +138,7 @@ static void tl2_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, co
                       bl_tl2_token_bytes(cols, n), tl2_decode, panel_dot);
 }
 
-static const bl_cell tl2_cell = {bl_tl2_token_bytes,
-                                 tl2_prepare,
-                                 tl2_gemm,
-                                 {BL_CODE_MOST, 3, {BL_TL2_DIGITS, BL_TL2_WORDS, DOT_NARROW(PANEL_STEPS)}}};
+static const bl_cell tl2_cell = {.token_bytes = bl_tl2_token_bytes,
+                                 .prepare = tl2_prepare,
+                                 .gemm = tl2_gemm,
+                                 .sums = {BL_CODE_MOST, 3, {BL_TL2_DIGITS, BL_TL2_WORDS, DOT_NARROW(PANEL_STEPS)}}};

@@ -174,5 +174,5 @@ const bl_kernel bl_tl5 = {
     .packed_bytes = packed_bytes,
     .pack = pack,
     .unpack = unpack,
-    .plain = {bl_tl5_token_bytes, prepare, gemm, {BL_CODE_MOST, 5, {{0}}}},
+    .plain = {.token_bytes = bl_tl5_token_bytes, .prepare = prepare, .gemm = gemm, .sums = {BL_CODE_MOST, 5, {{0}}}},
 };

@@ -70,4 +70,7 @@ static void tl5_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, co
                   tl5_token_bytes(cols, n), tl5_decode, panel_dot);
 }
 
-static const bl_cell tl5_cell = {tl5_token_bytes, tl5_prepare, tl5_gemm, {BL_CODE_MOST, 0, {DOT_NARROW(PANEL_STEPS)}}};
+static const bl_cell tl5_cell = {.token_bytes = tl5_token_bytes,
+                                 .prepare = tl5_prepare,
+                                 .gemm = tl5_gemm,
+                                 .sums = {BL_CODE_MOST, 0, {DOT_NARROW(PANEL_STEPS)}}};

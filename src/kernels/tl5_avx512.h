@@ -10,8 +10,7 @@ enum {
     TL5_STEP = 6,
     TL5_START = 128,
     TL5_NEGATIVE = 33,
-    TL5_TILE = 8,     /* tokens of a tile */
-    TL5_LOOKED_UP = 2 /* the most tokens that are computed by look-up */
+    TL5_TILE = 8 /* tokens of a tile */
 };
 
 /* The narrow sums, as bl_sums has them: of a plane in a byte, then of both in 16 bits, where the complement of T is one
@@ -62,19 +61,16 @@ BL_INLINE void tl5_table(uint8_t *table, const tl5_weights *w, const int8_t *q)
     _mm512_storeu_si512(table + 192, _mm512_packs_epi16(high[2], high[3]));
 }
 
-/* Tables of all groups of one token. */
-static void tl5_prepare_tables(uint8_t *prepared, const int8_t *q, int64_t cols)
+/* Tables of the groups [lo, hi) of one token. */
+static void tl5_prepare_tables(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t lo, int64_t hi)
 {
     const tl5_weights w = tl5_make_weights();
-    const int64_t groups = bl_tl5_groups(cols);
-    for (int64_t g = 0; g < groups; g++, prepared += 2 * BL_TL5_TABLE, q += BL_TL5_GROUP) {
+    const int64_t last = bl_tl5_groups(cols) - 1;
+    for (int64_t g = lo; g < hi; g++) {
         int8_t six[6] = {0};
-        const int8_t *from = q;
-        if (g == groups - 1) {
-            memcpy(six, q, (size_t)(cols - g * BL_TL5_GROUP));
-            from = six;
-        }
-        tl5_table(prepared, &w, from);
+        const int8_t *from = q + BL_TL5_GROUP * g;
+        if (g == last) from = memcpy(six, from, (size_t)(cols - g * BL_TL5_GROUP));
+        tl5_table(prepared + 2 * BL_TL5_TABLE * g, &w, from);
     }
 }
 
@@ -97,11 +93,11 @@ static void tl5_prepare_quads(uint8_t *prepared, const int8_t *q, int64_t cols)
     memcpy(prepared, &head, sizeof head);
 }
 
-static int64_t tl5_token_bytes(int64_t cols, int64_t n) { return bl_tl5_token_bytes(cols, n <= TL5_LOOKED_UP ? 1 : n); }
+static int64_t tl5_token_bytes(int64_t cols, int64_t n) { return bl_tl5_token_bytes(cols, n <= BL_OWN_TOKENS ? 1 : n); }
 
 static void tl5_prepare(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n)
 {
-    if (n <= TL5_LOOKED_UP) tl5_prepare_tables(prepared, q, cols);
+    if (n <= BL_OWN_TOKENS) tl5_prepare_tables(prepared, q, cols, 0, bl_tl5_groups(cols));
     else tl5_prepare_quads(prepared, q, cols);
 }
 
@@ -194,32 +190,39 @@ BL_INLINE void tl5_begin(int32_t *dot, const uint8_t *packed, int64_t panel, int
     for (int64_t r = 0; r < count * BL_PANEL; r++) dot[r] *= TL5_NEGATIVE;
 }
 
-/* dot (tokens, panels [lo, hi), 64) += one block of groups from g on. Behind the end of these panels come those of the
- * next block; behind the last block, most likely another matrix. */
-BL_INLINE void tl5_sweep(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables, int64_t rows,
-                         int64_t cols, int64_t g, int64_t lo, int64_t hi, const int tokens)
+/* dot (n, panels [lo, hi), 64) += one block of groups from g on. next: the weights that are read after these. */
+static void tl5_sweep(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables, int64_t rows,
+                      int64_t cols, int64_t g, int64_t lo, int64_t hi, const uint8_t *next, int64_t n)
 {
-    const int64_t groups = bl_tl5_block_groups(g, cols), following = g + groups;
-    const int64_t token_bytes = tl5_token_bytes(cols, tokens);
+    const int64_t groups = bl_tl5_block_groups(g, cols), token_bytes = tl5_token_bytes(cols, n);
     const uint8_t *vectors = packed + bl_tl5_offset(rows, cols, lo, g);
     const uint8_t *end = packed + bl_tl5_offset(rows, cols, hi, g);
-    const uint8_t *next = following < bl_tl5_groups(cols) ? packed + bl_tl5_offset(rows, cols, lo, following) : end;
+    tables += 2 * BL_TL5_TABLE * g;
     for (int64_t p = lo; p < hi; p += 2, dot += 2 * BL_PANEL, vectors += 2 * BL_PANEL * groups) {
         const int64_t beyond = BL_AHEAD - (end - vectors);
         const uint8_t *ahead = beyond < 0 ? end + beyond : next + beyond;
-        if (hi - p == 1) tl5_block(dot, dot_stride, vectors, tables, token_bytes, groups, ahead, tokens, 1);
-        else tl5_block(dot, dot_stride, vectors, tables, token_bytes, groups, ahead, tokens, 2);
+#define BL_PANELS(tokens, panels)                                                                                      \
+    tl5_block(dot, dot_stride, vectors, tables, token_bytes, groups, ahead, tokens, panels)
+        if (n == 1 && hi - p > 1) BL_PANELS(1, 2);
+        else if (n == 1) BL_PANELS(1, 1);
+        else if (hi - p > 1) BL_PANELS(2, 2);
+        else BL_PANELS(2, 1);
+#undef BL_PANELS
     }
 }
 
-/* One token or two and panels [lo, hi), all of whose rows dot has room for. */
+/* One token or two and panels [lo, hi), all of whose rows dot has room for. Behind the end of these panels come those
+ * of the next block; behind the last block, most likely another matrix. */
 static void tl5_look_ups(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *tables, int64_t rows,
                          int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
+    const int64_t groups = bl_tl5_groups(cols);
     for (int64_t t = 0; t < n; t++) tl5_begin(dot + t * dot_stride, packed, lo, hi - lo);
-    for (int64_t g = 0; g < bl_tl5_groups(cols); g += BL_TL5_BLOCK, tables += 2 * BL_TL5_TABLE * BL_TL5_BLOCK) {
-        if (n == 1) tl5_sweep(dot, dot_stride, packed, tables, rows, cols, g, lo, hi, 1);
-        else tl5_sweep(dot, dot_stride, packed, tables, rows, cols, g, lo, hi, 2);
+    for (int64_t g = 0, following; g < groups; g = following) {
+        following = g + bl_tl5_block_groups(g, cols);
+        const int64_t next =
+            following < groups ? bl_tl5_offset(rows, cols, lo, following) : bl_tl5_offset(rows, cols, hi, g);
+        tl5_sweep(dot, dot_stride, packed, tables, rows, cols, g, lo, hi, packed + next, n);
     }
 }
 
@@ -230,9 +233,52 @@ static void tl5_gemv(int32_t *dot, int64_t dot_stride, const uint8_t *packed, co
     const int64_t end = hi / BL_PANEL, whole = end * BL_PANEL;
     if (lo < whole) tl5_look_ups(dot + lo, dot_stride, packed, tables, rows, cols, lo / BL_PANEL, end, n);
     if (whole == hi) return;
-    int32_t last[TL5_LOOKED_UP][BL_PANEL];
+    int32_t last[BL_OWN_TOKENS][BL_PANEL];
     tl5_look_ups(last[0], BL_PANEL, packed, tables, rows, cols, end, end + 1, n);
     for (int64_t t = 0; t < n; t++) memcpy(dot + t * dot_stride + whole, last[t], (size_t)(hi - whole) * sizeof **last);
+}
+
+/* ---- look-ups by columns ----------------------------------------------------------------------------------------- */
+
+/* Where the shares of two workers meet: at a pair of panels in the block that starts with this group. */
+typedef struct { int64_t group, panel; } tl5_border;
+
+/* Where the share of a worker starts; the last one's ends where that of the worker after it would. */
+BL_INLINE tl5_border tl5_share_start(int64_t panels, int64_t cols, int worker, int workers)
+{
+    const int64_t groups = bl_tl5_groups(cols), at = groups * worker / workers;
+    if (at == groups) return (tl5_border){groups, 0};
+    const int64_t start = at / BL_TL5_BLOCK * BL_TL5_BLOCK;
+    return (tl5_border){start, (at - start) * panels / bl_tl5_block_groups(start, cols) / 2 * 2};
+}
+
+/* Whole blocks, as matrices with other numbers of panels part them elsewhere. */
+static void tl5_prepare_share(uint8_t *prepared, const int8_t *q, int64_t cols, int64_t n, int worker, int workers)
+{
+    (void)n;
+    const int64_t groups = bl_tl5_groups(cols), end = bl_round_up(groups * (worker + 1) / workers, BL_TL5_BLOCK);
+    const int64_t start = groups * worker / workers / BL_TL5_BLOCK * BL_TL5_BLOCK;
+    tl5_prepare_tables(prepared, q, cols, start, end < groups ? end : groups);
+}
+
+/* The weights of a share follow each other in memory. Read by rows, each block of them is a piece of its own, and what
+ * the processor fetches behind its end is fetched for nothing: two threads lose a tenth of the bandwidth to it at 6912
+ * rows, and a third at 640. */
+static void tl5_gemm_share(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
+                           int64_t rows, int64_t cols, int64_t n, int worker, int workers)
+{
+    const int64_t panels = bl_panels(rows);
+    const tl5_border start = tl5_share_start(panels, cols, worker, workers);
+    const tl5_border end = tl5_share_start(panels, cols, worker + 1, workers);
+    for (int64_t t = 0; t < n; t++) {
+        if (worker == 0) tl5_begin(dot + t * dot_stride, packed, 0, panels);
+        else memset(dot + t * dot_stride, 0, (size_t)(panels * BL_PANEL) * sizeof *dot);
+    }
+    for (int64_t g = start.group; g < end.group || (g == end.group && end.panel); g += BL_TL5_BLOCK) {
+        const int64_t lo = g == start.group ? start.panel : 0, hi = g == end.group ? end.panel : panels;
+        const uint8_t *next = packed + bl_tl5_offset(rows, cols, hi, g);
+        tl5_sweep(dot + BL_PANEL * lo, dot_stride, packed, prepared, rows, cols, g, lo, hi, next, n);
+    }
 }
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
@@ -395,11 +441,16 @@ BL_INLINE void tl5_decode(uint8_t *codes, const uint8_t *packed, int64_t rows, i
 static void tl5_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
                      int64_t cols, int64_t lo, int64_t hi, int64_t n)
 {
-    if (n <= TL5_LOOKED_UP) tl5_gemv(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n);
+    if (n <= BL_OWN_TOKENS) tl5_gemv(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n);
     else if (n <= TL5_IN_TILES) tl5_tiles(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n);
     else
         bl_panel_gemm(dot, dot_stride, packed, prepared, rows, cols, lo, hi, n, bl_tl5_quads(cols),
                       tl5_token_bytes(cols, n), tl5_decode, panel_dot);
 }
 
-static const bl_cell tl5_cell = {tl5_token_bytes, tl5_prepare, tl5_gemm, {BL_CODE_MOST, 5, {TL5_DIGITS, TL5_WORDS}}};
+static const bl_cell tl5_cell = {.token_bytes = tl5_token_bytes,
+                                 .prepare = tl5_prepare,
+                                 .gemm = tl5_gemm,
+                                 .sums = {BL_CODE_MOST, 5, {TL5_DIGITS, TL5_WORDS}},
+                                 .prepare_share = tl5_prepare_share,
+                                 .gemm_share = tl5_gemm_share};

@@ -253,5 +253,7 @@ static void tl5_gemm(int32_t *dot, int64_t dot_stride, const uint8_t *packed, co
     }
 }
 
-static const bl_cell tl5_cell = {
-    bl_tl5_token_bytes, tl5_prepare, tl5_gemm, {BL_CODE_MOST, 5, {TL5_DIGITS, TL5_WORDS, DOT_NARROW(PANEL_STEPS)}}};
+static const bl_cell tl5_cell = {.token_bytes = bl_tl5_token_bytes,
+                                 .prepare = tl5_prepare,
+                                 .gemm = tl5_gemm,
+                                 .sums = {BL_CODE_MOST, 5, {TL5_DIGITS, TL5_WORDS, DOT_NARROW(PANEL_STEPS)}}};
