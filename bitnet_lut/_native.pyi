@@ -56,6 +56,9 @@ class Cell:
         hi: int | None = None,
         out: NDArray[np.int32] | None = None,
     ) -> NDArray[np.int32]: ...
+    def parts(
+        self, packed: NDArray[np.uint8], q: NDArray[np.int8], rows: int, workers: int
+    ) -> NDArray[np.int32] | None: ...
     def time(
         self,
         ring: NDArray[np.uint8],
@@ -65,8 +68,8 @@ class Cell:
         *,
         first: int = 0,
         count: int = 1,
-        lo: int = 0,
-        hi: int | None = None,
+        worker: int = 0,
+        workers: int = 1,
     ) -> float: ...
 
 def quantize(

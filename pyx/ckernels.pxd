@@ -51,6 +51,11 @@ cdef extern from "bitnet_lut/bitnet_lut.h" nogil:
     ctypedef void (*bl_gemm)(int32_t *, int64_t, const uint8_t *, const uint8_t *, int64_t, int64_t, int64_t, int64_t,
                              int64_t) noexcept nogil
 
+    ctypedef void (*bl_prepare_share)(uint8_t *, const int8_t *, int64_t, int64_t, int, int) noexcept nogil
+    ctypedef void (*bl_gemm_share)(int32_t *, int64_t, const uint8_t *, const uint8_t *, int64_t, int64_t, int64_t, int,
+                                   int) noexcept nogil
+    enum: BL_OWN_TOKENS
+
     ctypedef struct bl_narrow_sum:
         int32_t bits
         int32_t step
@@ -66,6 +71,8 @@ cdef extern from "bitnet_lut/bitnet_lut.h" nogil:
         bl_prepare prepare
         bl_gemm gemm
         bl_sums sums
+        bl_prepare_share prepare_share
+        bl_gemm_share gemm_share
 
     ctypedef struct bl_kernel:
         const char *name

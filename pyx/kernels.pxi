@@ -17,6 +17,7 @@ from ckernels cimport (
     BL_CPU_COUNT,
     BL_KERNEL_COUNT,
     BL_MAX_COLS,
+    BL_OWN_TOKENS,
     bl_cell,
     bl_cell_of,
     bl_cpu,
@@ -308,22 +309,53 @@ cdef class Cell:
         self._raise(failures)
         return np.asarray(out)
 
+    def parts(self, const uint8_t[::1] packed not None, const int8_t[:, ::1] q not None, int64_t rows, int workers):
+        """What so many workers that share out the columns add to the exact products of packed rows (rows, K) with
+        tokens q (n, K): int32 (workers, n, whole panels of rows). None where workers share out rows."""
+        cdef int64_t n = q.shape[0], cols = q.shape[1], stride = bl_round_up(rows, self.kernel.panel), t, token_bytes
+        cdef int32_t[:, :, ::1] out
+        cdef uint8_t[:, ::1] prepared
+        cdef int worker
+        if self.cell.gemm_share == NULL or not 0 < n <= BL_OWN_TOKENS or not rows or not cols:
+            return None
+        _same("bytes of packed", packed.shape[0], self.packed_bytes(rows, cols))
+        token_bytes = self.token_bytes(cols, n)
+        out = np.empty((workers, n, stride), np.int32)
+        for worker in range(workers):
+            room = aligned(n * token_bytes)
+            room[:] = 0x55
+            prepared = room.reshape(n, token_bytes)
+            with nogil:
+                for t in range(n):
+                    self.cell.prepare_share(&prepared[t, 0], &q[t, 0], cols, n, worker, workers)
+                self.cell.gemm_share(&out[worker, 0, 0], stride, &packed[0], &prepared[0, 0], rows, cols, n, worker,
+                                     workers)
+        return np.asarray(out)
+
     def time(self, const uint8_t[:, ::1] ring not None, const uint8_t[:, ::1] prepared not None, int64_t rows,
-             int64_t cols, *, int64_t first=0, int64_t count=1, int64_t lo=0, hi=None):
-        """Seconds for `gemm` with *count* packed matrices of *ring* (any number, bytes) one after another, from
-        *first* on and around its end."""
-        cdef int64_t n = prepared.shape[0], end = rows if hi is None else hi, i, matrices = ring.shape[0]
+             int64_t cols, *, int64_t first=0, int64_t count=1, int worker=0, int workers=1):
+        """Seconds for a worker's share of *count* packed matrices of *ring* (any number, bytes) one after another, from
+        *first* on and around its end: of their columns where a model shares out those, else of their rows."""
+        cdef int64_t n = prepared.shape[0], i, matrices = ring.shape[0], step = max(self.kernel.panel, 16), lo, hi
+        cdef int64_t stride = bl_round_up(rows, step), units = stride // step
+        cdef bint by_columns = self.cell.gemm_share != NULL and n <= BL_OWN_TOKENS and workers > 1
         _same("bytes of a packed matrix", ring.shape[1], self.packed_bytes(rows, cols))
         _same("bytes of a prepared token", prepared.shape[1], self.token_bytes(cols, max(n, 1)))
-        self._check_rows(rows, lo, end)
         if not (n and rows and cols and matrices and first >= 0):
             raise ValueError(f"nothing to time: {matrices} matrices of {rows} x {cols} from {first} on, {n} tokens")
-        cdef int32_t[:, ::1] out = np.zeros((n, rows), np.int32)
+        if not 0 <= worker < workers:
+            raise ValueError(f"worker {worker} is not one of {workers}")
+        lo, hi = units * worker // workers * step, min(units * (worker + 1) // workers * step, rows)
+        cdef int32_t[:, ::1] out = np.zeros((n, stride), np.int32)
         failures = self._failures()
         start = perf_counter()
         with nogil:
             for i in range(first, first + count):
-                self.cell.gemm(&out[0, 0], rows, &ring[i % matrices, 0], &prepared[0, 0], rows, cols, lo, end, n)
+                if by_columns:
+                    self.cell.gemm_share(&out[0, 0], stride, &ring[i % matrices, 0], &prepared[0, 0], rows, cols, n,
+                                         worker, workers)
+                elif lo < hi:
+                    self.cell.gemm(&out[0, 0], stride, &ring[i % matrices, 0], &prepared[0, 0], rows, cols, lo, hi, n)
         seconds = perf_counter() - start
         self._raise(failures)
         return seconds

@@ -83,6 +83,9 @@ def test_time_runs_around_the_ring(kernel, isa, rng):
     ring = np.tile(packed, (3, 1))
     prepared = k.prepare(rng.integers(-128, 128, (2, 50), dtype=np.int8))
     assert k.time(ring, prepared, 9, first=2, count=5) > 0
+    assert k.time(ring, prepared, 9, worker=1, workers=3) > 0
+    with pytest.raises(ValueError, match="worker 3 is not one of 3"):
+        k.time(ring, prepared, 9, worker=3, workers=3)
     with pytest.raises(ValueError, match="bytes of a packed matrix is"):
         k.time(ring[:, :-1].copy(), prepared, 9)
     with pytest.raises(ValueError, match="nothing to time: 0 matrices of 9 x 50"):

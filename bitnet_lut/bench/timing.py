@@ -5,7 +5,6 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
-from itertools import pairwise
 from time import perf_counter
 
 import numpy as np
@@ -42,7 +41,7 @@ def ring(packed: Packed, nbytes: int) -> NDArray[np.uint8]:
 class Timer:
     """Times a kernel on the matrices of a ring; each run continues where the last one ended.
 
-    threads: how many threads share the rows of each matrix, in whole panels.
+    threads: how many threads share each matrix, as those of a model do.
     """
 
     def __init__(
@@ -55,11 +54,7 @@ class Timer:
     ) -> None:
         """Nothing runs yet."""
         self._kernel, self._ring, self._rows, self._prepared = kernel, matrices, rows, prepared
-        step = max(kernel.panel, 16)
-        units = -(-rows // step)
-        ends = [min(units * i // threads * step, rows) for i in range(threads + 1)]
-        self._parts = [(lo, hi) for lo, hi in pairwise(ends) if lo < hi]
-        self._next, self._count = 0, 1
+        self._threads, self._next, self._count = threads, 0, 1
 
     def warm_up(self) -> int:
         """Find how many matrices make a run; returns how many runs to measure."""
@@ -82,24 +77,23 @@ class Timer:
         """Seconds of *count* matrices, from the first thread that starts to the last that ends."""
         first = self._next
         self._next = (first + count) % len(self._ring)
-        if len(self._parts) == 1:
-            return self._part(first, count, *self._parts[0])
-        start = threading.Barrier(len(self._parts))
+        if self._threads == 1:
+            return self._share(first, count, 0)
+        start = threading.Barrier(self._threads)
 
-        def part(lo: int, hi: int) -> tuple[float, float]:
+        def share(worker: int) -> tuple[float, float]:
             start.wait()
             began = perf_counter()
-            self._part(first, count, lo, hi)
+            self._share(first, count, worker)
             return began, perf_counter()
 
-        with ThreadPoolExecutor(len(self._parts)) as pool:
-            times = list(pool.map(part, *zip(*self._parts, strict=True)))
+        with ThreadPoolExecutor(self._threads) as pool:
+            times = list(pool.map(share, range(self._threads)))
         return max(ended for _, ended in times) - min(began for began, _ in times)
 
-    def _part(self, first: int, count: int, lo: int, hi: int) -> float:
-        return self._kernel.time(
-            self._ring, self._prepared, self._rows, first=first, count=count, lo=lo, hi=hi
-        )
+    def _share(self, first: int, count: int, worker: int) -> float:
+        run = {"first": first, "count": count, "worker": worker, "workers": self._threads}
+        return self._kernel.time(self._ring, self._prepared, self._rows, **run)
 
 
 def take_turns(timers: Sequence[Timer]) -> list[float]:

@@ -147,16 +147,20 @@ class Kernel:
         *,
         first: int = 0,
         count: int = 1,
-        lo: int = 0,
-        hi: int | None = None,
+        worker: int = 0,
+        workers: int = 1,
     ) -> float:
-        """Seconds that `gemm` takes for *count* matrices of *ring*, uint8 (matrices, bytes of one).
+        """Seconds for *count* matrices of *ring*, uint8 (matrices, bytes of one).
 
         It starts at matrix *first* and returns to matrix 0 after the last one. No Python runs in
         between.
+
+        worker, workers: time only what this one of so many threads of a model would do, without
+            waiting for the others.
         """
+        share = {"worker": worker, "workers": workers}
         return self._cell.time(
-            ring, prepared.data, rows, prepared.cols, first=first, count=count, lo=lo, hi=hi
+            ring, prepared.data, rows, prepared.cols, first=first, count=count, **share
         )
 
     def _bytes(self, packed: PackedWeights) -> NDArray[Any]:

@@ -17,6 +17,7 @@ _STRIDES = (1, 2, 4, 8, 16, 32, 64)  # columns from one weight of a byte to the 
 _COLS = (1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 240, 255, 256, 257, 384, 513)
 _TOKENS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33, 65, 129)
 _LAYERS = ((70, 2560), (70, 6912), (9, 14336))
+_WORKERS = (2, 5)  # who share out columns
 _CANARY = 0xA5
 
 
@@ -157,7 +158,12 @@ def _check(kernel: Kernel, weights: NDArray[np.int8], q: NDArray[np.int8]) -> in
     cell.gemm(packed, cell.prepare(q), rows, cols, out=out[:n])
     if (out[n] != _CANARY).any():
         raise Fault("gemm wrote beyond the last row of the last token")
-    _compare(out[:n], _expected(weights, q))
+    expected = _expected(weights, q)
+    _compare(out[:n], expected)
+    for workers in _WORKERS:
+        parts = cell.parts(packed, q, rows, workers)
+        if parts is not None:
+            _compare(parts.sum(0, np.int32)[:, :rows], expected)
     return out[:n].size
 
 
