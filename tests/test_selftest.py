@@ -52,7 +52,7 @@ SANITIZED += ("-DBL_RED_ZONE=64",)
 UNFORKED = "-DBL_SELFTEST_NO_FORK"
 # The tier avxvnni by the AVX-512 form of its instruction, which more machines have.
 AS_EVEX = "-DBL_AVXVNNI_AS_EVEX"
-# The tier amx with arrays in place of tiles, which no emulator here has.
+# The tier amx with arrays in place of tiles, which qemu does not have.
 STANDIN = "-DBL_AMX_STANDIN"
 ARM64 = ("aarch64-linux-gnu-gcc", "-O2", "-static", UNFORKED)
 X86_TIERS = [name for name in ("avx512", "avxvnni", "avx2", "scalar") if name in tier_names()]
