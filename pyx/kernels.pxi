@@ -45,6 +45,10 @@ cdef extern from "check.h" nogil:
     int bl_tier_proves(const bl_tier *, bl_check_input *, bl_check_output *, int *)
     enum: BL_UNFINISHED
 
+cdef extern from "pass.h" nogil:
+    void bl_share(int64_t total, int64_t step, int worker, int workers, int64_t *lo, int64_t *hi)
+    int64_t bl_row_step(const bl_kernel *)
+
 
 MAX_COLS = BL_MAX_COLS
 
@@ -336,8 +340,8 @@ cdef class Cell:
              int64_t cols, *, int64_t first=0, int64_t count=1, int worker=0, int workers=1):
         """Seconds for a worker's share of *count* packed matrices of *ring* (any number, bytes) one after another, from
         *first* on and around its end: of their columns where a model shares out those, else of their rows."""
-        cdef int64_t n = prepared.shape[0], i, matrices = ring.shape[0], step = max(self.kernel.panel, 16), lo, hi
-        cdef int64_t stride = bl_round_up(rows, step), units = stride // step
+        cdef int64_t n = prepared.shape[0], i, matrices = ring.shape[0], lo, hi
+        cdef int64_t stride = bl_round_up(rows, self.kernel.panel)
         cdef bint by_columns = self.cell.gemm_share != NULL and n <= BL_OWN_TOKENS and workers > 1
         _same("bytes of a packed matrix", ring.shape[1], self.packed_bytes(rows, cols))
         _same("bytes of a prepared token", prepared.shape[1], self.token_bytes(cols, max(n, 1)))
@@ -345,7 +349,7 @@ cdef class Cell:
             raise ValueError(f"nothing to time: {matrices} matrices of {rows} x {cols} from {first} on, {n} tokens")
         if not 0 <= worker < workers:
             raise ValueError(f"worker {worker} is not one of {workers}")
-        lo, hi = units * worker // workers * step, min(units * (worker + 1) // workers * step, rows)
+        bl_share(rows, bl_row_step(self.kernel), worker, workers, &lo, &hi)
         cdef int32_t[:, ::1] out = np.zeros((n, stride), np.int32)
         failures = self._failures()
         start = perf_counter()

@@ -134,15 +134,9 @@ static void bl_rescale_rows(float *out, const bl_matrix *w, float act_max, int64
     }
 }
 
-/* Rows in which the workers share out a matrix. */
-static int64_t bl_row_step(const bl_matrix *w)
-{
-    return w->type == BL_TERNARY && w->kernel->panel > BL_LANES ? w->kernel->panel : BL_STRIP;
-}
-
 static void bl_rows_of_worker(const bl_matrix *w, int worker, int workers, int64_t *lo, int64_t *hi)
 {
-    bl_share(w->rows, bl_row_step(w), worker, workers, lo, hi);
+    bl_share(w->rows, bl_row_step(w->kernel), worker, workers, lo, hi);
 }
 
 static const uint8_t *bl_prepared_for(const bl_input *in, int reader)
@@ -319,7 +313,8 @@ static void bl_ffn_block(const bl_pass *p, int64_t l, int worker, int workers)
     bl_multiply(p, &in, (float *[]){work->gate, work->up}, worker, workers);
     bl_show(p, worker, l, BL_OP_FFN_GATE, work->gate, p->n, m->ffn);
     bl_show(p, worker, l, BL_OP_FFN_UP, work->up, p->n, m->ffn);
-    if (bl_row_step(&layer->gate) != bl_row_step(&layer->up)) bl_pool_barrier(p->pool); /* other rows were made */
+    if (bl_row_step(layer->gate.kernel) != bl_row_step(layer->up.kernel))
+        bl_pool_barrier(p->pool); /* other rows were made */
     bl_activate(p, &layer->gate, worker, workers);
     bl_pool_barrier(p->pool);
     bl_show(p, worker, l, BL_OP_FFN_ACTIVATION, work->gate, p->n, m->ffn);

@@ -37,6 +37,12 @@ BL_INLINE void bl_share(int64_t total, int64_t step, int worker, int workers, in
     if (*hi > total) *hi = total;
 }
 
+/* Rows in which workers share out a matrix of this kernel, or a dense one (NULL). */
+BL_INLINE int64_t bl_row_step(const bl_kernel *kernel)
+{
+    return kernel && kernel->panel > BL_LANES ? kernel->panel : BL_STRIP;
+}
+
 BL_INLINE float *bl_scratch(const bl_pass *p, int worker)
 {
     return p->work->worker_scratch + worker * p->work->scratch_floats;

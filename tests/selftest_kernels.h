@@ -164,9 +164,10 @@ static void check_ternary(void)
     check_ternary_shape(70, 250, 514, 0); /* more tokens than any tier keeps the sums of */
     for (int kind = 0; kind < PATTERNS; kind++) {
         check_ternary_shape(5, 1 << 14, 5, (pattern)kind);
-        check_ternary_shape(1300, 250, 13, (pattern)kind);                                         /* many panels */
-        for (int n = 1; n <= BL_OWN_TOKENS; n++) check_ternary_shape(330, 1100, n, (pattern)kind); /* many shares */
+        check_ternary_shape(1300, 250, 13, (pattern)kind); /* many panels */
         check_ternary_shape(1, 1 << 22, 1, (pattern)kind); /* as long as a row may be */
+        check_ternary_shape(330, 1100, 1, (pattern)kind);  /* shares that end within a block of tl5 */
+        check_ternary_shape(330, 1100, 2, (pattern)kind);
     }
 }
 

@@ -92,8 +92,15 @@ class Timer:
         return max(ended for _, ended in times) - min(began for began, _ in times)
 
     def _share(self, first: int, count: int, worker: int) -> float:
-        run = {"first": first, "count": count, "worker": worker, "workers": self._threads}
-        return self._kernel.time(self._ring, self._prepared, self._rows, **run)
+        return self._kernel.time(
+            self._ring,
+            self._prepared,
+            self._rows,
+            first=first,
+            count=count,
+            worker=worker,
+            workers=self._threads,
+        )
 
 
 def take_turns(timers: Sequence[Timer]) -> list[float]:

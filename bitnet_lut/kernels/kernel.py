@@ -158,9 +158,15 @@ class Kernel:
         worker, workers: time only what this one of so many threads of a model would do, without
             waiting for the others.
         """
-        share = {"worker": worker, "workers": workers}
         return self._cell.time(
-            ring, prepared.data, rows, prepared.cols, first=first, count=count, **share
+            ring,
+            prepared.data,
+            rows,
+            prepared.cols,
+            first=first,
+            count=count,
+            worker=worker,
+            workers=workers,
         )
 
     def _bytes(self, packed: PackedWeights) -> NDArray[Any]:

@@ -53,7 +53,7 @@ typedef void (*bl_prepare)(uint8_t *prepared, const int8_t *q, int64_t cols, int
 typedef void (*bl_gemm)(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared, int64_t rows,
                         int64_t cols, int64_t lo, int64_t hi, int64_t n);
 
-/* The most tokens whose matrices workers may share out by columns, each preparing its own. */
+/* The most tokens that each worker prepares for itself, all of them or what its share of the columns needs. */
 enum { BL_OWN_TOKENS = 2 };
 
 /* Prepare what gemm_share of this worker reads of one of n tokens, at most BL_OWN_TOKENS. */

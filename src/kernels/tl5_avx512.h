@@ -263,7 +263,7 @@ static void tl5_prepare_share(uint8_t *prepared, const int8_t *q, int64_t cols, 
 
 /* The weights of a share follow each other in memory. Read by rows, each block of them is a piece of its own, and what
  * the processor fetches behind its end is fetched for nothing: two threads lose a tenth of the bandwidth to it at 6912
- * rows, and a third at 640. */
+ * rows, and a quarter at 640 (Zen 5). */
 static void tl5_gemm_share(int32_t *dot, int64_t dot_stride, const uint8_t *packed, const uint8_t *prepared,
                            int64_t rows, int64_t cols, int64_t n, int worker, int workers)
 {
